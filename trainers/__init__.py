@@ -1,0 +1,1 @@
+"""The trainers of the shipped example. They import nothing from `orchestrator`: yours need not either."""
