@@ -254,34 +254,39 @@ class Outcome:
     cause: str = ""  # "exception", "signal", "lost_worker", ...; "" for success
     message: str = ""  # one line of evidence
     traceback: str = ""
-    where: str = ""  # the user's frame, for fingerprints
+    place: str = ""  # the user's frame: "train.py:88"
+    retry: bool = False  # another attempt follows
 
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One attempt, as the manifest has it."""
+    """One attempt, as the manifest has it. Times are seconds since the epoch."""
 
     trial_id: str
     attempt: int
     state: State
     lineage: int  # the attempt that began the series this one continues
-    cause: str = ""
-    message: str = ""
-    traceback: str = ""
-    created: float = 0.0
-    started: float | None = None
-    ended: float | None = None
-    entered: float | None = None
-    left: float | None = None
-    node: str = ""
-    gpus: tuple[str, ...] = ()
-    gpu_uuids: tuple[str, ...] = ()
-    pid: int | None = None
-    threads: int | None = None
-    method: str = ""
-    code: str = ""  # hash of the project's files
-    restored: int | None = None  # step of the checkpoint it went on from
-    changed: int = 0  # grows with every change of any attempt: a cursor for followers
+    retry: bool  # decided at its end: another attempt follows
+    cause: str
+    message: str
+    traceback: str
+    place: str  # the user's frame: "train.py:88"
+    created: float
+    started: float | None
+    ended: float | None
+    entered: float | None  # `train` was called
+    returned: float | None  # `train` returned
+    node: str
+    gpus: tuple[str, ...]
+    gpu_uuids: tuple[str, ...]
+    pid: int | None
+    threads: int | None
+    method: str
+    code: str  # hash of the project's files
+    restored: int | None  # step of the checkpoint it went on from
+    metrics: Mapping[str, float]  # last value of each
+    objective: float | None
+    changed: int  # grows with every change of any attempt: a cursor for followers
 
 
 @dataclass(frozen=True)
@@ -298,7 +303,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial and what is derived from its attempts."""
+    """One trial and what is derived from its attempts: a row of the view `trials`."""
 
     trial_id: str
     position: int  # in the plan
@@ -306,16 +311,36 @@ class TrialRow:
     state: State
     cause: str
     message: str
+    place: str
     overrides: Mapping[str, Any]
     config: Mapping[str, Any]
+    seed: int
+    config_id: str
     metrics: Mapping[str, float]  # last value of each
     objective: float | None
     attempts: int
     node: str
     gpus: tuple[str, ...]
+    created: float | None
     started: float | None
     ended: float | None
+    code: str
     stale: bool  # finished with code that is not the current plan's
-    seed: int
-    config_id: str
-    references: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One planning of the sweep; the latest is the current one."""
+
+    plan: int
+    created: float
+    file: str
+    argv: tuple[str, ...]
+    spec: SweepSpec
+    provenance: Mapping[str, Any]
+    code: str
+    cwd: str
+    total: int | None
+    excluded: int
+    duplicates: int
+    ended: float | None

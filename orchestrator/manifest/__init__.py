@@ -1,0 +1,1 @@
+"""The manifest: all that a sweep decided and measured, in one SQLite file."""

@@ -1,0 +1,148 @@
+"""Connections to a manifest, and the errors of SQLite in words. The only importer of sqlite3."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+from orchestrator.errors import ManifestError
+
+VERSION = 1  # PRAGMA user_version of the schema
+Connection = sqlite3.Connection
+Row = sqlite3.Row
+
+_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "9p", "glusterfs")
+
+
+def connect_writer(path: Path) -> Connection:
+    """Open for writing, creating the schema if the file is new. The caller holds the sweep's lock."""
+    with errors(path):
+        new = not path.exists() or path.stat().st_size == 0
+        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        db.row_factory = sqlite3.Row
+        db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
+        db.execute("PRAGMA synchronous = FULL")
+        if new:
+            script = (resources.files("orchestrator.manifest") / "schema.sql").read_text(encoding="utf-8")
+            db.executescript(f"BEGIN; {script} PRAGMA user_version = {VERSION}; COMMIT;")
+        check_version(db, path)
+        return db
+
+
+def connect_reader(path: Path) -> Connection:
+    """Open for reading, live or dead; a folder that cannot be written is read as it stands."""
+    if not path.is_file():
+        raise ManifestError("no manifest here", where=str(path), fix="orchestrate ls lists the sweeps")
+    with errors(path):
+        db = _open_read_only(path)
+        db.row_factory = sqlite3.Row
+        check_version(db, path)
+        return db
+
+
+def _open_read_only(path: Path) -> Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return db
+    except sqlite3.OperationalError:
+        # WAL needs a writable folder; nobody can be writing where nobody may write.
+        db.close()
+        if os.access(path.parent, os.W_OK):
+            raise
+        return sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def check_version(db: Connection, path: Path) -> None:
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found != VERSION:
+        raise ManifestError(
+            f"written by another version of orchestrate (schema {found}, this one reads {VERSION})",
+            where=str(path),
+            fix="read it with the version that wrote it, or start a sweep of another name",
+        )
+
+
+def close_writer(db: Connection) -> None:
+    """Leave one file that copies as it is: the write-ahead log is folded in and removed."""
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError:
+        pass  # a reader is there; the log is folded in by the next writer
+    db.close()
+
+
+@contextmanager
+def transaction(db: Connection) -> Iterator[None]:
+    """All of it, or none of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextmanager
+def snapshot(db: Connection) -> Iterator[None]:
+    """Every read inside sees the same instant."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("COMMIT")
+
+
+@contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as messages a user can act on."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+    except OSError as error:
+        raise ManifestError(error.strerror or str(error), where=str(path)) from error
+
+
+def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
+    text, where = str(error), str(path)
+    if "disk is full" in text or "disk I/O error" in text:
+        return ManifestError(
+            f"cannot write the manifest: {text}",
+            where=where,
+            fix="free space on the disk, then run the same command again: nothing recorded is lost",
+        )
+    if "readonly" in text or "unable to open" in text:
+        return ManifestError(
+            f"cannot write the manifest: {text}", where=where, fix="make the folder writable, or use --runs DIR"
+        )
+    if "not a database" in text or "malformed" in text:
+        return ManifestError(
+            f"the manifest is damaged: {text}",
+            where=where,
+            fix="put back a copy of manifest.db, or move the folder away and run the sweep again",
+        )
+    return ManifestError(f"the manifest cannot be used: {text}", where=where)
+
+
+def on_network(path: Path) -> bool:
+    """Whether the file would stand on a network file system, where a write-ahead log is unsafe."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    target, best, kind = str(path.absolute()), "", ""
+    for line in mounts:
+        _, point, fstype, *_ = line.split(" ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fstype
+    return kind.startswith(_NETWORK)

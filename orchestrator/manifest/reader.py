@@ -1,0 +1,223 @@
+"""Reading a manifest, live or dead: every call is a short transaction of its own, and none writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from orchestrator.errors import ConfigError, NotFoundError, nearest
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest import db, rows
+from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State, TrialRow
+
+PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
+ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
+_COUNTS = """
+    SELECT CASE WHEN a.attempt IS NULL OR a.retry OR a.attempt <= t.resubmitted THEN 'PENDING'
+           ELSE a.state END AS state, count(*) AS n
+    FROM trial t LEFT JOIN (
+        SELECT trial, max(attempt) AS attempt, state, retry FROM attempt GROUP BY trial
+    ) a ON a.trial = t.id
+    WHERE t.plan = (SELECT max(plan) FROM plan) GROUP BY 1
+"""
+
+
+class Reader:
+    """A manifest open for reading."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        """Raises ManifestError if there is none, or it cannot be read."""
+        self.folder = folder
+        self._db = db.connect_reader(folder.manifest)
+        with self._errors():
+            row = self._db.execute("SELECT uid, name, created FROM sweep").fetchone()
+        self.uid: str = row["uid"] if row else ""
+        self.name: str = row["name"] if row else folder.name
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def plan(self) -> PlanRow | None:
+        """The current plan; None while the first one is being written."""
+        with self._errors():
+            row = self._db.execute(PLAN).fetchone()
+            return rows.plan(row) if row else None
+
+    def counts(self) -> dict[State, int]:
+        """Trials of the current plan by state."""
+        with self._errors():
+            return {State(row["state"]): row["n"] for row in self._db.execute(_COUNTS)}
+
+    def stale(self) -> int:
+        """Finished trials of the current plan whose code is not today's."""
+        with self._errors():
+            query = """SELECT count(*) FROM attempt a JOIN trial t ON t.id = a.trial
+                       WHERE t.plan = (SELECT max(plan) FROM plan) AND a.state = 'SUCCEEDED'
+                         AND a.attempt > t.resubmitted
+                         AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = a.trial)
+                         AND a.code <> (SELECT code FROM plan ORDER BY plan DESC LIMIT 1)"""
+            return int(self._db.execute(query).fetchone()[0])
+
+    def best(self, objective: Objective | None) -> TrialRow | None:
+        """The trial of the current plan with the best finite objective, finished or not."""
+        if objective is None:
+            return None
+        order = "DESC" if objective.mode == "max" else "ASC"
+        query = f"""SELECT * FROM trials WHERE trial_id = (
+            SELECT t.trial_id FROM trial t JOIN attempt a ON a.trial = t.id
+            WHERE t.plan = (SELECT max(plan) FROM plan) AND a.objective IS NOT NULL
+              AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
+            ORDER BY a.objective {order}, t.position LIMIT 1)"""
+        with self._errors():
+            row = self._db.execute(query).fetchone()
+            return rows.trial(row) if row else None
+
+    def trial(self, prefix: str) -> TrialRow:
+        """The one trial whose id begins so. Raises NotFoundError."""
+        with self._errors():
+            found = self._db.execute(
+                "SELECT trial_id FROM trial WHERE trial_id LIKE ? ESCAPE '\\' ORDER BY trial_id LIMIT 6",
+                (prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%",),
+            ).fetchall()
+            if len(found) == 1:
+                row = self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (found[0][0],)).fetchone()
+                return rows.trial(row)
+        if not found:
+            raise NotFoundError(
+                f"no trial begins with {prefix!r}",
+                where=self.name,
+                fix=f"orchestrate trials {self.name} lists them",
+            )
+        names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
+        raise NotFoundError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
+
+    def trials(
+        self,
+        *,
+        state: State | None = None,
+        where: Mapping[str, Any] | None = None,
+        sort: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        everything: bool = False,
+    ) -> Iterator[TrialRow]:
+        """Trials of the current plan (or of all), filtered, sorted by a metric or by position."""
+        conditions, values = ["1" if everything else "current"], []
+        if state:
+            conditions.append("state = ?")
+            values.append(state.value)
+        for key, value in (where or {}).items():
+            condition, bound = self._match(key, value)
+            conditions.append(condition)
+            values += bound
+        order = "current DESC, position"
+        if sort:
+            path = _path([sort])
+            order = (
+                f"json_type(metrics, {path}) IN ('real', 'integer') DESC, "
+                f"json_extract(metrics, {path}) {'DESC' if descending else 'ASC'}, position"
+            )
+        query = f"SELECT * FROM trials WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
+        with self._errors():
+            for row in self._db.execute(query, (*values, -1 if limit is None else limit)).fetchall():
+                yield rows.trial(row)
+
+    def _match(self, key: str, value: Any) -> tuple[str, list[Any]]:
+        """A condition on what a trial was given: as it varies (a group's option), or as configured."""
+        paths = f"coalesce(json_extract(overrides, {_path([key])}), json_extract(config, {_path(key.split('.'))}))"
+        types = (f"json_type(overrides, {_path([key])})", f"json_type(config, {_path(key.split('.'))})")
+        known = f"({types[0]} IS NOT NULL OR {types[1]} IS NOT NULL)"
+        if self._db.execute(f"SELECT 1 FROM trials WHERE {known} LIMIT 1").fetchone() is None:
+            self._unknown_key(key)
+        if value is None:
+            return f"({paths} IS NULL AND {known})", []
+        if isinstance(value, (list, dict)):
+            return f"{paths} = json(?)", [json.dumps(value)]
+        return f"({paths} = ? OR CAST({paths} AS TEXT) = ?)", [value, str(value)]
+
+    def _unknown_key(self, key: str) -> None:
+        row = self._db.execute("SELECT overrides, config FROM trials LIMIT 1").fetchone()
+        keys = set(json.loads(row["overrides"])) | set(_dotted(json.loads(row["config"]))) if row else set()
+        near = nearest(key, keys)
+        raise ConfigError(
+            f"no trial has a key {key!r}",
+            where="--where",
+            fix=f"did you mean {near}?" if near else "see orchestrate show",
+        )
+
+    def attempts(self, trial_id: str) -> list[AttemptRow]:
+        """All attempts at a trial, first to last."""
+        with self._errors():
+            found = self._db.execute(f"{ATTEMPT} WHERE t.trial_id = ? ORDER BY a.attempt", (trial_id,))
+            return [rows.attempt(row) for row in found]
+
+    def running(self) -> list[AttemptRow]:
+        """Open attempts, oldest first."""
+        with self._errors():
+            query = f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
+            return [rows.attempt(row) for row in self._db.execute(query)]
+
+    def series(self, trial_id: str) -> dict[int, dict[str, float]]:
+        """The effective series: each step once, its rows merged by key, steps growing."""
+        with self._errors():
+            query = "SELECT step, metrics FROM reports WHERE trial_id = ? ORDER BY id"
+            steps: dict[int, dict[str, float]] = {}
+            for row in self._db.execute(query, (trial_id,)):
+                steps.setdefault(row["step"], {}).update(rows.metrics(row["metrics"]))
+            return dict(sorted(steps.items()))
+
+    def notices(self, trial_id: str) -> list[str]:
+        with self._errors():
+            query = "SELECT text FROM notice n JOIN trial t ON t.id = n.trial WHERE t.trial_id = ? ORDER BY n.id"
+            return [row["text"] for row in self._db.execute(query, (trial_id,))]
+
+    # ------------------------------------------------------------ for followers
+
+    def changed_attempts(self, after: int, limit: int = 1000) -> list[AttemptRow]:
+        """Attempts that changed behind this cursor, in the order of their change."""
+        with self._errors():
+            query = f"{ATTEMPT} WHERE a.changed > ? ORDER BY a.changed LIMIT ?"
+            return [rows.attempt(row) for row in self._db.execute(query, (after, limit))]
+
+    def reports(self, after: int, limit: int = 10_000) -> list[ReportRow]:
+        """Reported rows behind this cursor, of all trials, in the order they were recorded."""
+        with self._errors():
+            query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
+                       FROM report r JOIN trial t ON t.id = r.trial WHERE r.id > ? ORDER BY r.id LIMIT ?"""
+            return [rows.report(row) for row in self._db.execute(query, (after, limit))]
+
+    def attempt_reports(self, trial_id: str, attempt: int, after: int = 0, limit: int = 10_000) -> list[ReportRow]:
+        """Reported rows of one attempt behind this cursor."""
+        with self._errors():
+            query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
+                       FROM report r JOIN trial t ON t.id = r.trial
+                       WHERE t.trial_id = ? AND r.attempt = ? AND r.id > ? ORDER BY r.id LIMIT ?"""
+            return [rows.report(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Several reads at one instant; keep it short: the write-ahead log cannot shrink meanwhile."""
+        return db.snapshot(self._db)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return db.errors(self.folder.manifest)
+
+
+def _path(parts: list[str]) -> str:
+    """A JSON path as an SQL literal."""
+    quoted = "".join('."' + part.replace('"', '\\"') + '"' for part in parts)
+    return "'$" + quoted.replace("'", "''") + "'"
+
+
+def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")

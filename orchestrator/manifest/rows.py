@@ -1,0 +1,161 @@
+"""Between rows of SQL and the frozen nouns of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.manifest.db import Row
+from orchestrator.model import (
+    AttemptRow,
+    Objective,
+    PlanRow,
+    ReportRow,
+    Resources,
+    Retries,
+    Search,
+    State,
+    SweepSpec,
+    TrialRow,
+    TrialSpec,
+)
+
+_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: Any) -> str:
+    """JSON text that SQL can read too: non-finite numbers become strings."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_tagged(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
+    if isinstance(value, Mapping):
+        return {key: _tagged(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tagged(item) for item in value]
+    return value
+
+
+def metrics(text: str) -> dict[str, float]:
+    """Metrics as numbers, from JSON text."""
+    found: dict[str, float] = json.loads(text)
+    return {key: _FINITE[value] if isinstance(value, str) else value for key, value in found.items()}
+
+
+def spec_text(spec: SweepSpec) -> str:
+    return dumps(dataclasses.asdict(spec))
+
+
+def spec(text: str) -> SweepSpec:
+    data = json.loads(text)
+    return SweepSpec(
+        **{
+            **data,
+            "objective": Objective(**data["objective"]) if data["objective"] else None,
+            "retries": Retries(**data["retries"]),
+            "search": Search(**data["search"]),
+            "exclude": tuple(data["exclude"]),
+            "ignore": tuple(data["ignore"]),
+            "secrets": tuple(data["secrets"]),
+        }
+    )
+
+
+def trial_spec(row: Row) -> TrialSpec:
+    """From a row of the table `trial`."""
+    return TrialSpec(
+        trial_id=row["trial_id"],
+        config=json.loads(row["config"]),
+        overrides=json.loads(row["overrides"]),
+        seed=row["seed"],
+        config_id=row["config_id"],
+        references=json.loads(row["refs"]),
+        resources=Resources(**json.loads(row["resources"])),
+    )
+
+
+def attempt(row: Row) -> AttemptRow:
+    """From a row of the table `attempt` joined with its trial's `trial_id`."""
+    return AttemptRow(
+        trial_id=row["trial_id"],
+        attempt=row["attempt"],
+        state=State(row["state"]),
+        lineage=row["lineage"],
+        retry=bool(row["retry"]),
+        cause=row["cause"],
+        message=row["message"],
+        traceback=row["traceback"],
+        place=row["place"],
+        created=row["created"],
+        started=row["started"],
+        ended=row["ended"],
+        entered=row["entered"],
+        returned=row["returned"],
+        node=row["node"],
+        gpus=tuple(json.loads(row["gpus"])),
+        gpu_uuids=tuple(json.loads(row["gpu_uuids"])),
+        pid=row["pid"],
+        threads=row["threads"],
+        method=row["method"],
+        code=row["code"],
+        restored=row["restored"],
+        metrics=metrics(row["last"]),
+        objective=row["objective"],
+        changed=row["changed"],
+    )
+
+
+def report(row: Row) -> ReportRow:
+    return ReportRow(row["id"], row["trial_id"], row["attempt"], row["step"], row["time"], metrics(row["metrics"]))
+
+
+def trial(row: Row) -> TrialRow:
+    """From a row of the view `trials`."""
+    return TrialRow(
+        trial_id=row["trial_id"],
+        position=row["position"],
+        current=bool(row["current"]),
+        state=State(row["state"]),
+        cause=row["cause"],
+        message=row["message"],
+        place=row["place"],
+        overrides=json.loads(row["overrides"]),
+        config=json.loads(row["config"]),
+        seed=row["seed"],
+        config_id=row["config_id"],
+        metrics=metrics(row["metrics"]),
+        objective=row["objective"],
+        attempts=row["attempts"],
+        node=row["node"],
+        gpus=tuple(json.loads(row["gpus"])),
+        created=row["created"],
+        started=row["started"],
+        ended=row["ended"],
+        code=row["code"],
+        stale=bool(row["stale"]),
+    )
+
+
+def plan(row: Row) -> PlanRow:
+    return PlanRow(
+        plan=row["plan"],
+        created=row["created"],
+        file=row["file"],
+        argv=tuple(json.loads(row["argv"])),
+        spec=spec(row["spec"]),
+        provenance=json.loads(row["provenance"]),
+        code=row["code"],
+        cwd=row["cwd"],
+        total=row["total"],
+        excluded=row["excluded"],
+        duplicates=row["duplicates"],
+        ended=row["ended"],
+    )

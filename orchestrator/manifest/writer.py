@@ -1,0 +1,296 @@
+"""The one writer of a manifest: the coordinator's side, under the sweep's lock."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest import db, rows
+from orchestrator.manifest.reader import ATTEMPT, PLAN
+from orchestrator.model import AttemptRow, Checkpoint, Outcome, PlanRow, Started, SweepSpec, TrialSpec
+
+_DUE = """
+    FROM trial t LEFT JOIN attempt a
+        ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
+    WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
+"""
+_PUT_TRIAL = """
+    INSERT INTO trial (trial_id, plan, position, seed, config_id, overrides, config, refs, resources)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (trial_id) DO UPDATE SET plan = excluded.plan, position = excluded.position,
+        overrides = excluded.overrides, refs = excluded.refs, resources = excluded.resources
+"""
+
+
+@dataclass(frozen=True)
+class Due:
+    """A trial that waits for an attempt; `key` is its row."""
+
+    key: int
+    position: int
+    spec: TrialSpec
+
+
+class Manifest:
+    """Open for writing. Every method takes part in the `transaction` around it."""
+
+    def __init__(self, folder: SweepFolder, connection: db.Connection) -> None:
+        self.folder, self._db = folder, connection
+        row = connection.execute("SELECT uid, name FROM sweep").fetchone()
+        self.uid: str = row["uid"]
+        self.name: str = row["name"]
+        self._changed: int = connection.execute("SELECT coalesce(max(changed), 0) FROM attempt").fetchone()[0]
+
+    @classmethod
+    def open(cls, folder: SweepFolder) -> Manifest:
+        """Open or create. The caller holds the lock. Raises ManifestError."""
+        with db.errors(folder.manifest):
+            connection = db.connect_writer(folder.manifest)
+            if connection.execute("SELECT count(*) FROM sweep").fetchone()[0] == 0:
+                values = (secrets.token_hex(8), folder.name, time.time())
+                connection.execute("INSERT INTO sweep (uid, name, created) VALUES (?, ?, ?)", values)
+            manifest = cls(folder, connection)
+            folder.uid.write_text(manifest.uid, encoding="utf-8")
+            return manifest
+
+    def close(self) -> None:
+        db.close_writer(self._db)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is durable when it ends, or none of it. Raises ManifestError."""
+        with db.errors(self.folder.manifest), db.transaction(self._db):
+            yield
+
+    # ------------------------------------------------------------ the plan
+
+    def begin_plan(
+        self,
+        spec: SweepSpec,
+        file: str,
+        argv: Sequence[str],
+        provenance: Mapping[str, Any],
+        code: str,
+        cwd: str,
+    ) -> int:
+        """Open a plan: from now on it is the current one."""
+        cursor = self._db.execute(
+            "INSERT INTO plan (created, file, argv, spec, provenance, code, cwd) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                time.time(),
+                file,
+                rows.dumps(list(argv)),
+                rows.spec_text(spec),
+                rows.dumps(dict(provenance)),
+                code,
+                cwd,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
+        """Insert, or move into this plan, each trial; how many there were."""
+        count = 0
+
+        def values() -> Iterator[tuple[Any, ...]]:
+            nonlocal count
+            for position, spec in enumerate(specs):
+                count = position + 1
+                yield (
+                    spec.trial_id,
+                    plan,
+                    position,
+                    spec.seed,
+                    spec.config_id,
+                    rows.dumps(spec.overrides),
+                    rows.dumps(spec.config),
+                    rows.dumps(spec.references),
+                    rows.dumps(dataclasses.asdict(spec.resources)),
+                )
+
+        self._db.executemany(_PUT_TRIAL, values())
+        return count
+
+    def finish_plan(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
+        self._db.execute(
+            "UPDATE plan SET total = ?, excluded = ?, duplicates = ? WHERE plan = ?",
+            (total, excluded, duplicates, plan),
+        )
+
+    def end_run(self, plan: int, now: float) -> None:
+        self._db.execute("UPDATE plan SET ended = ? WHERE plan = ?", (now, plan))
+
+    def current_plan(self) -> PlanRow | None:
+        row = self._db.execute(PLAN).fetchone()
+        return rows.plan(row) if row else None
+
+    # ------------------------------------------------------------ what is to run
+
+    def due(self, plan: int, after: int, limit: int) -> list[Due]:
+        """Trials of the plan that wait for an attempt, in order, behind position `after`."""
+        found = self._db.execute(
+            f"SELECT t.* {_DUE} AND t.plan = ? AND t.position > ? ORDER BY t.position LIMIT ?",
+            (plan, after, limit),
+        )
+        return [_due(row) for row in found]
+
+    def due_one(self, trial_id: str) -> Due | None:
+        """This trial, if it waits for an attempt."""
+        row = self._db.execute(f"SELECT t.* {_DUE} AND t.trial_id = ?", (trial_id,)).fetchone()
+        return _due(row) if row else None
+
+    def resubmit(self, trial_ids: Iterable[str]) -> list[str]:
+        """Ask for a further attempt of ended trials; those for which it was."""
+        done = []
+        for trial_id in trial_ids:
+            cursor = self._db.execute(
+                """UPDATE trial SET resubmitted = (SELECT max(attempt) FROM attempt WHERE trial = trial.id)
+                   WHERE trial_id = ? AND EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id)
+                     AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND state IN ('LAUNCHING', 'RUNNING'))
+                """,
+                (trial_id,),
+            )
+            if cursor.rowcount:
+                done.append(trial_id)
+        return done
+
+    def resume_cancelled(self, plan: int) -> None:
+        """What the user interrupted runs again when he runs the sweep again."""
+        self._db.execute(
+            """UPDATE trial SET resubmitted = (SELECT max(attempt) FROM attempt WHERE trial = trial.id)
+               WHERE plan = ? AND EXISTS (
+                   SELECT 1 FROM attempt a WHERE a.trial = trial.id AND a.state = 'CANCELLED'
+                     AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = trial.id))""",
+            (plan,),
+        )
+
+    # ------------------------------------------------------------ attempts
+
+    def open_attempts(self) -> list[AttemptRow]:
+        """Attempts that nobody closed: what a coordinator that died has left."""
+        found = self._db.execute(f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING')")
+        return [rows.attempt(row) for row in found]
+
+    def attempts(self, key: int) -> list[AttemptRow]:
+        return [
+            rows.attempt(row) for row in self._db.execute(f"{ATTEMPT} WHERE a.trial = ? ORDER BY a.attempt", (key,))
+        ]
+
+    def checkpoint(self, key: int, lineage: int) -> Checkpoint | None:
+        """The newest durable state of this series that the manifest knows."""
+        row = self._db.execute(
+            """SELECT c.step, c.path FROM checkpoint c
+               JOIN attempt a ON a.trial = c.trial AND a.attempt = c.attempt
+               WHERE c.trial = ? AND a.lineage = ? ORDER BY c.step DESC, c.saved DESC LIMIT 1""",
+            (key, lineage),
+        ).fetchone()
+        return Checkpoint(row["step"], row["path"]) if row else None
+
+    def open_attempt(self, key: int, attempt: int, lineage: int, code: str, now: float) -> None:
+        self._db.execute(
+            """INSERT INTO attempt (trial, attempt, lineage, state, created, code, changed, last, objective)
+               SELECT ?, ?, ?, 'LAUNCHING', ?, ?, ?, coalesce(before.last, '{}'), before.objective
+               FROM (SELECT 1) LEFT JOIN attempt before
+                   ON before.trial = ? AND before.attempt = ? AND before.lineage = ?""",
+            (key, attempt, lineage, now, code, self._tick(), key, attempt - 1, lineage),
+        )
+
+    def started(self, key: int, attempt: int, event: Started) -> None:
+        self._db.execute(
+            """UPDATE attempt SET state = 'RUNNING', started = ?, node = ?, node_id = ?, pid = ?, gpus = ?,
+                   gpu_uuids = ?, threads = ?, method = ?, changed = ? WHERE trial = ? AND attempt = ?""",
+            (
+                event.at,
+                event.node,
+                event.node_id,
+                event.pid,
+                rows.dumps(list(event.gpus)),
+                rows.dumps(list(event.gpu_uuids)),
+                event.threads,
+                event.method,
+                self._tick(),
+                key,
+                attempt,
+            ),
+        )
+
+    def reported(self, key: int, attempt: int, reports: Sequence[tuple[int, float, str]]) -> None:
+        self._db.executemany(
+            "INSERT INTO report (trial, attempt, step, time, metrics) VALUES (?, ?, ?, ?, ?)",
+            ((key, attempt, *report) for report in reports),
+        )
+
+    def progressed(self, key: int, attempt: int, seq: int, last: Mapping[str, Any], objective: float | None) -> None:
+        self._db.execute(
+            "UPDATE attempt SET seq = ?, last = ?, objective = ? WHERE trial = ? AND attempt = ?",
+            (seq, rows.dumps(last), objective, key, attempt),
+        )
+
+    def saved(self, key: int, attempt: int, checkpoint: Checkpoint, at: float) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO checkpoint (trial, attempt, step, path, saved) VALUES (?, ?, ?, ?, ?)",
+            (key, attempt, checkpoint.step, checkpoint.path, at),
+        )
+
+    def restored(self, key: int, attempt: int, step: int) -> None:
+        self._db.execute(
+            "UPDATE attempt SET restored = ?, changed = ? WHERE trial = ? AND attempt = ?",
+            (step, self._tick(), key, attempt),
+        )
+
+    def new_lineage(self, key: int, attempt: int) -> None:
+        """The attempt was offered a checkpoint and did not take it: its series starts anew."""
+        self._db.execute(
+            "UPDATE attempt SET lineage = attempt, changed = ? WHERE trial = ? AND attempt = ?",
+            (self._tick(), key, attempt),
+        )
+
+    def noticed(self, key: int, attempt: int, text: str) -> None:
+        self._db.execute("INSERT INTO notice (trial, attempt, text) VALUES (?, ?, ?)", (key, attempt, text))
+
+    def close_attempt(
+        self,
+        key: int,
+        attempt: int,
+        outcome: Outcome,
+        ended: float,
+        entered: float | None,
+        returned: float | None,
+    ) -> None:
+        """The transition that ends an attempt; one that has ended stays as it is."""
+        self._db.execute(
+            """UPDATE attempt SET state = ?, retry = ?, cause = ?, message = ?, traceback = ?, place = ?, ended = ?,
+                   entered = ?, returned = ?, changed = ?
+               WHERE trial = ? AND attempt = ? AND state IN ('LAUNCHING', 'RUNNING')""",
+            (
+                outcome.state.value,
+                outcome.retry,
+                outcome.cause,
+                outcome.message,
+                outcome.traceback,
+                outcome.place,
+                ended,
+                entered,
+                returned,
+                self._tick(),
+                key,
+                attempt,
+            ),
+        )
+
+    def key(self, trial_id: str) -> int:
+        return int(self._db.execute("SELECT id FROM trial WHERE trial_id = ?", (trial_id,)).fetchone()[0])
+
+    def _tick(self) -> int:
+        self._changed += 1
+        return self._changed
+
+
+def _due(row: db.Row) -> Due:
+    return Due(row["id"], row["position"], rows.trial_spec(row))
