@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def onto_eight(addresses: Sequence[Address]) -> list[Address]:
 # ---------------------------------------------------------------- the source distribution
 
 
-def sdist(source: Mapping[str, Any] | Any) -> Path:
+def sdist(source: Any) -> Path:
     """The cached source distribution; fetched first if missing. Safe when many trials start at once."""
     name = f"{source.package}-{source.version}.tar.gz"
     path = cache() / name

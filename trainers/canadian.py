@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainers.addresses import Address, DataError
@@ -61,7 +61,8 @@ class Writer:
         parts = [self.box() if self.draw.random() < 0.15 else self.street()]
         parts += [label(self.city(), "PlaceName"), self.province()]
         address = join(parts, ", " if self.draw.random() < 0.7 else " ")
-        style = self.draw.choice([str, str, str.lower, str.upper])
+        styles: list[Callable[[str], str]] = [str, str, str.lower, str.upper]
+        style = self.draw.choice(styles)
         return [(style(token), tag) for token, tag in address]
 
     def street(self) -> Address:

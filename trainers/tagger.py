@@ -81,7 +81,8 @@ class Tagger(nn.Module):
         # Packed, so that the backward direction starts at the last token and not in the padding.
         packed = pack_sequence(vectors.split(batch.lengths), enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)  # [batch, time, hidden]
-        return self.score(hidden)
+        scores: Tensor = self.score(hidden)
+        return scores
 
 
 def loss(scores: Tensor, tags: Tensor) -> Tensor:
