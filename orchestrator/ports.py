@@ -11,8 +11,11 @@ from orchestrator.model import Batch, Order, Resources
 class Executor(Protocol):
     """Runs attempts somewhere: Ray, or this process."""
 
-    def free(self, resources: Resources) -> bool:
-        """Whether one more attempt of this size should be launched now."""
+    def resolve(self, resources: Resources) -> Resources:
+        """Numbers for "auto"."""
+
+    def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
+        """Whether one more attempt of this size should be launched now, besides those about to be (`opened`)."""
 
     def launch(self, order: Order, resources: Resources) -> None:
         """Start an attempt; returns at once. Its events come from `poll`."""

@@ -182,6 +182,11 @@ class Manifest:
             rows.attempt(row) for row in self._db.execute(f"{ATTEMPT} WHERE a.trial = ? ORDER BY a.attempt", (key,))
         ]
 
+    def attempts_since_asked(self, key: int, before: int) -> list[AttemptRow]:
+        """Attempts earlier than `before` and later than the user's last `resubmit`: what budgets count."""
+        query = f"{ATTEMPT} WHERE a.trial = ? AND a.attempt < ? AND a.attempt > t.resubmitted ORDER BY a.attempt"
+        return [rows.attempt(row) for row in self._db.execute(query, (key, before))]
+
     def checkpoint(self, key: int, lineage: int) -> Checkpoint | None:
         """The newest durable state of this series that the manifest knows."""
         row = self._db.execute(

@@ -1,0 +1,346 @@
+"""The loop: read the manifest, decide, record the decision, then act.
+
+One tick is one transaction: events are recorded, ended attempts closed, new attempts opened; only when it is durable
+are the new attempts launched.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator import folder as folders
+from orchestrator import lifecycle
+from orchestrator.manifest.writer import Due, Manifest
+from orchestrator.model import (
+    Batch,
+    Checkpoint,
+    Ended,
+    Event,
+    Filed,
+    Logged,
+    Noticed,
+    Order,
+    Outcome,
+    PlanRow,
+    Reported,
+    Restored,
+    Saved,
+    Started,
+    State,
+    TrialSpec,
+)
+from orchestrator.ports import Executor
+
+POLL = 0.1  # seconds one tick waits for events at most
+MESSAGES = 100  # a second, from all attempts together
+
+
+@dataclass
+class Live:
+    """An attempt in flight."""
+
+    key: int
+    spec: TrialSpec
+    attempt: int
+    offered: Checkpoint | None
+    created: float
+    seq: int = -1
+    started: Started | None = None
+    restored: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
+    objective: float | None = None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change worth a line."""
+
+    spec: TrialSpec
+    attempt: int
+    state: State
+    message: str = ""
+    live: Live | None = None
+    retry: bool = False
+
+
+class Coordinator:
+    """Drives the trials of one plan to their ends. The caller holds the sweep's lock."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        executor: Executor,
+        plan: PlanRow,
+        import_path: Sequence[str],
+        *,
+        max_concurrent: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._manifest, self._executor, self._plan = manifest, executor, plan
+        self._import_path, self._max, self._limit = tuple(import_path), max_concurrent, limit
+        self.live: dict[tuple[str, int], Live] = {}
+        self.stopping = False
+        self.warnings: list[str] = []
+        self.ended = 0  # attempts, in this run
+        self._after = -1  # position up to which the plan was taken
+        self._next: deque[Due] = deque()
+        self._again: deque[str] = deque()  # trials due once more
+        self._spec = plan.spec
+        self._exhausted = False
+
+    # ------------------------------------------------------------ the loop
+
+    def recover(self, now: float) -> int:
+        """Close what a coordinator that died left open: those trials run again, free of charge. How many."""
+        with self._manifest.transaction():
+            left = self._manifest.open_attempts()
+            for row in left:
+                outcome = Outcome(State.LOST, "lost_coordinator", "the coordinator went away", retry=True)
+                key = self._manifest.key(row.trial_id)
+                self._manifest.close_attempt(key, row.attempt, outcome, now, row.entered, row.returned)
+        self._again.extend(row.trial_id for row in left)
+        return len(left)
+
+    def run(self, each: Callable[[list[Transition]], None]) -> None:
+        """Tick until nothing is left to do; `each` sees the transitions of every tick."""
+        while not self.done:
+            each(self.tick(time.time()))
+        with self._manifest.transaction():
+            self._manifest.end_run(self._plan.plan, time.time())
+
+    @property
+    def done(self) -> bool:
+        return not self.live and (self.stopping or (self._exhausted and not self._next and not self._again))
+
+    def tick(self, now: float) -> list[Transition]:
+        """One turn: events in, decisions recorded, then acted upon."""
+        batches = self._executor.poll(POLL if self.live else 0.0)
+        transitions: list[Transition] = []
+        with self._manifest.transaction():
+            for batch in batches:
+                transitions += self._record(batch)
+            self._answer_requests()
+            launches = [] if self.stopping else self._open(now)
+        for live, order in launches:
+            self._executor.launch(order, live.spec.resources)
+            transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live=live))
+        return transitions
+
+    def stop(self) -> None:
+        """Launch nothing more, and ask what runs to end within its grace."""
+        self.stopping = True
+        for trial_id, attempt in self.live:
+            self._executor.stop(trial_id, attempt, "cancelled")
+
+    def kill(self, now: float) -> None:
+        """End everything at once, and record it."""
+        self.stopping = True
+        self._executor.kill()
+        with self._manifest.transaction():
+            for live in self.live.values():
+                outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice")
+                self._manifest.close_attempt(live.key, live.attempt, outcome, now, None, None)
+        self.live.clear()
+
+    # ------------------------------------------------------------ launching
+
+    def _open(self, now: float) -> list[tuple[Live, Order]]:
+        """Open attempts while there is room for them."""
+        opened: list[tuple[Live, Order]] = []
+        while self._max is None or len(self.live) < self._max:
+            due = self._take()
+            if due is None:
+                break
+            if not self._executor.free(due.spec.resources, [live.spec.resources for live, _ in opened]):
+                self._next.appendleft(due)
+                break
+            opened.append(self._open_one(due, now))
+        return opened
+
+    def _take(self) -> Due | None:
+        """The next trial that waits for an attempt: retries first, then the plan in order."""
+        while self._again:
+            due = self._manifest.due_one(self._again.popleft())
+            if due is not None:
+                return due
+        if not self._next and not self._exhausted:
+            self._next.extend(self._manifest.due(self._plan.plan, self._after, 256))
+            if self._limit is not None:
+                self._next = deque(due for due in self._next if due.position < self._limit)
+            self._exhausted = not self._next
+            if self._next:
+                self._after = self._next[-1].position
+        return self._next.popleft() if self._next else None
+
+    def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
+        earlier = self._manifest.attempts(due.key)
+        last = earlier[-1] if earlier else None
+        offered = None
+        if last is not None and lifecycle.continues(last):
+            offered = self._manifest.checkpoint(due.key, last.lineage)
+        number = last.attempt + 1 if last else 1
+        lineage = lifecycle.next_lineage(number, last, offered)
+        self._manifest.open_attempt(due.key, number, lineage, self._plan.code, now)
+        live = Live(due.key, due.spec, number, offered, now)
+        if last is not None and offered is not None:
+            live.metrics, live.objective = dict(last.metrics), last.objective
+        self.live[due.spec.trial_id, number] = live
+        return live, self._order(live)
+
+    def _order(self, live: Live) -> Order:
+        spec, sweep = live.spec, self._spec
+        resources = self._executor.resolve(spec.resources)
+        return Order(
+            sweep_uid=self._manifest.uid,
+            trial_id=spec.trial_id,
+            attempt=live.attempt,
+            trainer=sweep.trainer,
+            config=spec.config,
+            references=spec.references,
+            seed=spec.seed,
+            import_path=self._import_path,
+            cwd=self._plan.cwd,
+            folder=str(self._manifest.folder.trial(spec.trial_id)),
+            threads=max(1, int(resources.cpus)),
+            gpus=float(resources.gpus),
+            start=sweep.start,
+            deterministic=sweep.deterministic,
+            grace=sweep.grace,
+            interval=max(0.25, len(self.live) / MESSAGES),
+            returned=sweep.objective.metric if sweep.objective else "objective",
+            restore=live.offered,
+        )
+
+    # ------------------------------------------------------------ recording
+
+    def _record(self, batch: Batch) -> list[Transition]:
+        """Write one batch; events of a closed attempt, or seen before, are dropped."""
+        live = self.live.get((batch.trial_id, batch.attempt))
+        if live is None or batch.seq <= live.seq:
+            return []
+        live.seq = batch.seq
+        progress = False
+        transitions = []
+        for event in batch.events:
+            progress |= isinstance(event, Reported)
+            transition = self._apply(live, event)
+            if transition:
+                transitions.append(transition)
+        if progress:
+            self._manifest.progressed(live.key, live.attempt, live.seq, live.metrics, live.objective)
+        return transitions
+
+    def _apply(self, live: Live, event: Event) -> Transition | None:
+        if isinstance(event, Started):
+            live.started = event
+            self._manifest.started(live.key, live.attempt, event)
+            return Transition(live.spec, live.attempt, State.RUNNING, live=live)
+        if isinstance(event, Reported):
+            self._reported(live, event)
+        elif isinstance(event, Logged):
+            self._append(self._manifest.folder.attempt_log(live.spec.trial_id, live.attempt), event.data)
+        elif isinstance(event, Filed):
+            self._file(live, event)
+        elif isinstance(event, Saved):
+            self._manifest.saved(live.key, live.attempt, event.checkpoint, event.at)
+        elif isinstance(event, Restored):
+            live.restored = True
+            self._manifest.restored(live.key, live.attempt, event.step)
+        elif isinstance(event, Noticed):
+            self._manifest.noticed(live.key, live.attempt, event.text)
+            self._warn(event.text)
+        elif isinstance(event, Ended):
+            return self._close(live, event)
+        return None
+
+    def _reported(self, live: Live, event: Reported) -> None:
+        if live.offered is not None and not live.restored:
+            self._start_anew(live)
+        self._manifest.reported(live.key, live.attempt, event.rows)
+        objective = self._spec.objective
+        for _, _, text in event.rows:
+            row = json.loads(text)
+            live.metrics.update(row)
+            value = row.get(objective.metric) if objective else None
+            if objective is None or value is None:
+                continue
+            number = value if isinstance(value, (int, float)) else None
+            if objective.at == "last":
+                live.objective = number
+            elif number is not None and lifecycle.better(objective, number, live.objective):
+                live.objective = number
+
+    def _start_anew(self, live: Live) -> None:
+        """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
+        live.offered = None
+        live.metrics, live.objective = {}, None
+        self._manifest.new_lineage(live.key, live.attempt)
+
+    def _close(self, live: Live, event: Ended) -> Transition:
+        outcome = lifecycle.classify(event)
+        retry = False
+        if outcome.state in (State.FAILED, State.LOST):
+            earlier = self._manifest.attempts_since_asked(live.key, before=live.attempt)
+            retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
+        outcome = replace(outcome, retry=retry)
+        self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
+        del self.live[live.spec.trial_id, live.attempt]
+        self.ended += 1
+        if retry and not self.stopping:
+            self._again.append(live.spec.trial_id)
+        return Transition(live.spec, live.attempt, outcome.state, outcome.message, live, retry)
+
+    def _append(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab") as log:
+                log.write(data)
+        except OSError as error:
+            self._warn(f"{path}: output is not kept: {error.strerror or error}")
+
+    def _file(self, live: Live, event: Filed) -> None:
+        """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
+        root = self._manifest.folder.trial(live.spec.trial_id)
+        place = (root / event.path).resolve()
+        if not place.is_relative_to(root.resolve()):
+            self._warn(f"{event.path}: a file outside the trial's folder was refused")
+            return
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = place.with_name(place.name + ".part")
+            draft.write_bytes(event.data)
+            draft.replace(place)
+        except OSError as error:
+            self._warn(f"{place}: not kept: {error.strerror or error}")
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    # ------------------------------------------------------------ requests
+
+    def _answer_requests(self) -> None:
+        for path, request in folders.asked(self._manifest.folder):
+            folders.answer(path, self._apply_request(request))
+
+    def _apply_request(self, request: dict[str, Any]) -> str:
+        if request.get("kind") == "stop":
+            self.stop()
+            return f"{len(self.live)} running trials are asked to end"
+        if request.get("kind") == "resubmit":
+            done = self.resubmit([str(name) for name in request.get("trials", [])])
+            return f"{done} trials join the queue"
+        return "this coordinator does not know that request"
+
+    def resubmit(self, trial_ids: Iterable[str]) -> int:
+        """Queue a further attempt of each ended trial; how many were."""
+        done = self._manifest.resubmit(trial_ids)
+        self._again.extend(done)
+        return len(done)
+

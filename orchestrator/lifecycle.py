@@ -1,0 +1,104 @@
+"""What the end of an attempt means, and what follows from it. Pure: data in, data out.
+
+    PENDING → LAUNCHING → RUNNING → SUCCEEDED | FAILED | STOPPED | CANCELLED | LOST
+       ↑_______________________________________________|  a retry, or the user's `resubmit`
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from orchestrator.model import AttemptRow, Checkpoint, Ended, Objective, Outcome, Retries, State
+
+ENDED_BY_US = {"cancelled": State.CANCELLED, "stopped": State.STOPPED}
+IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
+MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
+FREE_LAUNCHES = 5  # attempts in a row that may fail to start before they count as lost
+
+
+def classify(ended: Ended) -> Outcome:
+    """The state and the cause of an attempt, from the facts of its end."""
+    if ended.lost:
+        return Outcome(State.LOST, f"lost_{ended.lost}", ended.detail or f"the {ended.lost} went away")
+    if ended.asked in ENDED_BY_US:
+        return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail)
+    failure = ended.failure
+    if failure is not None:
+        message = f"{failure.type}: {failure.message}" if failure.message else failure.type
+        cause = _exception_cause(failure.type, failure.message)
+        return Outcome(State.FAILED, cause, message, failure.traceback, failure.where)
+    if ended.signal:
+        return Outcome(State.FAILED, "signal", _signal_text(ended.signal, ended.detail))
+    if ended.exit_code:
+        return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {ended.exit_code}")
+    return Outcome(State.SUCCEEDED)
+
+
+def _exception_cause(kind: str, message: str) -> str:
+    name = kind.rsplit(".", 1)[-1]
+    if name == "OutOfMemoryError" or (name == "RuntimeError" and "CUDA out of memory" in message):
+        return "cuda_oom"
+    if name == "MemoryError":
+        return "oom"
+    if name in IMPORT_ERRORS:
+        return "import_error"
+    if name in MISSING_FILES:
+        return "missing_file"
+    return "exception"
+
+
+def _signal_text(number: int, detail: str) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    hint = " (the kernel does so when memory runs out)" if name == "SIGKILL" and not detail else ""
+    return f"killed by {name}{hint}" + (f": {detail}" if detail else "")
+
+
+def retried(outcome: Outcome, never_started: bool, earlier: Sequence[AttemptRow], retries: Retries) -> bool:
+    """Whether another attempt follows by itself.
+
+    `earlier` are the attempts before this one since the user last asked for the trial. Failed and lost attempts have
+    budgets of their own; the coordinator's death costs nothing, nor does an attempt that never started.
+    """
+    if outcome.state is State.FAILED:
+        return sum(row.state is State.FAILED for row in earlier) < retries.error
+    if outcome.state is not State.LOST:
+        return False
+    if outcome.cause == "lost_coordinator":
+        return True
+    if never_started:
+        return _unstarted(earlier) < FREE_LAUNCHES
+    charged = [row for row in earlier if row.state is State.LOST and row.started and row.cause != "lost_coordinator"]
+    return len(charged) < retries.lost
+
+
+def _unstarted(earlier: Sequence[AttemptRow]) -> int:
+    """How many of the latest attempts in a row never started."""
+    count = 0
+    for row in reversed(earlier):
+        if row.started or row.cause == "lost_coordinator":
+            break
+        count += 1
+    return count
+
+
+def continues(last: AttemptRow | None) -> bool:
+    """Whether the next attempt goes on from the last one's checkpoint: not after a success, which is run anew."""
+    return last is not None and last.state is not State.SUCCEEDED
+
+
+def next_lineage(attempt: int, last: AttemptRow | None, checkpoint: Checkpoint | None) -> int:
+    """An attempt that goes on from a checkpoint keeps its series; one from scratch begins another."""
+    return last.lineage if last is not None and checkpoint is not None else attempt
+
+
+def better(objective: Objective, new: float, old: float | None) -> bool:
+    """Whether `new` beats `old`; NaN beats nothing."""
+    if new != new:
+        return False
+    if old is None:
+        return True
+    return new > old if objective.mode == "max" else new < old

@@ -1,0 +1,199 @@
+"""What a result was made with: the project's code, kept; git, packages and machine, recorded."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ConfigError
+
+FILE_LIMIT = 10 * 2**20  # bytes; a larger file is data, not code
+TREE_LIMIT = 256 * 2**20
+SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
+NOT_CODE = ("tests/", "docs/", "examples/")
+SKIPPED = {"__pycache__", ".venv", "venv", ".git", "runs", "wandb", "outputs", "multirun", "node_modules", "mlruns"}
+
+
+@dataclass(frozen=True)
+class Code:
+    """The project's files as they were when a sweep was planned."""
+
+    code: str  # hash of the source files alone: what makes a finished trial stale
+    tree: str  # hash of all files: the name of the copy
+    path: Path  # the copy
+    left_out: tuple[str, ...]  # files over FILE_LIMIT
+
+    @property
+    def import_path(self) -> tuple[str, ...]:
+        source = self.path / "src"
+        return (str(self.path), str(source)) if source.is_dir() else (str(self.path),)
+
+
+def keep_code(project: Path, store: Path) -> Code:
+    """Copy the project's files to `store`/<hash>, once. Raises ConfigError where there are too many."""
+    files, left_out = project_files(project)
+    tree, code = hashlib.sha256(), hashlib.sha256()
+    for name in files:
+        digest = hashlib.sha256((project / name).read_bytes()).hexdigest()
+        line = f"{name}\0{digest}\n".encode()
+        tree.update(line)
+        if Path(name).suffix in SOURCES and not name.startswith(NOT_CODE):
+            code.update(line)
+    target = store / tree.hexdigest()[:12]
+    if not target.is_dir():
+        _copy(project, files, target)
+    return Code(code.hexdigest()[:12], target.name, target, left_out)
+
+
+def project_files(project: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Relative names of the project's files, sorted, and those left out for their size."""
+    listed = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = sorted(set(listed.split("\0")) - {""}) if listed is not None else _source_files(project)
+    kept, left_out, total = [], [], 0
+    for name in names:
+        path = project / name
+        if not path.is_file() or SKIPPED.intersection(Path(name).parts):
+            continue
+        size = path.stat().st_size
+        if size > FILE_LIMIT:
+            left_out.append(name)
+            continue
+        total += size
+        kept.append(name)
+    if total > TREE_LIMIT:
+        raise ConfigError(
+            f"the project holds {total / 2**20:.0f} MB of files; a sweep keeps a copy of at most {TREE_LIMIT >> 20} MB",
+            where=str(project),
+            fix="name data and results in .gitignore, or run from the folder that holds the code",
+        )
+    return kept, tuple(left_out)
+
+
+def _source_files(project: Path) -> list[str]:
+    """Outside git: source files and small configuration below the working directory."""
+    found = []
+    for folder, below, names in os.walk(project):
+        below[:] = [name for name in below if name not in SKIPPED and not name.startswith(".")]
+        for name in names:
+            if Path(name).suffix in SOURCES | {".yaml", ".yml", ".json", ".toml", ".txt", ".cfg"}:
+                found.append(os.path.relpath(os.path.join(folder, name), project))
+        if len(found) > 20_000:
+            break
+    return sorted(found)
+
+
+def _copy(project: Path, files: Sequence[str], target: Path) -> None:
+    """Whole or not at all: into a folder beside, then renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".copying-"))
+    try:
+        for name in files:
+            place = draft / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / name, place)
+        draft.chmod(0o755)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def pack(tree: Path) -> bytes:
+    """The copy as a zip, for nodes that do not see the sweep's folder."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(tree.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(tree))
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, target: Path) -> None:
+    """Undo `pack`; safe when several workers of a node do it at once."""
+    if target.is_dir():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        archive.extractall(draft)
+    try:
+        draft.rename(target)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def difference(old: Path, new: Path) -> str:
+    """What changed between two copies, in words: "train.py +12 −3, data.py +1 −1"."""
+    changes = []
+    for name in sorted(_code_names(old) | _code_names(new)):
+        before, after = _lines(old / name), _lines(new / name)
+        if before == after:
+            continue
+        lines = list(difflib.unified_diff(before, after, n=0))[2:]
+        plus = sum(line.startswith("+") for line in lines)
+        minus = sum(line.startswith("-") for line in lines)
+        changes.append(f"{name} +{plus} −{minus}")
+    more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return ", ".join(changes[:3]) + more
+
+
+def _code_names(tree: Path) -> set[str]:
+    names = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.suffix in SOURCES)
+    return {name for name in names if not name.startswith(NOT_CODE)}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def environment(project: Path, store: Path) -> dict[str, Any]:
+    """Git, interpreter, machine; the packages and the uncommitted change go to `store`, by content."""
+    packages = "\n".join(
+        sorted({f"{dist.name}=={dist.version}" for dist in importlib.metadata.distributions()}, key=str.lower)
+    )
+    change = _git(project, "diff", "HEAD", "--binary")
+    return {
+        "commit": (_git(project, "rev-parse", "HEAD") or "").strip(),
+        "change": _keep(store, "change", change) if change else "",
+        "packages": _keep(store, "packages", packages),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+    }
+
+
+def _keep(store: Path, kind: str, text: str) -> str:
+    """Store a text under the hash of its content; the name of its file."""
+    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
+    path = store / name
+    if not path.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return name
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    """What git says, or None outside a repository or without git."""
+    try:
+        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace")

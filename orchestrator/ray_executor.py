@@ -1,0 +1,437 @@
+"""Attempts as Ray tasks, each pinned to the GPUs that Ray gives it. The only importer of Ray.
+
+A task is a streaming generator that yields batches of events. Workers are reused (`max_calls=0`), so that their warm
+zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+
+from orchestrator import gpus as gpu_driver
+from orchestrator import provenance, runner
+from orchestrator.errors import ClusterError, ResourceError
+from orchestrator.model import Batch, Ended, Order, Resources
+
+Key = tuple[str, int]
+
+OBJECT_STORE = 128 * 2**20  # bytes; events are small
+QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
+
+
+# ---------------------------------------------------------------- on the node
+
+
+class Board:
+    """Where attempts look whether they are to end."""
+
+    def __init__(self) -> None:
+        self._why: dict[Key, str] = {}
+
+    async def ask(self, key: Key, why: str) -> None:
+        self._why[key] = why
+
+    async def forget(self, key: Key) -> None:
+        self._why.pop(key, None)
+
+    async def asked(self, key: Key) -> str | None:
+        return self._why.get(key)
+
+
+def attempt(order: Order, board: Any, code: list[Any]) -> Iterator[Batch]:
+    """Run one attempt on this node. `code` holds a reference to the packed project, fetched only where needed."""
+    order = _with_code(order, code)
+    ids = tuple(str(name) for name in ray.get_gpu_ids())
+    yield from runner.run_attempt(
+        order,
+        gpus=ids,
+        gpu_uuids=gpu_driver.uuids(ids),
+        node=socket.gethostname(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        asked=_poller(board, (order.trial_id, order.attempt), order.interval),
+    )
+
+
+def _with_code(order: Order, code: list[Any]) -> Order:
+    """The order, importing from this node's own copy where it does not see the sweep's folder."""
+    if not code or not order.import_path or runner.sees_folder(order):
+        return order
+    tree = Path(order.import_path[0])
+    local = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "code" / tree.name
+    if not local.is_dir():
+        provenance.unpack(ray.get(code[0]), local)
+    moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
+    return dataclasses.replace(order, import_path=moved)
+
+
+def _poller(board: Any, key: Key, interval: float) -> Callable[[], str | None]:
+    """Ask the board now and then, never waiting for its answer."""
+    pending: list[Any] = []
+    due = time.monotonic() + interval
+
+    def asked() -> str | None:
+        nonlocal due
+        if pending:
+            ready, _ = ray.wait(pending, timeout=0)
+            if not ready:
+                return None
+            answer: str | None = ray.get(pending.pop())
+            due = time.monotonic() + interval
+            return answer
+        if time.monotonic() >= due:
+            pending.append(board.asked.remote(key))
+        return None
+
+    return asked
+
+
+_BOARD: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Board)
+_ATTEMPT: Any = ray.remote(max_calls=0, max_retries=0, num_returns="streaming")(attempt)
+
+
+# ---------------------------------------------------------------- on the coordinator's side
+
+
+@dataclasses.dataclass
+class _Flight:
+    """One attempt in flight."""
+
+    stream: Any
+    share: float  # of the cluster that it holds
+    seq: int = -1
+    started: bool = False
+    ended: bool = False
+
+
+class RayExecutor:
+    """Runs attempts on a Ray cluster: an embedded one on loopback, or one that runs already."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """Raises ClusterError if the cluster cannot be reached."""
+        self.address = address or os.environ.get("RAY_ADDRESS") or None
+        self.claim = gpu_driver.Claim()
+        if self.address in (None, "local"):
+            self.address = None
+            self.claim = gpu_driver.claim()
+            _start_embedded(self.claim.ids)
+        else:
+            _join(self.address)
+        self._board = _BOARD.remote()
+        self._code: list[Any] = []
+        self._packed = ""
+        self._flights: dict[Key, _Flight] = {}
+        self._streams: dict[Any, Key] = {}
+        self._nodes: list[dict[str, Any]] = []
+        self._looked = 0.0
+        self._capacities: dict[str, int] = {}
+
+    # ------------------------------------------------------------ resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Living nodes, looked up at most every two seconds: nodes may join late."""
+        if time.monotonic() - self._looked > 2:
+            found = [node for node in ray.nodes() if node["Alive"]]
+            if [node["Resources"] for node in found] != [node["Resources"] for node in self._nodes]:
+                self._capacities.clear()
+            self._nodes, self._looked = found, time.monotonic()
+        return self._nodes
+
+    def resolve(self, resources: Resources) -> Resources:
+        """Numbers for "auto": one GPU where there are any, and the node's cpus divided by its slots."""
+        nodes = [node["Resources"] for node in self.nodes()]
+        gpus = resources.gpus
+        if gpus == "auto":
+            gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+        cpus = resources.cpus
+        if cpus == "auto":
+            cpus = _cpus_per_slot(nodes, gpus)
+        return dataclasses.replace(resources, gpus=gpus, cpus=cpus)
+
+    def check(self, resources: Resources) -> None:
+        """Raises ResourceError if no node could ever run a trial of this size."""
+        wanted = self.resolve(resources)
+        if self._capacity(wanted):
+            return
+        there = "; ".join(_described(node) for node in self.nodes()) or "no node is alive"
+        asked = ", ".join(f"{name} {_number(value)}" for name, value in _bundle(wanted).items() if value)
+        fix = "lower sweep.resources to what a node has"
+        if wanted.gpus and not any(node["Resources"].get("GPU") for node in self.nodes()):
+            fix = "sweep.resources.gpus=0 runs the trials on the CPU"
+        labels = f" with labels {dict(wanted.labels)}" if wanted.labels else ""
+        raise ResourceError(
+            f"a trial asks for {asked}{labels}, and no node has that. Nodes: {there}", where="sweep.resources", fix=fix
+        )
+
+    def slots(self, resources: Resources) -> int:
+        """How many trials of this size run at once."""
+        return self._capacity(self.resolve(resources))
+
+    def _capacity(self, wanted: Resources) -> int:
+        nodes = self.nodes()
+        key = repr(wanted)
+        if key not in self._capacities:
+            self._capacities[key] = sum(_fits(node, wanted) for node in nodes)
+        return self._capacities[key]
+
+    # ------------------------------------------------------------ the Executor protocol
+
+    def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
+        """True while slots are empty, and for a few more: a slot that empties finds its next trial waiting."""
+        load = sum(flight.share for flight in self._flights.values()) + sum(map(self._share, opened))
+        share = self._share(resources)
+        if load + share <= 1.0 + 1e-9:
+            return True
+        waiting = len(opened) + sum(not flight.started for flight in self._flights.values())
+        return waiting < min(max(2, round(1 / share)), QUEUED)
+
+    def _share(self, resources: Resources) -> float:
+        """The part of the cluster that a trial of this size holds."""
+        return 1 / max(1, self._capacity(self.resolve(resources)))
+
+    def launch(self, order: Order, resources: Resources) -> None:
+        wanted = self.resolve(resources)
+        options: dict[str, Any] = {"num_gpus": wanted.gpus, "num_cpus": wanted.cpus, "name": order.trial_id}
+        if wanted.memory:
+            options["memory"] = wanted.memory
+        if wanted.custom:
+            options["resources"] = dict(wanted.custom)
+        if wanted.labels:
+            options["label_selector"] = dict(wanted.labels)
+        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order))
+        key = (order.trial_id, order.attempt)
+        self._flights[key] = _Flight(stream, self._share(wanted))
+        self._streams[stream] = key
+
+    def _packed_code(self, order: Order) -> list[Any]:
+        """A reference to the project's files, in a list so that Ray does not fetch it unasked."""
+        if self.address is None or not order.import_path:
+            return []
+        if self._packed != order.import_path[0]:
+            self._packed = order.import_path[0]
+            self._code = [ray.put(provenance.pack(Path(self._packed)))]
+        return self._code
+
+    def poll(self, timeout: float) -> list[Batch]:
+        if not self._flights:
+            time.sleep(timeout)
+            return []
+        batches: list[Batch] = []
+        try:
+            ready, _ = ray.wait(list(self._streams), num_returns=1, timeout=timeout, fetch_local=False)
+            while ready and len(batches) < 1000:
+                for stream in ready:
+                    batches.extend(self._next(stream))
+                if not self._streams:
+                    break
+                streams = list(self._streams)
+                ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
+        except (RayError, ConnectionError, RuntimeError) as error:
+            if ray.is_initialized() and not _head_lost(error):
+                raise
+            raise ClusterError(
+                f"the Ray cluster went away: {_first_line(error)}",
+                where=self.address or "embedded Ray",
+                fix="start it again, then run the same command: finished trials are kept",
+            ) from error
+        return batches
+
+    def _next(self, stream: Any) -> list[Batch]:
+        """The next batch of this stream, or what its end means."""
+        key = self._streams[stream]
+        flight = self._flights[key]
+        try:
+            batch: Batch = ray.get(next(stream))
+        except StopIteration:
+            self._forget(key)
+            return [] if flight.ended else [self._ended(key, flight, lost="worker", detail="its stream ended early")]
+        except (RayError, RayTaskError) as error:
+            self._forget(key)
+            return [] if flight.ended else [self._ended(key, flight, **_loss(error))]
+        flight.started = True
+        flight.seq = batch.seq
+        if any(isinstance(event, Ended) for event in batch.events):
+            flight.ended = True
+            flight.share = 0.0
+        return [batch]
+
+    def _ended(self, key: Key, flight: _Flight, **facts: Any) -> Batch:
+        return Batch(*key, flight.seq + 1, (Ended(time.time(), **facts),))
+
+    def _forget(self, key: Key) -> None:
+        flight = self._flights.pop(key)
+        del self._streams[flight.stream]
+
+    def stop(self, trial_id: str, attempt: int, why: str) -> None:
+        key = (trial_id, attempt)
+        flight = self._flights.get(key)
+        if flight is None:
+            return
+        self._board.ask.remote(key, why)
+        if not flight.started:
+            ray.cancel(flight.stream)  # still queued: it never starts
+
+    def kill(self) -> None:
+        for flight in self._flights.values():
+            ray.cancel(flight.stream, force=True)
+
+    def close(self) -> None:
+        try:
+            ray.shutdown()
+        finally:
+            self.claim.release()
+
+
+# ---------------------------------------------------------------- clusters
+
+
+def _start_embedded(ids: tuple[str, ...]) -> None:
+    """A Ray of our own on loopback, with a token that nothing writes down."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - it would kill workers for what their trials use
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(1, len(os.sched_getaffinity(0))),
+            num_gpus=len(ids),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    except (RayError, RuntimeError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"Ray does not start: {_first_line(error)}",
+            where="embedded Ray",
+            fix="look into /tmp/ray/session_latest/logs; is the disk full?",
+        ) from error
+
+
+def _join(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_AUTH_MODE" not in os.environ and _token_known():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    import orchestrator
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
+        )
+    except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"cannot join the Ray cluster: {_first_line(error)}",
+            where=address,
+            fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
+        ) from error
+
+
+def _token_known() -> bool:
+    """Whether this user has a token: a cluster that demands one gives a bare "Failed to connect" otherwise."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:
+    """The node's cpus divided by its GPU slots, on the node where that is least."""
+    shares = []
+    for node in nodes:
+        slots = _slots(node.get("GPU", 0), gpus)
+        if slots:
+            shares.append(node.get("CPU", 1) / slots)
+    share = min(shares, default=1.0) if gpus else 1.0
+    return float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000
+
+
+def _slots(available: float, wanted: float) -> int:
+    """How often `wanted` GPUs fit: fractions never straddle two GPUs."""
+    if not wanted:
+        return 0
+    if wanted < 1:
+        return int(available) * int(1 / wanted + 1e-9)
+    return int((available + 1e-9) // wanted)
+
+
+def _bundle(wanted: Resources) -> dict[str, float]:
+    return {"GPU": float(wanted.gpus), "CPU": float(wanted.cpus), "memory": float(wanted.memory), **wanted.custom}
+
+
+def _fits(node: dict[str, Any], wanted: Resources) -> int:
+    """How many trials of this size the node runs at once."""
+    labels = node.get("Labels", {})
+    if any(labels.get(key) != value for key, value in wanted.labels.items() if not value.startswith(("!", "in("))):
+        return 0
+    counts = []
+    for name, value in _bundle(wanted).items():
+        if value:
+            there = node["Resources"].get(name, 0)
+            counts.append(_slots(there, value) if name == "GPU" else int((there + 1e-9) // value))
+    return min(counts, default=1)
+
+
+def _described(node: dict[str, Any]) -> str:
+    resources = node["Resources"]
+    parts = [f"{_number(resources.get('CPU', 0))} cpus", f"{_number(resources.get('GPU', 0))} gpus"]
+    if "memory" in resources:
+        parts.append(f"{resources['memory'] / 2**30:.0f} GiB")
+    known = {"CPU", "GPU", "memory", "object_store_memory"}
+    parts += [
+        f"{name} {_number(value)}"
+        for name, value in resources.items()
+        if name not in known and not name.startswith(("node:", "accelerator_type:"))
+    ]
+    return f"{node['NodeManagerHostname']} ({', '.join(parts)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"
+
+
+# ---------------------------------------------------------------- errors of Ray
+
+
+def _loss(error: BaseException) -> dict[str, Any]:
+    """What an error of Ray means for the attempt: facts of `Ended`."""
+    if isinstance(error, TaskCancelledError):
+        return {"asked": "cancelled"}
+    if isinstance(error, OutOfMemoryError):
+        return {"lost": "worker", "detail": "Ray's memory monitor killed the worker"}
+    if isinstance(error, NodeDiedError):
+        return {"lost": "node", "detail": _first_line(error)}
+    if isinstance(error, WorkerCrashedError):
+        return {"lost": "worker", "detail": "the Ray worker died"}
+    return {"lost": "worker", "detail": _first_line(error)}
+
+
+def _head_lost(error: BaseException) -> bool:
+    return isinstance(error, ConnectionError) or "GCS" in str(error) or "raylet" in str(error).lower()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
