@@ -1,0 +1,366 @@
+"""Reading `sweep.axes`: from what is written to a `Space`. Pure; what Hydra knows comes as a `Vocabulary`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.space import Axis, Block, Interval, Key, Setting, Space
+
+_FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
+
+
+class Vocabulary(Protocol):
+    """What the config folders and Hydra's grammar say."""
+
+    def is_group(self, path: str) -> bool:
+        """Whether there is a config group of this path."""
+
+    def options(self, group: str) -> Sequence[str]:
+        """The options of a group."""
+
+    def groups(self) -> Sequence[str]:
+        """The groups at the root."""
+
+    def values(self, text: str, group: str | None) -> tuple[Sequence[Any] | Interval, bool]:
+        """The values of a string in the sweep grammar, and whether it sweeps at all."""
+
+    def package(self, chosen: Sequence[Setting], group: str) -> str:
+        """Where the chosen option of a group lands in the config."""
+
+    def nested(self, chosen: Sequence[Setting], path: str) -> str:
+        """The override key of a group below the chosen option (`db/engine`, or `db/engine@db.engine2`)."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """An axis of the command line: it takes the place of the axes over the same key."""
+
+    key: str  # without sigil
+    sigil: str
+    rows: Sequence[Any] | Interval
+    varies: bool
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where relative keys are looked up: under the option of a group, or a prefix of dotted keys."""
+
+    group: str | None = ""  # path of the group; None: no groups here
+    package: str = ""
+    chosen: tuple[Setting, ...] = ()
+    where: str = "sweep.axes"
+    varies: bool = False  # whether scalars vary too: not every trial has them
+
+
+@dataclass
+class Reader:
+    """Reads blocks of axes and keeps account of the command line's replacements."""
+
+    vocabulary: Vocabulary
+    file: str
+    replacements: Mapping[str, Replacement] = field(default_factory=dict)
+    at_root: set[str] = field(default_factory=set)  # replacements that took an axis' place, by where it stood
+    scoped: set[str] = field(default_factory=set)
+
+    def read(self, written: Any) -> Space:
+        """The space that `sweep.axes` spans, with the command line's axes in it."""
+        if not written:
+            written = {}
+        blocks = written if isinstance(written, list) else [written]
+        several = len(blocks) > 1
+        read = []
+        for index, block in enumerate(blocks):
+            where = f"sweep.axes[{index}]" if isinstance(written, list) else "sweep.axes"
+            read.append(self._root(block, Scope(where=where, varies=several), several))
+        return Space(tuple(read))
+
+    def _root(self, block: Any, scope: Scope, several: bool) -> Block:
+        before, self.at_root = self.at_root, set()
+        scoped = set(self.scoped)
+        axes = self._block(block, scope)
+        here, inside = self.at_root, self.scoped - scoped
+        self.at_root = before | here
+        for name, new in self.replacements.items():
+            if name in here or name in inside:
+                continue
+            if new.varies or several:
+                axes += (self._replaced(self._fresh(new, scope), new),)
+                self.at_root.add(name)
+        return axes
+
+    def _fresh(self, new: Replacement, scope: Scope) -> Key:
+        return self._key(new.sigil + new.key, scope)
+
+    def _fail(self, what: str, where: str, fix: str | None = None) -> ConfigError:
+        return ConfigError(what, where=f"{self.file}: {where}", fix=fix)
+
+    # ------------------------------------------------------------ mappings
+
+    def _block(self, block: Any, scope: Scope) -> Block:
+        if not isinstance(block, Mapping):
+            raise self._fail(
+                f"axes are a mapping of keys to values, not {_kind(block)}", scope.where, "write key: [value, value]"
+            )
+        axes: Block = ()
+        for written, value in block.items():
+            axes += self._axis(self._name(written, value, scope), value, scope)
+        return axes
+
+    def _name(self, written: Any, value: Any, scope: Scope) -> str:
+        if isinstance(written, bool):
+            raise self._fail(
+                f"YAML reads an unquoted no, off, on or yes as a boolean: here a key became {written}",
+                scope.where,
+                'quote the name: "no"',
+            )
+        text = str(written)
+        self._check_split(text if written is not None else "", scope.where)
+        if isinstance(value, str):
+            self._check_split(value, f"{scope.where}.{text}")
+        if not text.strip() or text.startswith("~"):
+            raise self._fail(f"{text!r} is not a key that can be swept", scope.where)
+        return text
+
+    def _axis(self, text: str, value: Any, scope: Scope) -> tuple[Axis, ...]:
+        if "," in text:
+            return self._linked([part.strip() for part in text.split(",")], value, scope)
+        key = self._key(text, scope)
+        where = f"{scope.where}.{text}"
+        if key.group and isinstance(value, Mapping):
+            return (self._options(key, value, scope, where),)
+        if isinstance(value, Mapping):
+            if not value:
+                raise self._fail("an empty axis", where, "give it values, or remove it")
+            return self._block(value, replace(scope, group=None, package=key.sigil + key.name, where=where))
+        rows, swept = self._rows(value, key, where)
+        key = replace(key, varies=swept or scope.varies)
+        return (self._place(key, rows, scope, (), where),)
+
+    def _place(
+        self, key: Key, rows: Sequence[Any] | Interval, scope: Scope, bodies: tuple[Block, ...], where: str
+    ) -> Axis:
+        """An axis, or the one of the command line that replaces it."""
+        new = self.replacements.get(key.name)
+        if new is not None:
+            self._note(key, scope)
+            return self._replaced(key, new, rows, bodies)
+        if not isinstance(rows, Interval) and not len(rows):
+            raise self._fail("an empty axis", where, "give it values, or remove it")
+        return Axis((key,), rows, bodies)
+
+    def _note(self, key: Key, scope: Scope) -> None:
+        (self.scoped if scope.chosen else self.at_root).add(key.name)
+
+    def _replaced(
+        self, key: Key, new: Replacement, old: Sequence[Any] | Interval = (), bodies: tuple[Block, ...] = ()
+    ) -> Axis:
+        key = replace(key, varies=new.varies)
+        where = f"override {new.sigil}{new.key}"
+        rows = new.rows
+        if isinstance(rows, Interval):
+            return Axis((key,), rows)
+        if key.group:
+            rows = tuple(self._option(key, row, where) for row in rows)
+            if bodies and not isinstance(old, Interval):
+                by_option = dict(zip(old, bodies, strict=True))
+                bodies = tuple(by_option.get(row, ()) for row in rows)
+        if not len(rows):
+            raise self._fail("an empty axis", where)
+        return Axis((key,), rows, bodies if any(bodies) else ())
+
+    # ------------------------------------------------------------ keys
+
+    def _key(self, text: str, scope: Scope) -> Key:
+        bare = text.lstrip("+")
+        sigil = text[: len(text) - len(bare)]
+        where = f"{scope.where}.{text}"
+        if len(sigil) > 2 or not bare.strip("/"):
+            raise self._fail(f"{text!r} is not a key", where)
+        if bare.startswith("/"):
+            bare, scope = bare[1:], Scope(where=scope.where)
+        group = self._group(bare, scope)
+        if group is not None:
+            return Key(group, group=True, sigil=sigil[:1], where=where)
+        if "/" in bare or "@" in bare:
+            raise self._unknown_group(bare, scope, where)
+        inherited = scope.package.lstrip("+")
+        sigil = sigil or scope.package[: len(scope.package) - len(inherited)]
+        return Key(f"{inherited}.{bare}" if inherited else bare, sigil=sigil, where=where)
+
+    def _group(self, bare: str, scope: Scope) -> str | None:
+        """The override key of the group that a key names, or None if it names none."""
+        if scope.group is None:
+            return None
+        path, at, package = bare.partition("@")
+        full = f"{scope.group}/{path}" if scope.group else path
+        if not self.vocabulary.is_group(full):
+            return None
+        if scope.group and not at:
+            return self.vocabulary.nested(scope.chosen, full)
+        return f"{full}{at}{package}"
+
+    def _unknown_group(self, bare: str, scope: Scope, where: str) -> ConfigError:
+        path = bare.partition("@")[0]
+        close = nearest(path, self.vocabulary.groups())
+        parent, _, last = path.rpartition("/")
+        if parent and self.vocabulary.is_group(parent):
+            found = nearest(last, self.vocabulary.options(parent))
+            close = f"{parent}/{found}" if found else close
+        fix = f"did you mean {close!r}?" if close else f"groups: {', '.join(self.vocabulary.groups())}"
+        return self._fail(f"there is no config group {path!r}", where, fix)
+
+    # ------------------------------------------------------------ groups
+
+    def _options(self, key: Key, value: Mapping[Any, Any], scope: Scope, where: str) -> Axis:
+        """A group whose options have axes of their own."""
+        if not value:
+            raise self._fail("an empty axis", where, "give it options, or remove it")
+        rows: list[Any] = []
+        bodies: list[Block] = []
+        new = self.replacements.get(key.name)
+        for written, body in value.items():
+            option = self._option(key, written, where)
+            rows.append(option)
+            if new and (isinstance(new.rows, Interval) or option not in new.rows):
+                bodies.append(())
+                continue
+            bodies.append(self._body(key, option, body, scope, f"{where}.{option}"))
+        key = replace(key, varies=True)
+        return self._place(key, tuple(rows), scope, tuple(bodies) if any(bodies) else (), where)
+
+    def _body(self, key: Key, option: Any, body: Any, scope: Scope, where: str) -> Block:
+        if body is None or body == {}:
+            return ()
+        if option is None:
+            raise self._fail("leaving a group out brings no axes of its own", where)
+        chosen = (*scope.chosen, (key, option))
+        package = self.vocabulary.package(chosen, key.name)
+        inner = Scope(key.name.partition("@")[0], package, chosen, where, varies=True)
+        return self._block(body, inner)
+
+    def _option(self, key: Key, option: Any, where: str) -> Any:
+        """An option's name, checked; null, and lists of names, pass as Hydra takes them."""
+        if option is None:
+            return None
+        if isinstance(option, bool):
+            raise self._fail(
+                f"YAML reads an unquoted no, off, on or yes as a boolean: here an option became {option}",
+                where,
+                'quote the option\'s name: "no"',
+            )
+        if isinstance(option, list):
+            return [self._option(key, item, where) for item in option]
+        self._check_split(str(option), where)
+        group = key.name.partition("@")[0]
+        options = self.vocabulary.options(group)
+        if str(option) in options or "${" in str(option) or self._nested_option(group, str(option)):
+            return str(option)
+        close = nearest(str(option), options)
+        guess = f"did you mean {close!r}? " if close else ""
+        raise self._fail(
+            f"group {group!r} has no option {option!r}", where, f"{guess}its options: {', '.join(options)}"
+        )
+
+    def _nested_option(self, group: str, option: str) -> bool:
+        """`db: nested/mysql` names a config of a folder below the group."""
+        folder, _, name = option.rpartition("/")
+        return bool(folder) and name in self.vocabulary.options(f"{group}/{folder}")
+
+    # ------------------------------------------------------------ values
+
+    def _rows(self, value: Any, key: Key, where: str) -> tuple[Sequence[Any] | Interval, bool]:
+        """The values of an axis, and whether it was written as one rather than as a scalar."""
+        swept = isinstance(value, list)
+        rows: Sequence[Any] | Interval = value if isinstance(value, list) else [value]
+        if isinstance(value, str):
+            rows, swept = self._parsed(value, key, where)
+        if isinstance(rows, Interval):
+            if key.group:
+                raise self._fail("a group has options, not an interval", where)
+            return rows, swept
+        for row in rows if isinstance(value, list) else ():
+            self._check_split(row, where)
+        if key.group:
+            rows = tuple(row if isinstance(row, Mapping) else self._option(key, row, where) for row in rows)
+            if any(isinstance(row, Mapping) for row in rows):
+                raise self._fail(
+                    "an option in a list has no axes of its own",
+                    where,
+                    "write a mapping of options to their axes",
+                )
+        return rows, swept
+
+    def _parsed(self, text: str, key: Key, where: str) -> tuple[Sequence[Any] | Interval, bool]:
+        group = key.name.partition("@")[0] if key.group else None
+        try:
+            rows, swept = self.vocabulary.values(text, group)
+        except ConfigError as error:
+            raise self._fail(
+                f"{text!r} is not in Hydra's sweep grammar: {error.what}",
+                where,
+                "to take it literally, write it in a list: [...]",
+            ) from error
+        if isinstance(rows, Interval):
+            self._check_interval(rows, where)
+        return rows, swept
+
+    def _check_interval(self, rows: Interval, where: str) -> None:
+        if not rows.start < rows.end:
+            raise self._fail("an empty axis: the interval ends where it starts", where)
+        if rows.log and rows.start <= 0:
+            raise self._fail("a logarithmic interval starts above 0", where)
+
+    def _check_split(self, text: Any, where: str) -> None:
+        """`[range(0, 3)]` without quotes: YAML's flow style takes the comma for its own."""
+        if not isinstance(text, str):
+            return
+        opened, closed = text.count("("), text.count(")")
+        if (_FUNCTION.match(text) and opened > closed) or (closed > opened and re.fullmatch(r"[^()\[\]'\"]*\)+", text)):
+            raise self._fail(
+                f"YAML has split an unquoted call at its comma: {text!r} is a part of it",
+                where,
+                'quote it: "range(0, 3)"',
+            )
+
+    def _linked(self, names: list[str], value: Any, scope: Scope) -> tuple[Axis, ...]:
+        """Several keys that change together: rows, as in `pytest.mark.parametrize`."""
+        where = f"{scope.where}.{', '.join(names)}"
+        keys = tuple(replace(self._key(name, scope), varies=True) for name in names if name)
+        if not isinstance(value, list) or not value:
+            what = "an empty axis" if value in (None, []) else "linked keys need a list of rows"
+            raise self._fail(what, where, "write rows: [[1, 2], [3, 4]]")
+        for row in value:
+            if not isinstance(row, list) or len(row) != len(names) or len(keys) != len(names):
+                length = len(row) if isinstance(row, list) else "no"
+                raise self._fail(
+                    f"linked rows need {len(names)} values each, and {row!r} has {length}",
+                    where,
+                    "one value for each key",
+                )
+        if len({key.name for key in keys}) != len(keys):
+            raise self._fail("a key is linked with itself", where)
+        return self._columns(keys, value, scope, where)
+
+    def _columns(self, keys: tuple[Key, ...], rows: list[Any], scope: Scope, where: str) -> tuple[Axis, ...]:
+        """A linked axis without the columns that the command line replaces; those become axes beside it."""
+        checked = [
+            tuple(self._option(k, v, where) if k.group else v for k, v in zip(keys, row, strict=True)) for row in rows
+        ]
+        kept = [i for i, key in enumerate(keys) if key.name not in self.replacements]
+        beside = tuple(self._place(key, (), scope, (), where) for key in keys if key.name in self.replacements)
+        if not kept:
+            return beside
+        left: list[Any] = [tuple(row[i] for i in kept) for row in checked]
+        if beside:
+            left = [row for i, row in enumerate(left) if row not in left[:i]]
+        if len(kept) == 1:
+            left = [row[0] for row in left]
+        return (Axis(tuple(keys[i] for i in kept), left), *beside)
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", type(None): "null"}.get(type(value), type(value).__name__)

@@ -1,0 +1,269 @@
+"""Hydra, and nothing else imports it: composing configs, its override grammar, its config groups.
+
+Hydra's `compose()` builds its own configuration anew each time and throws it away; that is most of its
+time. Here its defaults list and its merging are called directly, on the user's configs alone, with files
+read once. Where a config overrides one of Hydra's own groups, Hydra's configuration is composed with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import hydra.version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra._internal.utils import create_config_search_path
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    OverrideType,
+    RangeSweep,
+    ValueType,
+)
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from orchestrator.space import Interval, Setting
+from orchestrator.trouble import explained
+
+Layout: TypeAlias = DefaultsList
+Parsed: TypeAlias = Override
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the right-hand side of an override stands for."""
+
+    rows: Sequence[Any] | Interval
+    swept: bool  # False: one plain value
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A config composed for one choice of groups, with the fixed overrides applied."""
+
+    config: DictConfig  # with `sweep`, without `hydra`
+    choices: Mapping[str, str | None]  # by group
+    appended: bool = False  # whether the choice of `sweep` had to be added to the defaults list
+
+    def has_section(self) -> bool:
+        """Whether there is a `sweep` section."""
+        return isinstance(self.config._get_node("sweep"), DictConfig) and self.config.get("sweep") is not None
+
+    def with_section(self, section: Mapping[str, Any]) -> Composition:
+        """The same with this `sweep` section in the place of its own."""
+        config = copy.deepcopy(self.config)
+        with open_dict(config):
+            config["sweep"] = section
+        return replace(self, config=config)
+
+    def with_overrides(self, overrides: Sequence[Override]) -> Composition:
+        """A copy with more overrides applied, by Hydra's own rules."""
+        config = copy.deepcopy(self.config)
+        with explained("sweep"):
+            ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
+        return replace(self, config=config)
+
+    def with_values(self, settings: Sequence[Setting]) -> DictConfig:
+        """A copy with more values set, by Hydra's own rules."""
+        config = copy.deepcopy(self.config)
+        with explained(""):
+            ConfigLoaderImpl._apply_overrides_to_config([override(s) for s in settings], config)
+        return config
+
+
+class _Repository(CachingConfigRepository):  # type: ignore[misc]
+    """Configs read once: merging may adopt nodes of what it is given, so it is given copies."""
+
+    def copies(self) -> _Copies:
+        return _Copies(self)
+
+
+class _Copies(CachingConfigRepository):  # type: ignore[misc]
+    def load_config(self, config_path: str) -> Any:
+        loaded = copy.copy(self.delegate.load_config(config_path))
+        if loaded is not None:
+            loaded.config = copy.deepcopy(loaded.config)
+        return loaded
+
+
+class Composer:
+    """A primary config and the group folders beside it."""
+
+    def __init__(self, file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
+        self.file = file
+        self.fixed = [self.parse(text) for text in overrides]
+        self.warnings: dict[str, None] = {}
+        self._name = file.stem if file.suffix == ".yaml" else file.name
+        with self._reading():
+            hydra.version.setbase("1.3")
+            path = create_config_search_path(str(file.parent.absolute()))
+            if config_dir is not None:
+                path.prepend("command-line", str(config_dir.absolute()), anchor="schema")
+            self._loader = ConfigLoaderImpl(path)
+            self._repository = _Repository(ConfigRepository(path))
+            self._loader._process_config_searchpath(self._name, self.fixed, self._repository)
+        self._groups: dict[str, bool] = {}
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with warnings.catch_warnings(record=True) as caught, explained(str(self.file)):
+            warnings.simplefilter("always")
+            yield
+        self.warnings.update({str(warning.message): None for warning in caught})
+
+    # ------------------------------------------------------------ the grammar
+
+    @cached_property
+    def _parser(self) -> OverridesParser:
+        return OverridesParser.create()
+
+    def parse(self, text: str) -> Override:
+        """One override of the command line."""
+        with explained(f"override {text!r}"):
+            parsed: Override = self._parser.parse_overrides([text])[0]
+        return parsed
+
+    def values(self, text: str, group: str | None = None) -> Values:
+        """The values that a string stands for in Hydra's sweep grammar."""
+        state = random.getstate()
+        random.seed(0)  # shuffle(...) of a plain list draws while it is parsed
+        try:
+            parsed = self._parser.parse_override(f"x={text}")
+        finally:
+            random.setstate(state)
+        return self.swept(parsed, group)
+
+    def swept(self, parsed: Override, group: str | None) -> Values:
+        """The values of a parsed override, in an order that is the same each time."""
+        value = parsed._value
+        if isinstance(value, IntervalSweep):
+            integer = isinstance(value.start, int)
+            return Values(Interval(value.start, value.end, "log" in value.tags, integer), swept=True)
+        if isinstance(value, Glob):
+            return Values(tuple(value.filter(self.options(group) if group else [])), swept=True)
+        if not isinstance(value, (ChoiceSweep, RangeSweep)):
+            return Values((parsed.value(),), swept=False)
+        rows: Sequence[Any]
+        if isinstance(value, ChoiceSweep):
+            rows = tuple(Override._convert_value(item) for item in value.list)
+        else:
+            numbers = value.range()
+            rows = numbers if isinstance(numbers, range) else tuple(numbers)
+        if value.shuffle:
+            rows = random.Random(0).sample(list(rows), len(rows))
+        return Values(rows, swept=True)
+
+    # ------------------------------------------------------------ groups
+
+    def is_group(self, path: str) -> bool:
+        """Whether a config group of this path exists on the search path."""
+        if path not in self._groups:
+            plain = bool(path) and all(part.strip(".") for part in path.split("/"))
+            self._groups[path] = plain and self._repository.group_exists(path)
+        return self._groups[path]
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group."""
+        found: list[str] = self._repository.get_group_options(group, ObjectType.CONFIG)
+        return found
+
+    def groups(self) -> list[str]:
+        """The groups at the root of the search path."""
+        found: list[str] = self._repository.get_group_options("", ObjectType.GROUP)
+        return [name for name in found if name != "hydra"]
+
+    # ------------------------------------------------------------ composing
+
+    def layout(self, overrides: Sequence[Override], partial: bool = False) -> Layout:
+        """Which configs are merged, in which order and at which packages; `partial` leaves out `???`."""
+        return self._layout(overrides, partial, prepend=False)
+
+    def _layout(self, overrides: Sequence[Override], partial: bool, prepend: bool) -> Layout:
+        with self._reading():
+            try:
+                return create_defaults_list(
+                    self._repository,
+                    self._name,
+                    [o for o in overrides if prepend or not _of_hydra(o)],
+                    prepend_hydra=prepend,
+                    skip_missing=partial,
+                )
+            except ConfigCompositionException:
+                if prepend:
+                    raise
+        return self._layout(overrides, partial, prepend=True)
+
+    def compose(
+        self, overrides: Sequence[Override], lenient: Sequence[Override] = (), partial: bool = False
+    ) -> Composition:
+        """What Hydra composes; `lenient` overrides count only where their key exists."""
+        layout = self.layout(overrides, partial)
+        with self._reading():
+            config = self._loader._compose_config_from_defaults_list(layout.defaults, self._repository.copies())
+            OmegaConf.set_struct(config, True)
+            values = [o for o in layout.config_overrides if not _of_hydra(o)]
+            values += [o for o in lenient if has(config, o.key_or_group)]
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+            with open_dict(config):
+                config.pop("hydra", None)
+        return Composition(config, dict(layout.overrides.known_choices))
+
+
+def _of_hydra(parsed: Override) -> bool:
+    return bool(parsed.is_hydra_override()) or parsed.key_or_group == "hydra"
+
+
+def has(config: DictConfig, key: str) -> bool:
+    """Whether a dotted key stands in a config, whatever its value."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and last in list(node.keys())  # `in` hides `???`
+
+
+def package_of(layout: Layout, group: str) -> str | None:
+    """Where the chosen option of a group lands in the config: a dotted key, "" for the root."""
+    found = [d.package for d in layout.defaults if d.override_key == group]
+    found += [d.package for d in layout.defaults if d.is_self and d.config_path == _path(layout, group)]
+    return found[0] or "" if found else None
+
+
+def _path(layout: Layout, group: str) -> str | None:
+    choice = layout.overrides.known_choices.get(group)
+    return f"{group.partition('@')[0]}/{choice}" if choice else None
+
+
+def override(setting: Setting) -> Override:
+    """What `key=value` means to Hydra; the null option takes its group out of the defaults list."""
+    key, value = setting
+    if not key.group:
+        kind = {"": OverrideType.CHANGE, "+": OverrideType.ADD, "++": OverrideType.FORCE_ADD}[key.sigil]
+        line = f"{key.sigil}{key.name}={value}"
+        return Override(kind, key.name, ValueType.ELEMENT, value, input_line=line)
+    group, _, package = key.name.partition("@")
+    at = package or None
+    if value is None:
+        return Override(OverrideType.DEL, group, None, None, at, f"~{key.name}")
+    kind = OverrideType.ADD if key.sigil else OverrideType.CHANGE
+    return Override(kind, group, ValueType.ELEMENT, value, at, f"{key.sigil}{key.name}={value}")
+
+
+def added(parsed: Override) -> Override:
+    """The same override, adding its key where it is not there; a group is appended to the defaults list."""
+    if parsed.is_delete():
+        return parsed
+    kind = OverrideType.ADD if parsed.key_or_group == "sweep" else OverrideType.FORCE_ADD
+    return replace(parsed, type=kind)

@@ -1,0 +1,288 @@
+"""One shape of trials: a choice of groups and the keys that are set on it. It renders trials.
+
+Quickly, by a template, where that is exact; else by Hydra's own merging and OmegaConf's resolving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.compose import Composition, has
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.identity import Omit, canonical, digest, identity_text, omitting
+from orchestrator.model import Resources, SweepSpec, TrialSpec
+from orchestrator.plain import accepts, keys, resolved, unresolved
+from orchestrator.references import Path, dotted, find, leaves
+from orchestrator.space import Assignment, Key, Setting
+from orchestrator.sweepfile import resources
+from orchestrator.template import Template, make, same
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One trial's config, the slow and certain way."""
+
+    raw: Mapping[Any, Any]
+    config: dict[Any, Any]
+    kept: Mapping[Path, str]
+
+
+class Shape:
+    """Renders the trials that set the same keys on the same choice of groups."""
+
+    def __init__(self, spec: SweepSpec, composition: Composition, first: Assignment, where: str) -> None:
+        self.spec, self.composition, self.where = spec, composition, where
+        self.warnings: list[str] = []
+        self.spots = [i for i, (key, _) in enumerate(first) if not key.group]
+        self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
+        self.choices = _choices(composition, first)
+        self._check_keys([key for key, _ in first])
+        self.choice = tuple((key.name, _option(value)) for key, value in first if key.group)
+        values = [first[i] for i in self.spots]
+        rendered = self._render(values)
+        self.references = {dotted(path): text for path, text in rendered.kept.items()}
+        self._omit = omitting(spec.ignore, self.references)
+        self._omit_seed = omitting((*spec.ignore, spec.seed), self.references)
+        self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
+        if not self.seeded:
+            self._unseeded()
+        self.template = self._template(values, rendered)
+        self._prepare(rendered)
+
+    def _prepare(self, rendered: Rendered) -> None:
+        self._resources: dict[str, Resources] = {}
+        if self.template is None:
+            self._compare_twice(rendered)
+            return
+        self._text = self.template.text(self.spec.trainer, self._omit)
+        self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed)
+        self._seed_hole = self.template.hole(self.spec.seed.split("."))
+        self._seed = _lookup(rendered.config, self.spec.seed)
+        self._fixed_resources: Resources | None = None
+        if not any(path[0] == "sweep" for path in self.template.paths):
+            self._fixed_resources = self._resources_of(rendered.config)
+        self._excludes = self._compiled_excludes(rendered.config)
+
+    def _unseeded(self) -> None:
+        if self.spec.repeats > 1:
+            raise ConfigError(
+                f"repeats need a seed, and the config has no {self.spec.seed!r}",
+                where=f"{self.where}: sweep.repeats",
+                fix="add the key to the config, or name another: sweep.seed",
+            )
+        self.warnings.append(f"the config has no {self.spec.seed!r} (sweep.seed): trials are seeded from their ids")
+
+    # ------------------------------------------------------------ making
+
+    def _check_keys(self, settings: Sequence[Key]) -> None:
+        names = [key.name for key in settings]
+        for key in settings:
+            if names.count(key.name) > 1:
+                raise ConfigError(
+                    f"{key.name!r} is swept twice in one trial", where=self._at(key), fix="remove one of the axes"
+                )
+            if key.group or key.sigil or has(self.composition.config, key.name):
+                continue
+            if any(part.isdigit() for part in key.name.split(".")):
+                continue  # an element of a list; Hydra decides
+            known = [
+                name for name in keys(unresolved(self.composition.config, self.where)) if name.split(".")[0] != "sweep"
+            ]
+            known += [group for group in self.composition.choices if not group.startswith("hydra/")]
+            close = nearest(key.name, known)
+            guess = f"did you mean {close!r}? " if close else ""
+            raise ConfigError(
+                f"the config has no key {key.name!r}{_chosen(self.choices, settings)}",
+                where=self._at(key),
+                fix=f"{guess}to add a new key, write +{key.name}",
+            )
+
+    def _at(self, key: Key) -> str:
+        return f"{self.where}: {key.where}" if key.where else self.where
+
+    def _template(self, values: Sequence[Setting], rendered: Rendered) -> Template | None:
+        holes = [tuple(key.name.split(".")) for key, _ in values]
+        config = self.composition.config
+        kinds = [
+            None if key.sigil == "+" and has(config, key.name) else accepts(config, hole)
+            for (key, _), hole in zip(values, holes, strict=True)
+        ]
+        template = make(rendered.raw, rendered.config, holes, kinds, rendered.kept)
+        if template is None:
+            return None
+        filled = template.fill([value for _, value in values])
+        return template if filled is not None and same(template.build(filled), rendered.config) else None
+
+    def _compare_twice(self, rendered: Rendered) -> None:
+        again = resolved(self._last, rendered.kept, self.where)
+        before = {dotted(path): value for path, value in leaves(rendered.config)}
+        for path, value in leaves(again):
+            if not same(value, before.get(dotted(path))):
+                self.warnings.append(
+                    f"{dotted(path)} differs between two compositions of one config; "
+                    "it makes every trial a new one: give it a fixed value, or list it under sweep.ignore"
+                )
+
+    # ------------------------------------------------------------ rendering
+
+    def _render(self, values: Sequence[Setting]) -> Rendered:
+        where = self.where
+        try:
+            config = self.composition.with_values(values)
+        except ConfigError as error:
+            named = [key for key, _ in values if f"'{key.name}'" in error.what or f"{key.name}=" in error.what]
+            raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
+        raw = unresolved(config, where)
+        kept = find({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
+        self._last = config
+        return Rendered(raw, resolved(config, kept, where), kept)
+
+    def base_seed(self, assignment: Assignment) -> int:
+        """The seed that a trial has before repeats add to it."""
+        if self.template is not None:
+            filled = self.template.fill([assignment[i][1] for i in self.spots])
+            if filled is not None:
+                return self._int_seed(self._seed if self._seed_hole is None else filled[self._seed_hole])
+        return self._int_seed(_lookup(self._render([assignment[i] for i in self.spots]).config, self.spec.seed))
+
+    def _int_seed(self, value: Any) -> int:
+        if type(value) is int:
+            return value
+        raise ConfigError(
+            f"the seed is {value!r}, not a whole number",
+            where=f"{self.where}: {self.spec.seed}",
+            fix="give it an int, or name another key: sweep.seed",
+        )
+
+    def trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
+        """The trial of an assignment, or None if `sweep.exclude` has it; `matched` collects which entries did."""
+        filled = self.template.fill([assignment[i][1] for i in self.spots]) if self.template else None
+        if filled is None:
+            return self._slow(assignment, matched)
+        if self._excludes and self._excluded(filled, matched):
+            return None
+        template = self.template
+        assert template is not None
+        encoded = [canonical(value) for value in filled]
+        config = template.build(filled)
+        config.pop("sweep", None)
+        trial_id = self._text.digest(encoded)
+        seed = self._seed if self._seed_hole is None else filled[self._seed_hole]
+        return TrialSpec(
+            trial_id=trial_id,
+            config=config,
+            overrides={name: assignment[i][1] for i, name in self.varying},
+            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_of(trial_id),
+            config_id=self._text_unseeded.digest(encoded),
+            references=self.references,
+            resources=self._fixed_resources or self._resources_of(template.build(filled)),
+        )
+
+    def _slow(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
+        rendered = self._render([assignment[i] for i in self.spots])
+        config = rendered.config
+        hits = [i for i, entry in enumerate(self.spec.exclude) if self._matches(entry, config)]
+        matched.update(hits)
+        if hits:
+            return None
+        held = self._resources_of(config)
+        config.pop("sweep", None)
+        references = {dotted(path): text for path, text in rendered.kept.items()}
+        ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
+        trial_id = self._id(config, omitting(ignore, references))
+        return TrialSpec(
+            trial_id=trial_id,
+            config=config,
+            overrides={name: assignment[i][1] for i, name in self.varying},
+            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_of(trial_id),
+            config_id=self._id(config, omitting((*ignore, self.spec.seed), references)),
+            references=references,
+            resources=held,
+        )
+
+    def _id(self, config: Mapping[Any, Any], omit: Omit) -> str:
+        return digest(identity_text(self.spec.trainer, config, omit))
+
+    def _resources_of(self, config: Mapping[Any, Any]) -> Resources:
+        written = config.get("sweep", {}).get("resources", {})
+        text = canonical(written)
+        if text not in self._resources:
+            self._resources[text] = resources(written, f"{self.where}: sweep.resources")
+        return self._resources[text]
+
+    # ------------------------------------------------------------ excluding
+
+    def _matches(self, entry: Mapping[str, Any], config: Mapping[Any, Any]) -> bool:
+        return all(self._wanted(key, wanted, config) for key, wanted in entry.items())
+
+    def _wanted(self, key: str, wanted: Any, config: Mapping[Any, Any]) -> bool:
+        if key in self.choices:
+            return _any_of(self.choices[key], wanted)
+        value = _lookup(config, key)
+        return value is not _ABSENT and _any_of(value, wanted)
+
+    def _compiled_excludes(self, config: Mapping[Any, Any]) -> list[tuple[int, list[tuple[int, Any]]]]:
+        """Entries that may match here, each with what is left to compare: (hole, wanted)."""
+        assert self.template is not None
+        left = []
+        for index, entry in enumerate(self.spec.exclude):
+            tests: list[tuple[int, Any]] = []
+            possible = True
+            for key, wanted in entry.items():
+                hole = None if key in self.choices else self.template.hole(key.split("."))
+                if hole is not None:
+                    tests.append((hole, wanted))
+                elif not self._wanted(key, wanted, config):
+                    possible = False
+            if possible:
+                left.append((index, tests))
+        return left
+
+    def _excluded(self, filled: Sequence[Any], matched: set[int]) -> bool:
+        hits = [i for i, tests in self._excludes if all(_any_of(filled[hole], wanted) for hole, wanted in tests)]
+        matched.update(hits)
+        return bool(hits)
+
+
+def seed_of(trial_id: str) -> int:
+    """The seed of a trial whose config has none: 31 bits of its id."""
+    return int(trial_id, 16) & 0x7FFFFFFF
+
+
+def _choices(composition: Composition, first: Assignment) -> dict[str, Any]:
+    chosen = {key.name: value for key, value in first if key.group}
+    return {**composition.choices, **chosen}
+
+
+def _option(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _chosen(choices: Mapping[str, Any], settings: Sequence[Key]) -> str:
+    said = [f"{key.name}={choices[key.name]}" for key in settings if key.group]
+    return f" (with {', '.join(said)})" if said else ""
+
+
+def _lookup(config: Any, key: str) -> Any:
+    node = config
+    for part in key.split("."):
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, Mapping) and part in node:
+            node = node[part]
+        else:
+            return _ABSENT
+    return node
+
+
+def _any_of(value: Any, wanted: Any) -> bool:
+    return any(_equal(value, item) for item in wanted) if isinstance(wanted, list) else _equal(value, wanted)
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    """1 is 1.0, but true is neither."""
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)

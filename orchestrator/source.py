@@ -1,0 +1,169 @@
+"""A sweep file opened with the command line's overrides: its section, its axes, its compositions.
+
+An override counts in one of four ways: as part of the `sweep` section, in the place of an axis, as an
+axis of its own where it sweeps, or as a fixed override of every composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.axes import Reader, Replacement
+from orchestrator.compose import Composer, Composition, Parsed, added, override, package_of
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.model import SweepSpec
+from orchestrator.plain import unresolved
+from orchestrator.space import Interval, Setting, Space
+from orchestrator.sweepfile import read
+
+
+@dataclass
+class Source:
+    """What was read, and how to compose it."""
+
+    file: Path
+    overrides: tuple[str, ...]
+    composer: Composer
+    spec: SweepSpec
+    fixed: list[Parsed]  # of every composition
+    replacing: dict[str, tuple[Parsed, Replacement]]  # may take the place of an axis
+    lenient: list[Parsed] = field(default_factory=list)  # count where their key exists
+
+    def space(self) -> Space:
+        """The space of the axes; afterwards, overrides that took an axis' place are fixed no more."""
+        replacements = {name: new for name, (_, new) in self.replacing.items()}
+        reader = Reader(_Vocabulary(self), str(self.file), replacements)
+        space = reader.read(self.spec.axes)
+        for name, (parsed, new) in self.replacing.items():
+            if new.varies or name in reader.at_root:
+                continue
+            if name not in reader.scoped:
+                self.fixed.append(parsed)
+            elif not self.composer.is_group(parsed.key_or_group):
+                self.lenient.append(parsed)
+        return space
+
+    def compose(self, groups: Sequence[Setting]) -> Composition:
+        """The config of a choice of groups, with `sweep` reduced to the resources that trials ask for."""
+        composed = self.composer.compose([*self.fixed, *map(override, groups)], self.lenient)
+        return composed.with_section({"resources": dict(self.spec.resources)})
+
+
+class _Vocabulary:
+    """What the reader of axes asks."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._composer = source, source.composer
+
+    def is_group(self, path: str) -> bool:
+        return self._composer.is_group(path)
+
+    def options(self, group: str) -> Sequence[str]:
+        return self._composer.options(group)
+
+    def groups(self) -> Sequence[str]:
+        return self._composer.groups()
+
+    def values(self, text: str, group: str | None) -> tuple[Sequence[Any] | Interval, bool]:
+        found = self._composer.values(text, group)
+        return found.rows, found.swept
+
+    def _layout(self, chosen: Sequence[Setting]) -> Any:
+        overrides = list(map(override, chosen))
+        names = {parsed.get_key_element().lstrip("+~") for parsed in overrides}
+        known = [*self._source.fixed, *(p for p, new in self._source.replacing.values() if not new.varies)]
+        known = [parsed for parsed in known if parsed.get_key_element().lstrip("+~") not in names]
+        try:
+            return self._composer.layout([*known, *overrides], partial=True)
+        except ConfigError:  # one of the fixed groups belongs to another option
+            return self._composer.layout([*self._source.fixed, *overrides], partial=True)
+
+    def package(self, chosen: Sequence[Setting], group: str) -> str:
+        return package_of(self._layout(chosen), group) or ""
+
+    def nested(self, chosen: Sequence[Setting], path: str) -> str:
+        known = self._layout(chosen).overrides.known_choices_per_group.get(path, ())
+        return path if path in known or len(known) != 1 else str(next(iter(known)))
+
+
+def opened(file: Path, overrides: tuple[str, ...], config_dir: Path | None) -> Source:
+    """Read a sweep file and sort the overrides."""
+    _check_file(file, config_dir)
+    composer = Composer(file, overrides, config_dir)
+    section, fixed, replacing = _sorted(composer)
+    chosen = [parsed for parsed in section if parsed.key_or_group == "sweep"]
+    base = _base(composer, [*fixed, *(parsed for parsed, new in replacing.values() if not new.varies)], chosen)
+    values = [added(parsed) for parsed in section if parsed.key_or_group != "sweep"]
+    data = unresolved(base.with_overrides(values).config, str(file))["sweep"]
+    option = base.choices.get("sweep")
+    name = str(option).rpartition("/")[2] if option else file.stem
+    spec = read(data, file, name)
+    if base.choices.get("sweep"):
+        fixed = [*fixed, *(replace_sigil(parsed, base) for parsed in chosen)]
+    return Source(file, overrides, composer, spec, fixed, replacing)
+
+
+def replace_sigil(parsed: Parsed, base: Composition) -> Parsed:
+    """`sweep=lr`, as it was understood: `+sweep=lr` where the defaults list has no `sweep`."""
+    return added(parsed) if base.appended else parsed
+
+
+def _check_file(file: Path, config_dir: Path | None) -> None:
+    if file.is_dir() or not file.exists():
+        here = [str(path.name) for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        close = nearest(file.name, here)
+        raise ConfigError(
+            "is a folder, not a sweep file" if file.is_dir() else "there is no such file",
+            where=str(file),
+            fix=f"did you mean {file.parent / close}?" if close else "name a YAML file, e.g. conf/sweep.yaml",
+        )
+    if file.suffix not in (".yaml", ".yml"):
+        raise ConfigError("a sweep file ends in .yaml", where=str(file))
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError("there is no such folder", where=str(config_dir), fix="name the folder of your config groups")
+
+
+def _sorted(composer: Composer) -> tuple[list[Parsed], list[Parsed], dict[str, tuple[Parsed, Replacement]]]:
+    """Overrides of the `sweep` section, fixed ones, and those that may take the place of an axis."""
+    section, fixed, replacing = [], [], {}
+    for parsed in composer.fixed:
+        name = parsed.get_key_element().lstrip("+~")
+        swept = parsed.is_sweep_override()
+        own = name.partition(".")[0] == "sweep"
+        if swept and (own or name.partition(".")[0].partition("/")[0] == "hydra"):
+            raise ConfigError(
+                f"{name!r} cannot be swept: it is no part of a trial's config",
+                where=f"override {parsed.input_line!r}",
+                fix="give it one value (a list is written [a,b])",
+            )
+        if own:
+            section.append(parsed)
+            continue
+        group = parsed.key_or_group if composer.is_group(parsed.key_or_group) else None
+        dictionary = isinstance(parsed.value(), dict)
+        if parsed.is_delete() or parsed.is_hydra_override() or (dictionary and not swept):
+            fixed.append(parsed)
+            continue
+        values = composer.swept(parsed, group)
+        sigil = parsed.get_key_element()[: -len(name)]
+        replacing[name] = (parsed, Replacement(name, sigil, values.rows, values.swept))
+    return section, fixed, replacing
+
+
+def _base(composer: Composer, overrides: Sequence[Parsed], chosen: Sequence[Parsed]) -> Composition:
+    """The config that the `sweep` section is read from."""
+    try:
+        base = composer.compose([*overrides, *chosen], partial=True)
+    except ConfigError as error:
+        if "Could not override 'sweep'" not in error.what:
+            raise
+        base = composer.compose([*overrides, *map(added, chosen)], partial=True)
+        base = replace(base, appended=True)
+    if not base.has_section():
+        options = composer.options("sweep") if composer.is_group("sweep") else []
+        fix = f"choose one: sweep={options[0]}" if options else "add one, with at least `trainer: module:function`"
+        raise ConfigError("the config has no `sweep` section", where=str(composer.file), fix=fix)
+    return base

@@ -1,0 +1,319 @@
+"""Reading the `sweep` section: plain data in, a checked `SweepSpec` out. Pure.
+
+`retries: 2` means two more attempts after an error, and at least the usual three after a loss.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.model import Objective, Resources, Retries, Search, SweepSpec
+
+T = TypeVar("T")
+
+LATER = {
+    "timeout": "a limit on a trial's time",
+    "heartbeat": "detection of hanging trials",
+    "storage": "a remote place for checkpoints",
+    "early_stop": "ending weak trials early",
+    "checkpoint": "settings of checkpoints",
+    "interpreter": "a trainer with an interpreter of its own",
+    "script": "unmodified scripts as trainers",
+    "pipeline": "stages that depend on each other",
+}
+METHODS_LATER = {"bayes", "tpe", "hyperband", "asha", "pbt"}
+_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_UNITS |= {unit + "i": 2 ** (10 * power) for power, unit in enumerate("kmgtp", start=1)}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Section:
+    """A mapping with its place in the file: takes its keys one by one, with messages that name them."""
+
+    def __init__(self, data: Any, where: str, known: Mapping[str, Any]) -> None:
+        self.where = where
+        if not isinstance(data, Mapping):
+            raise self.wrong("", f"expected a mapping of {', '.join(known)}, not {data!r}")
+        self._data = data
+        for key in data:
+            if key not in known:
+                self._unknown(str(key), known)
+            if data[key] == "???" and isinstance(data[key], str):
+                raise self.wrong(
+                    str(key), "is mandatory (???), and has no value", f"set {where.split(': ')[-1]}.{key}=…"
+                )
+
+    def _unknown(self, key: str, known: Mapping[str, Any]) -> None:
+        close = nearest(key, known)
+        fix = f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}"
+        if key in LATER:
+            raise self.wrong(key, f"not supported yet ({LATER[key]})", "remove it")
+        raise self.wrong(key, "unknown key", fix)
+
+    def wrong(self, key: str, what: str, fix: str | None = None) -> ConfigError:
+        """A mistake at one of the keys."""
+        return ConfigError(what, where=f"{self.where}.{key}" if key else self.where, fix=fix)
+
+    def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
+        """A value, checked by `read`, which raises ValueError with what it expects."""
+        if key not in self._data or self._data[key] is None:
+            return default
+        value = self._data[key]
+        try:
+            return read(value)
+        except ValueError as error:
+            raise self.wrong(key, f"expected {error}, not {value!r}") from None
+
+    def given(self, key: str) -> Any:
+        """A value as written."""
+        return self._data.get(key)
+
+    def inner(self, key: str) -> str:
+        """The place of a key, for a section below."""
+        return f"{self.where}.{key}"
+
+
+# ---------------------------------------------------------------- kinds of values
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    if "${" in value:
+        raise ValueError("a plain text (only `axes` and `resources` may hold ${...})")
+    return value
+
+
+def _one_of(*names: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        value = {False: "off", True: "on"}.get(value, value) if isinstance(value, bool) else value
+        if value not in names or not isinstance(value, str):
+            raise ValueError(f"one of {', '.join(names)}")
+        return value
+
+    return read
+
+
+def _count(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return value
+
+    return read
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError("a number that is not negative")
+    return float(value)
+
+
+def seconds(value: Any) -> float:
+    """A duration: a number of seconds, or text such as `90s`, `5m`, `2h`."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
+    if found and found.group(2) in _SECONDS:
+        return float(found.group(1)) * _SECONDS[found.group(2)]
+    try:
+        return _number(value)
+    except ValueError:
+        raise ValueError("a duration such as 90s, 5m or 2h") from None
+
+
+def size(value: Any) -> int:
+    """Bytes: a number, or text such as `512MB`, `4GB`, `4GiB`."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?\s*", value.lower()) if isinstance(value, str) else None
+    if found and found.group(2) in _UNITS:
+        return int(float(found.group(1)) * _UNITS[found.group(2)])
+    try:
+        return int(_number(value))
+    except ValueError:
+        raise ValueError("a size such as 512MB or 4GiB") from None
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) and item for item in items):
+        raise ValueError("a list of texts")
+    return tuple(items)
+
+
+def _name(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    odd = any(ord(c) < 32 or ord(c) == 127 or c in "/\\" or 0xD800 <= ord(c) < 0xE000 for c in text)
+    if not text or odd or text[0] in ".-" or text != text.strip() or len(text.encode(errors="replace")) > 200:
+        raise ValueError("a name for a folder in runs/, without slashes or a leading dot")
+    return _string(text)
+
+
+def _trainer(value: Any) -> str:
+    text = value if isinstance(value, str) else ""
+    module, _, function = text.partition(":")
+    if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError("module:function, such as trainers.toy:train")
+    return text
+
+
+def _exclude(value: Any) -> tuple[Mapping[str, Any], ...]:
+    entries = [value] if isinstance(value, Mapping) else value
+    if not isinstance(entries, list) or not all(isinstance(e, Mapping) and e for e in entries):
+        raise ValueError("a list of mappings, each of keys to values")
+    if not all(isinstance(key, str) for entry in entries for key in entry):
+        raise ValueError('keys that are texts (YAML reads an unquoted no or on as a boolean: quote it, "no")')
+    return tuple(dict(entry) for entry in entries)
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _objective(section: Section) -> Objective | None:
+    value = section.given("objective")
+    if value is None or isinstance(value, str):
+        return Objective(section.take("objective", _string, "")) if value is not None else None
+    inner = Section(value, section.inner("objective"), dict.fromkeys(("metric", "mode", "at")))
+    metric = inner.take("metric", _string, "")
+    if not metric:
+        raise inner.wrong("metric", "is missing", "name the metric, e.g. metric: valid/loss")
+    mode = cast(Any, inner.take("mode", _one_of("min", "max"), "min"))
+    return Objective(metric, mode, cast(Any, inner.take("at", _one_of("last", "best"), "last")))
+
+
+def _retries(section: Section) -> Retries:
+    value = section.given("retries")
+    if value is None or not isinstance(value, Mapping):
+        count = section.take("retries", _count(0), -1)
+        return Retries() if count < 0 else Retries(error=count, lost=max(count, Retries().lost))
+    inner = Section(value, section.inner("retries"), dict.fromkeys(("error", "lost")))
+    return Retries(inner.take("error", _count(0), Retries().error), inner.take("lost", _count(0), Retries().lost))
+
+
+def _search(section: Section) -> Search:
+    value = section.given("search")
+    if value is None:
+        return Search()
+    if isinstance(value, str):
+        value = {"method": value}
+    inner = Section(value, section.inner("search"), dict.fromkeys(("method", "trials", "seed")))
+    if inner.given("method") in METHODS_LATER:
+        raise inner.wrong("method", f"{inner.given('method')!r} is not supported yet", "use grid or random")
+    method = inner.take("method", _one_of("grid", "random"), "grid")
+    count = inner.take("trials", _count(1), 0) or None
+    if method == "random" and count is None:
+        raise inner.wrong("trials", "random search needs to know how many trials", "write trials: 20")
+    seed = inner.take("seed", _count(0), 0)
+    return Search(cast(Any, method), count, seed)
+
+
+_WANDB = ("project", "entity", "mode", "tags", "notes", "group", "name", "dir", "base_url")
+
+
+def _tracking(section: Section) -> Mapping[str, Any]:
+    """`wandb`: a mapping of settings, or False where it is turned off."""
+    value = section.given("tracking")
+    if value is None:
+        return {}
+    if value is False:
+        return {"wandb": False}
+    outer = Section(value, section.inner("tracking"), dict.fromkeys(("wandb",)))
+    wandb = outer.given("wandb")
+    if wandb is False:
+        return {"wandb": False}
+    if wandb is None or wandb is True:
+        return {"wandb": {}}
+    inner = Section(wandb, outer.inner("wandb"), dict.fromkeys(_WANDB))
+    read: dict[str, Any] = {key: inner.take(key, _string, "") for key in _WANDB if key not in ("mode", "tags")}
+    mode = _one_of("online", "offline", "disabled", "off", "shared")
+    read |= {"mode": inner.take("mode", mode, ""), "tags": list(inner.take("tags", _strings, ()))}
+    if read["mode"] in ("disabled", "off"):
+        return {"wandb": False}
+    return {"wandb": {key: value for key, value in read.items() if value}}
+
+
+RESOURCES = ("gpus", "cpus", "memory", "custom", "labels")
+
+
+def _resources(section: Section) -> Mapping[str, Any]:
+    """As written; values with `${...}` are checked for each trial."""
+    value = section.given("resources")
+    if value is None:
+        return {}
+    inner = Section(value, section.inner("resources"), dict.fromkeys(RESOURCES))
+    written = {key: inner.given(key) for key in RESOURCES if inner.given(key) is not None}
+    fixed = {key: value for key, value in written.items() if "${" not in repr(value)}
+    resources(fixed, section.inner("resources"))
+    return written
+
+
+def _amount(value: Any) -> Any:
+    return "auto" if value == "auto" else _number(value)
+
+
+def _gpus(value: Any) -> Any:
+    number = _amount(value)
+    if number != "auto" and number > 1 and number != int(number):
+        raise ValueError("whole GPUs, or a fraction below 1")
+    return number
+
+
+def _amounts(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("a mapping of resources to amounts")
+    return {key: _number(amount) for key, amount in value.items()}
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+        raise ValueError("a mapping of labels to texts")
+    return dict(value)
+
+
+def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resources:
+    """What a trial holds, checked; all `${...}` are resolved by now."""
+    inner = Section(data, where, dict.fromkeys(RESOURCES))
+    return Resources(
+        gpus=inner.take("gpus", _gpus, "auto"),
+        cpus=inner.take("cpus", _amount, "auto"),
+        memory=inner.take("memory", size, 0),
+        custom=inner.take("custom", _amounts, {}),
+        labels=inner.take("labels", _labels, {}),
+    )
+
+
+KEYS = (
+    *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
+    *("retries", "search", "tracking", "start", "deterministic", "grace"),
+)
+
+
+def read(data: Any, file: Path, name: str) -> SweepSpec:
+    """The checked `sweep` section; `name` stands in where it has none."""
+    section = Section(data, f"{file}: sweep", dict.fromkeys(KEYS))
+    trainer = section.take("trainer", _trainer, "")
+    if not trainer:
+        raise section.wrong("trainer", "is missing", "name the function to call: trainer: module:function")
+    if section.given("name") is None:
+        section = Section({**data, "name": name}, section.where, dict.fromkeys(KEYS))
+    no_entries: tuple[Mapping[str, Any], ...] = ()
+    return SweepSpec(
+        name=section.take("name", _name, name),
+        trainer=trainer,
+        objective=_objective(section),
+        seed=section.take("seed", _string, "seed"),
+        repeats=section.take("repeats", _count(1), 1),
+        axes=section.given("axes") or {},
+        exclude=section.take("exclude", _exclude, no_entries),
+        ignore=section.take("ignore", _strings, ()),
+        secrets=section.take("secrets", _strings, ()),
+        resources=_resources(section),
+        retries=_retries(section),
+        search=_search(section),
+        tracking=_tracking(section),
+        start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
+        deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
+        grace=section.take("grace", seconds, 10.0),
+    )

@@ -1,0 +1,59 @@
+"""Errors of YAML, OmegaConf and Hydra, told as one message: what, where, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.errors import ConfigError, OrchestratorError, nearest
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn any exception inside into a ConfigError; composing runs user input through foreign code."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        raise explain(error, where) from error
+
+
+def explain(error: Exception, where: str) -> ConfigError:
+    """What the user is told about an exception of YAML, OmegaConf or Hydra."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:  # of a YAML parser
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        name = mark.name if "/" in str(mark.name) else where
+        return ConfigError(
+            f"not valid YAML: {problem}", where=f"{name}:{mark.line + 1}", fix=f"look at column {mark.column + 1}"
+        )
+    return ConfigError(_sentence(error), where=where or None, fix=_fix(error))
+
+
+def _sentence(error: Exception) -> str:
+    """The telling lines of a message, on one line, without search paths and types."""
+    text, seen = str(error), error
+    while seen.__cause__ is not None and isinstance(seen.__cause__, Exception):
+        seen = seen.__cause__
+        text = f"{text}\n{seen}" if str(seen) not in text else text
+    skipped = ("object_type=", "reference_type=", "See https", "Config search path", "Search path", "provider=")
+    lines = [line.strip() for line in text.splitlines()]
+    stop = next((i for i, line in enumerate(lines) if line.startswith(("Config search", "Search path"))), len(lines))
+    rest = [line for line in lines[:stop] + lines[stop + 1 :] if line and not line.startswith(skipped)]
+    rest = [line for line in rest if not line.startswith(("To append", "Available options"))]
+    if isinstance(error, RecursionError):
+        return "it refers to itself, or is nested too deeply"
+    return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
+
+
+def _fix(error: Exception) -> str | None:
+    options = getattr(error, "options", None)
+    missing = getattr(error, "missing_cfg_file", None)
+    if options and missing:
+        close = nearest(str(missing).rpartition("/")[2], options)
+        guess = f"did you mean {close!r}? " if close else ""
+        return f"{guess}options: {', '.join(options)}"
+    found = re.search(r"To append to your (?:config|default list) use (\S+)", str(error))
+    return f"to add it, write {found.group(1)}" if found else None
