@@ -1,0 +1,62 @@
+"""Files that go back to the sweep's folder from a node that does not see it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.model import Event, Filed, Noticed, Order, Saved
+from orchestrator.places import FILES, Place
+
+
+def checkpoint(place: Place, order: Order, saved: Saved) -> Iterator[Event]:
+    """A saved state, and then the word of it. One that newer ones have replaced meanwhile is passed over."""
+    path = place.root / saved.checkpoint.path
+    try:
+        if path.stat().st_size > order.file_cap:
+            yield Noticed(f"the state of step {saved.checkpoint.step} is above the cap: {_stays(path)}")
+        else:
+            yield Filed(saved.checkpoint.path, path.read_bytes())
+    except FileNotFoundError:
+        return
+    yield saved
+
+
+def files(place: Place, order: Order) -> Iterator[Event]:
+    """What the trainer left in `run.dir`, smallest names first, up to the cap of the order."""
+    left, behind = order.file_cap, 0
+    for path in sorted(_regular(place.files)):
+        size = path.stat().st_size
+        if size > left:
+            behind += 1
+            continue
+        left -= size
+        yield Filed(f"{FILES}/{path.relative_to(place.files)}", path.read_bytes())
+    if behind:
+        yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(place.files)}")
+
+
+def receive(place: Place, order: Order, data: bytes) -> None:
+    """Put the state that `order.restore` names where `run.restore` looks for it."""
+    if order.restore is None or place.shared:
+        return
+    path = place.root / order.restore.path
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
+def _regular(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _stays(path: Path) -> str:
+    return f"it stays on {socket.gethostname()} in {path}"

@@ -1,0 +1,130 @@
+"""The worker's side of its zygote: start it, order trials, and let it go."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import pickle
+import select
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator import zygote
+from orchestrator.model import Order
+
+_FIXED = {
+    # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # `cuda.is_available()` in a module must not initialise CUDA
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products
+}
+_RAYS = ("RAY_", "__RAY_", "RAYLET_", "SPT_")
+_PATIENCE = 60.0  # seconds for a tree to die; only a process stuck in the kernel takes long
+
+
+def environment(gpus: Sequence[str]) -> dict[str, str]:
+    """The user's environment without what Ray adds to a worker's (its token above all), and with ours."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_RAYS)}
+    if env.get("PYTHONBREAKPOINT", "").startswith("ray."):
+        del env["PYTHONBREAKPOINT"]
+    return {**env, **_FIXED, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+class Zygote:
+    """One warm process. Closing the socket, or dying, ends it and everything below it."""
+
+    def __init__(self, gpus: Sequence[str], spawn: bool) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.idle = True
+        with theirs:
+            command = zygote.command("main", theirs.fileno(), "spawn" if spawn else "fork")
+            starter = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env=environment(gpus),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            starter.wait()  # it forks and leaves at once
+
+    def run(self, order: Order, gpus: Sequence[str], journal: int, log: int) -> None:
+        """Start one trial; `receive` tells what becomes of it."""
+        self.idle = False
+        with os.fdopen(os.memfd_create("order"), "wb", buffering=0) as file:
+            file.write(pickle.dumps((order, list(gpus))))
+            self._send({"do": "run"}, [file.fileno(), journal, log])
+
+    def signal(self, number: int) -> None:
+        """Signal the running trial."""
+        self._send({"do": "signal", "number": int(number)}, [])
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None when the zygote is gone and nothing of its tree is left."""
+        message, _ = zygote.receive(self.socket)
+        self.idle = message is not None and ("ended" in message or "unsafe" in message)
+        return message
+
+    def _send(self, message: Mapping[str, Any], fds: Sequence[int]) -> None:
+        try:
+            socket.send_fds(self.socket, [json.dumps(message).encode()], fds)
+        except OSError:  # it has died; `receive` says so
+            pass
+
+    def close(self) -> None:
+        """End the whole tree and wait until it is empty."""
+        if self.socket.fileno() < 0:
+            return
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        while select.select([self.socket], [], [], _PATIENCE)[0]:
+            if self.receive() is None:
+                break
+        self.socket.close()
+
+
+class Nursery:
+    """The zygote of one worker, replaced when a trial needs another kind. Not for use by several threads."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._zygote: Zygote | None = None
+        self._unsafe: dict[tuple[object, ...], str] = {}
+        atexit.register(self.close)
+
+    @staticmethod
+    def _kind(order: Order, gpus: Sequence[str]) -> tuple[object, ...]:
+        """What two trials of one zygote have in common."""
+        return order.trainer, order.import_path, order.cwd, bool(gpus), order.start, order.deterministic != "off"
+
+    def unsafe(self, order: Order, gpus: Sequence[str], why: str) -> None:
+        """Trials of this kind cannot be forked: start them fresh from now on."""
+        self._unsafe[self._kind(order, gpus)] = why
+        self.close()
+
+    def method(self, order: Order, gpus: Sequence[str]) -> str:
+        """How the next trial of this kind is started."""
+        return "spawn" if order.start == "spawn" or self._kind(order, gpus) in self._unsafe else "fork"
+
+    def zygote(self, order: Order, gpus: Sequence[str]) -> Zygote:
+        """A zygote that is idle and of the right kind."""
+        key = self._kind(order, gpus)
+        if self._zygote is None or self._key != key or not self._zygote.idle:
+            self.close()
+            self._zygote, self._key = Zygote(gpus, self.method(order, gpus) == "spawn"), key
+        return self._zygote
+
+    def close(self) -> None:
+        """End the zygote and everything below it."""
+        if self._zygote is not None:
+            self._zygote.close()
+        self._zygote = self._key = None

@@ -1,0 +1,49 @@
+"""Where an attempt keeps its files: the trial's folder where the node sees it, else a scratch folder there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.model import Order
+
+FILES, CHECKPOINTS = "files", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Place:
+    """`root` holds `files/` (`run.dir`) and `checkpoints/`. `shared`: the coordinator sees them there."""
+
+    root: Path
+    shared: bool
+
+    @property
+    def files(self) -> Path:
+        """`run.dir`."""
+        return self.root / FILES
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `run.save` writes."""
+        return self.root / CHECKPOINTS
+
+
+def sees(order: Order) -> bool:
+    """Whether the sweep's folder is on this node: a folder of the same name elsewhere has another uid."""
+    try:
+        return (Path(order.folder).parent.parent / "uid").read_text().strip() == order.sweep_uid
+    except (OSError, ValueError):
+        return False
+
+
+def place(order: Order) -> Place:
+    """The same place for every attempt of a trial on one node, so that a retry finds what was saved."""
+    if sees(order):
+        return Place(Path(order.folder).absolute(), shared=True)
+    scratch = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    if scratch.stat().st_uid != os.getuid():
+        raise PermissionError(f"{scratch} belongs to another user")
+    return Place(scratch / order.sweep_uid / order.trial_id, shared=False)

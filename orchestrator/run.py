@@ -1,0 +1,148 @@
+"""The `run` object that a trainer is called with."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator import checkpoint
+from orchestrator.journal import Writer
+from orchestrator.model import Checkpoint, Order
+from orchestrator.places import CHECKPOINTS, Place
+
+_LONGEST = 2**16  # characters of one row
+_WARNINGS = 20  # an attempt says no more than this about bad values
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Run:
+    """One attempt, seen by its trainer: `report` numbers, `save` and `restore` states, keep files in `dir`."""
+
+    def __init__(self, order: Order, writer: Writer, place: Place) -> None:
+        self.id, self.attempt, self.seed = order.trial_id, order.attempt, order.seed
+        self._writer, self._place, self._named = writer, place, order.restore
+        self._step = -1
+        self._warned: set[str] = set()
+
+    @property
+    def dir(self) -> Path:
+        """A folder for files of any kind; it is kept with the trial."""
+        self._place.files.mkdir(parents=True, exist_ok=True)
+        return self._place.files
+
+    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record numbers at a step (the next one if left out); several reports of one step are one row.
+
+        A value is a number, or an array or tensor of one element; NaN and infinities are kept. A mapping inside
+        joins its keys by "/". What cannot be recorded is left out, with one warning; a report never raises.
+        """
+        try:
+            self._report(metrics, step)
+        except Exception as error:  # a report must never end a training
+            self._warn("report", f"a report was left out: {type(error).__name__}: {error}")
+
+    def _report(self, metrics: Mapping[str, Any], step: int | None) -> None:
+        at = self._step + 1 if step is None else _whole(step)
+        if at is None:
+            return self._warn("step", f"a report was left out: step={step!r} is not a whole number from 0 on")
+        clean: dict[str, Any] = {}
+        for key, value in metrics.items():
+            if type(value) is float and type(key) is str and value - value == 0.0:  # finite: the common case
+                clean[key] = value
+            else:
+                clean.update(self._clean(str(key), value))
+        text = _encode(clean)
+        if len(text) > _LONGEST:
+            return self._warn("row", f"a report at step {at} was left out: its {len(text)} characters are too many")
+        self._step = at
+        if clean:
+            self._writer.report(at, text)
+        return None
+
+    def _clean(self, key: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                yield from self._clean(f"{key}/{name}", item)
+            return
+        number = _number(value)
+        if number is None:
+            self._warn(key, f"{key!r} was left out of reports: {_show(value)} is not a number")
+        else:
+            yield key, number
+
+    def _warn(self, about: str, text: str) -> None:
+        if about not in self._warned and len(self._warned) < _WARNINGS:
+            self._warned.add(about)
+            self._writer.notice(text)
+
+    def save(self, state: Any, step: int | None = None) -> None:
+        """Keep a state, durably, for `restore` of a later attempt; the newest two are kept.
+
+        It may hold containers, numbers, strings, bytes, numpy arrays and tensors; anything else is a TypeError
+        that names it. The random number generators are saved with it.
+        """
+        at = max(self._step, 0) if step is None else _whole(step)
+        if at is None:
+            raise ValueError(f"step={step!r} is not a whole number from 0 on")
+        path = checkpoint.save(self._place.checkpoints, state, at, self.attempt)
+        self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
+        checkpoint.prune(self._place.checkpoints)
+
+    def restore(self) -> Any:
+        """The state that an earlier attempt saved, or None in a first attempt.
+
+        Sets the random number generators as they were; call it after the model is built. Tensors come back on
+        the CPU.
+        """
+        if self._named is None:
+            return None
+        found = checkpoint.find(self._place.root / self._named.path, self.attempt)
+        if found is None:
+            self._writer.notice(f"no checkpoint of step {self._named.step} on this node: started from scratch")
+            return None
+        step, state = checkpoint.load(found)
+        self._step = max(self._step, step)
+        self._writer.restored(step)
+        return state
+
+
+def _whole(step: Any) -> int | None:
+    try:
+        number = int(step) if isinstance(step, float) and step.is_integer() else operator.index(step)
+    except TypeError:
+        return None
+    return number if 0 <= number < 2**63 else None
+
+
+def _number(value: Any) -> float | int | str | None:
+    """A number that JSON can hold, with names for the non-finite; None if it is none."""
+    if hasattr(value, "item"):  # numpy and torch: one element, on any device
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError, TypeError):
+            return None
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (str, bytes)) or not hasattr(type(value), "__float__"):
+        return None
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    try:
+        number = float(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if math.isnan(number):
+        return "NaN"
+    return number if math.isfinite(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _show(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = ""
+    return text if 0 < len(text) <= 60 else f"a value of type {type(value).__name__}"

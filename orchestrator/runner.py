@@ -1,0 +1,289 @@
+"""Supervise one attempt, as a generator of batches of events.
+
+One thread, one loop: it waits for the zygote, for output and for the next batch, whichever comes first. The
+exit of a trial is acted on at once. When the generator is closed early, the attempt's processes end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import carrying, places
+from orchestrator.journal import Called, Entry, Reader
+from orchestrator.model import (
+    Batch,
+    Ended,
+    Event,
+    Failure,
+    Filed,
+    Logged,
+    Noticed,
+    Order,
+    Reported,
+    Saved,
+    Started,
+)
+from orchestrator.nursery import Nursery
+from orchestrator.output import Output
+
+BATCH = 2**20  # bytes of output or reports in one batch
+_HOLD = 0.05  # seconds the first batch may wait: a trial that is shorter needs one message in all
+_ASK = 0.1  # seconds between two looks at `asked`
+
+_nursery: Nursery | None = None
+
+
+def run_attempt(
+    order: Order,
+    *,
+    gpus: Sequence[str],
+    gpu_uuids: Sequence[str] = (),
+    node: str,
+    node_id: str = "",
+    asked: Callable[[], str | None],
+    nursery: Nursery | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Batch]:
+    """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
+
+    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL.
+    `checkpoint` is the content of `order.restore`, for a node that does not see the sweep's folder. The zygote
+    stays for the next attempt in `nursery`, which is this process's own unless one is given.
+    """
+    global _nursery
+    if nursery is None:
+        nursery = _nursery = _nursery or Nursery()
+    started = _Start(tuple(gpus), tuple(gpu_uuids), node, node_id)
+    attempt = _Attempt(order, started, asked, nursery)
+    try:
+        if checkpoint is not None:
+            carrying.receive(attempt.place, order, checkpoint)
+        yield from attempt.batches()
+    finally:
+        attempt.close()
+
+
+class _Start:
+    """Where the attempt runs."""
+
+    def __init__(self, gpus: tuple[str, ...], uuids: tuple[str, ...], node: str, node_id: str) -> None:
+        self.gpus, self.uuids, self.node, self.node_id = gpus, uuids, node, node_id
+
+    def event(self, pid: int, order: Order, method: Any) -> Started:
+        return Started(
+            time.time(), self.node, self.node_id, pid, self.gpus, self.uuids, order.threads, method
+        )
+
+
+class _Attempt:
+    def __init__(
+        self, order: Order, start: _Start, asked: Callable[[], str | None], nursery: Nursery
+    ) -> None:
+        self.order, self.start, self.asked, self.nursery = order, start, asked, nursery
+        self.place = places.place(order)
+        self.seq = 0
+        self.pid: int | None = None
+        self.why: str | None = None  # we were asked to end it
+        self.kill_at: float | None = None
+        self.end: dict[str, Any] | None = None  # fields of Ended, once it is over
+        self.failure: Failure | None = None
+        self.times: dict[str, float] = {}
+        self.pending: list[Event] = []
+        self.log = Output(order.log_cap)
+        self.journal_fd = _unlinked_file()
+        self.journal = Reader(self.journal_fd)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.log.fd, selectors.EVENT_READ)
+        self.ooms = _oom_kills()
+
+    # ------------------------------------------------------------ the loop
+
+    def batches(self) -> Iterator[Batch]:
+        self._launch()
+        due: float | None = None
+        asked_at = 0.0
+        while self.end is None:
+            now = time.monotonic()
+            if now >= asked_at:
+                asked_at = now + _ASK
+                self._heed(self.asked())
+            self._kill_if_due(now)
+            if due is None and self.pid is not None:
+                due = now + min(_HOLD, self.order.interval)
+            if self.end is None and due is not None and (now >= due or self.log.size >= BATCH):
+                yield from self._batches_of(self._gather())
+                due = now + self.order.interval
+            self._wait(min(moment for moment in (asked_at, due, self.kill_at) if moment is not None))
+        self.log.drain()
+        yield from self._batches_of(self._gather())
+
+    def _launch(self) -> None:
+        self.zygote = self.nursery.zygote(self.order, self.start.gpus)
+        self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.log.theirs)
+        self.selector.register(self.zygote.socket, selectors.EVENT_READ)
+
+    def _wait(self, until: float) -> None:
+        if self.end is not None:
+            return
+        for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
+            if key.fd != self.log.fd:
+                self._hear(self.zygote.receive())
+            elif not self.log.read():  # readable and empty: everyone has closed it
+                self.selector.unregister(self.log.fd)
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            self.nursery.close()
+            self.end = {"lost": "worker", "detail": "the process that starts trials went away"}
+        elif "pid" in message:
+            self.pid = message["pid"]
+            self.log.given()
+            method = self.nursery.method(self.order, self.start.gpus)
+            self.pending.append(self.start.event(message["pid"], self.order, method))
+        elif "unsafe" in message:
+            self._start_fresh(message["unsafe"])
+        elif "ended" in message:
+            self.end = self._status(message["ended"], message["peak"])
+        elif "died" in message:
+            self.nursery.close()
+            status = self._status(*message["died"])
+            if self.pid is None:
+                self.end = {**status, "detail": "while the trainer's module was imported"}
+            else:
+                self.end = {"lost": "worker", "detail": f"the process that starts trials ended: {status}"}
+
+    def _start_fresh(self, why: str) -> None:
+        module = self.order.trainer.partition(":")[0]
+        self.pending.append(
+            Noticed(f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)")
+        )
+        self.selector.unregister(self.zygote.socket)
+        self.nursery.unsafe(self.order, self.start.gpus, why)
+        self._launch()
+
+    # ------------------------------------------------------------ ending it
+
+    def _heed(self, why: str | None) -> None:
+        """Begin to end the attempt, for the first reason given."""
+        if why is None or self.why is not None:
+            return
+        self.why = why
+        if self.pid is None:  # still importing: there is nothing to save
+            self.nursery.close()
+            self.end = {}
+        else:
+            self.zygote.signal(signal.SIGTERM)
+            self.kill_at = time.monotonic() + self.order.grace
+
+    def _kill_if_due(self, now: float) -> None:
+        if self.end is None and self.kill_at is not None and now >= self.kill_at:
+            self.zygote.signal(signal.SIGKILL)
+            self.kill_at = None
+
+    def _status(self, status: int, peak: int) -> dict[str, Any]:
+        code = os.waitstatus_to_exitcode(status)
+        if code >= 0:
+            return {"exit_code": code}
+        detail = ""
+        if code == -signal.SIGKILL and self.why is None:
+            ooms = _oom_kills() - self.ooms
+            detail = f"peak memory {peak / 2**20:.0f} MiB"
+            if ooms > 0:
+                detail += f"; out of memory: the kernel killed {ooms} process(es) of this node meanwhile"
+        return {"signal": -code, "detail": detail}
+
+    def close(self) -> None:
+        """Leave nothing behind; an attempt that is not over ends here."""
+        if self.end is None:
+            self.nursery.close()
+        self.selector.close()
+        self.log.close()
+        os.close(self.journal_fd)
+
+    # ------------------------------------------------------------ what is told
+
+    def _gather(self) -> Iterator[Event]:
+        """What has come in since the last batch; once the attempt is over, all that is left, and `Ended`."""
+        yield from self.pending
+        self.pending = []
+        entries = self.journal.read()
+        while entries is not None:
+            for entry in entries:
+                yield from self._told(entry)
+            entries = self.journal.read() if self.end is not None else None
+        data = self.log.take()
+        if data:
+            yield Logged(data)
+        if self.end is not None:
+            if not self.place.shared:
+                yield from carrying.files(self.place, self.order)
+            yield self._ended(self.end)
+
+    def _told(self, entry: Entry) -> Iterator[Event]:
+        if isinstance(entry, Called):
+            self.times[entry.kind] = entry.at
+        elif isinstance(entry, Failure):
+            self.failure = entry
+        elif isinstance(entry, Saved) and not self.place.shared:
+            yield from carrying.checkpoint(self.place, self.order, entry)
+        else:
+            yield entry
+
+    def _ended(self, end: dict[str, Any]) -> Ended:
+        return Ended(
+            at=time.time(),
+            failure=self.failure,
+            asked=self.why,
+            entered=self.times.get("E"),
+            left=self.times.get("L"),
+            **end,
+        )
+
+    def _batches_of(self, events: Iterator[Event]) -> Iterator[Batch]:
+        """The events in batches of about `BATCH` bytes at most; an event is never split."""
+        group: list[Event] = []
+        size = 0
+        for event in events:
+            weight = _weight(event)
+            if group and size + weight > BATCH:
+                yield self._batch(group)
+                group, size = [], 0
+            group.append(event)
+            size += weight
+        if group:
+            yield self._batch(group)
+
+    def _batch(self, events: Sequence[Event]) -> Batch:
+        batch = Batch(self.order.trial_id, self.order.attempt, self.seq, tuple(events))
+        self.seq += 1
+        return batch
+
+
+def _weight(event: Event) -> int:
+    if isinstance(event, (Logged, Filed)):
+        return len(event.data)
+    if isinstance(event, Reported):
+        return sum(len(text) + 32 for _, _, text in event.rows)
+    return 256
+
+
+def _unlinked_file() -> int:
+    """A file without a name: it goes when the last process that has it open does."""
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory on this node so far."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0

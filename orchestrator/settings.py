@@ -1,0 +1,64 @@
+"""The `cfg` that a trainer gets: plain data as OmegaConf, and the references that only a node can resolve."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.errors import ConfigError
+from orchestrator.model import Order
+
+_OPENING = re.compile(r"(\\*)\$\{")
+
+
+def build(order: Order, files: Path) -> DictConfig:
+    """A private, writable config. Only the paths in `order.references` are interpolated; other text is literal."""
+    config: DictConfig = OmegaConf.create(escape(order.config))
+    if order.references:
+        _register_resolvers(order, files)
+    for key, text in order.references.items():
+        OmegaConf.update(config, key, text, force_add=True)
+    for key, text in order.references.items():
+        try:
+            value = OmegaConf.select(config, key, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{text} does not resolve on this node: {reason}", where=key) from None
+        OmegaConf.update(config, key, escape(value), force_add=True)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def escape(value: Any) -> Any:
+    """The same data, written so that OmegaConf reads `${` as text."""
+    if isinstance(value, str):
+        return _OPENING.sub(lambda found: found[1] * 2 + r"\${", value) if "${" in value else value
+    if isinstance(value, Mapping):
+        return {key: escape(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escape(item) for item in value]
+    return value
+
+
+def _register_resolvers(order: Order, files: Path) -> None:
+    """Hydra's own `now` and `hydra` as a job of ours sees them; `oc.env` and its kin come with OmegaConf."""
+    job = {"num": 0, "id": order.trial_id, "name": order.trainer.partition(":")[0].rpartition(".")[2]}
+    runtime = {"cwd": os.getcwd(), "output_dir": str(files)}
+    hydra = OmegaConf.create({"job": job, "runtime": runtime, "run": {"dir": str(files)}})
+
+    def look_up(path: str) -> Any:
+        value = OmegaConf.select(hydra, path)
+        if value is None:
+            raise KeyError(f"hydra.{path} has no meaning in a trial")
+        return value
+
+    now = time.localtime()
+    OmegaConf.register_new_resolver("now", lambda form: time.strftime(form, now), replace=True)
+    OmegaConf.register_new_resolver("hydra", look_up, replace=True)

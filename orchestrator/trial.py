@@ -1,0 +1,196 @@
+"""Inside the trial: prepare the process, call the trainer, and tell how that went."""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import gc
+import importlib
+import inspect
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import failure, places, seeding, settings
+from orchestrator.errors import TrainerError, nearest
+from orchestrator.journal import Writer
+from orchestrator.model import Failure, Order
+from orchestrator.run import Run
+from orchestrator.zygote import trial_environment
+
+TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
+
+
+def preload(order: Order) -> BaseException | None:
+    """Import the trainer's module and what it will need; what it raised, if it did. Starts no thread."""
+    sys.path[:0] = [path for path in order.import_path if path not in sys.path]
+    sys.argv = [order.trainer]
+    enter_cwd(order)
+    sys.stdout = sys.__stdout__ = _console(1)
+    sys.stderr = sys.__stderr__ = _console(2)
+    gc.disable()
+    seeding.Setup(seeding.IMPORT_SEED, 1, "off").apply()
+    try:
+        importlib.import_module(order.trainer.partition(":")[0])
+        if "torch" in sys.modules and order.start == "fork":
+            seeding.warm_torch()
+    except BaseException as error:  # an exit, too: it is the trial's failure, told there
+        return error
+    finally:
+        gc.collect()
+        gc.freeze()  # so that a collection in a child does not touch, and copy, every page
+    return None
+
+
+def _console(fd: int) -> io.TextIOWrapper:
+    """A stream whose lines arrive as they are printed; a module may keep it from its import on."""
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+def enter_cwd(order: Order) -> None:
+    """The project's folder where this node has it, else the copy of its code."""
+    for folder in (order.cwd, *order.import_path):
+        if folder and os.path.isdir(folder):
+            os.chdir(folder)
+            return
+
+
+def main(order: Order, gpus: Sequence[str], journal: int, error: BaseException | None) -> int:
+    """Be the trial; its exit code. `error` is what importing the trainer's module raised."""
+    os.environ.update(trial_environment(order.threads, list(gpus)))
+    gc.enable()
+    faulthandler.enable()
+    _end_on_sigterm()
+    writer = Writer(journal)
+    try:
+        code = attempt(order, writer, error)
+        _finish()
+    except SystemExit as leave:  # SIGTERM while the process was on its way out
+        code = leave.code if isinstance(leave.code, int) else 1
+    flush()
+    return code
+
+
+def attempt(order: Order, writer: Writer, error: BaseException | None = None) -> int:
+    """Call the trainer, journal its reports and its failure; the exit code."""
+    try:
+        if isinstance(error, SystemExit):
+            raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
+        if error is not None:
+            raise error
+        train(order, writer)
+    except SystemExit as leave:
+        if leave.code is None or isinstance(leave.code, int):
+            return (leave.code or 0) & 0xFF
+        _tell(failure.describe(leave, _roots(order)), writer, str(leave.code))
+        return 1
+    except BaseException as raised:
+        told = failure.describe(raised, _roots(order))
+        _tell(told, writer, told.traceback)
+        return 1
+    return 0
+
+
+def train(order: Order, writer: Writer) -> None:
+    """Seed, build `cfg` and `run`, call the trainer, and report what it returns."""
+    function = find(order.trainer)
+    place = places.place(order)
+    run = Run(order, writer, place)
+    cfg = settings.build(order, place.files)
+    seeding.name_operations(writer.notice)
+    seeding.Setup(order.seed, order.threads, order.deterministic).apply()
+    writer.called("E")
+    try:
+        result = call(function, cfg, run)
+    finally:
+        writer.called("L")
+    if isinstance(result, Mapping):
+        run.report(result)
+    elif result is not None:
+        run.report({order.returned: result})
+
+
+def find(trainer: str) -> Callable[..., Any]:
+    """The function that "module:function" names. Of one under `@hydra.main`, the function below it."""
+    module_name, _, path = trainer.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            near = nearest(name, dir(found))
+            raise TrainerError(
+                f"{module_name} has no {path!r}", where=trainer, fix=f"did you mean {near!r}?" if near else None
+            )
+        found = getattr(found, name)
+    code = getattr(found, "__code__", None)
+    if code is not None and code.co_filename.endswith(os.path.join("hydra", "main.py")):
+        found = found.__wrapped__
+    if not callable(found):
+        raise TrainerError(f"{path!r} is a {type(found).__name__}, not a function", where=trainer)
+    return found  # type: ignore[no-any-return]
+
+
+def call(function: Callable[..., Any], cfg: Any, run: Any) -> Any:
+    """`function(cfg, run)`, or `function(cfg)` if it has no second parameter that is meant for `run`.
+
+    A second parameter with a default is, if it is called `run`.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [parameter for parameter in parameters if parameter.kind in kinds]
+    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    second = positional[1] if len(positional) > 1 else None
+    if several or (second is not None and (second.default is inspect.Parameter.empty or second.name == "run")):
+        return function(cfg, run)
+    return function(cfg)
+
+
+def flush() -> None:
+    """Write out what is buffered; a reader that has gone is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+
+
+def _roots(order: Order) -> tuple[str, ...]:
+    return (*order.import_path, order.cwd, str(Path.cwd()))
+
+
+def _tell(told: Failure, writer: Writer, text: str) -> None:
+    writer.failed(told)
+    sys.stdout.flush()
+    print(text.rstrip(), file=sys.stderr)  # noqa: T201: the attempt's own output
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM raises SystemExit once, so that `finally` and `with` blocks have the grace time to save.
+
+    Processes that the trainer forks get the default back: they end at once, as anywhere else.
+    """
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    os.register_at_fork(after_in_child=lambda: _restore_sigterm(end))
+
+
+def _restore_sigterm(ours: Any) -> None:
+    if signal.getsignal(signal.SIGTERM) in (ours, signal.SIG_IGN):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _finish() -> None:
+    """What an interpreter does at its end: wait for threads, run the exit handlers."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()

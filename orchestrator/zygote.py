@@ -1,0 +1,262 @@
+"""The warm process that trials are forked from, and the keeper that outlives its worker.
+
+    worker ──socket──┐ (exec, then forked away: no child of the worker)
+                     keeper ── zygote ── trial ── whatever the trainer starts
+                     (bare)    (torch)
+
+The worker talks to the zygote over a socket: datagrams of JSON, file descriptors beside them. When the worker
+closes its end, or dies in any way, the keeper kills every process below it and leaves. The keeper never runs
+code of the user, so an import that hangs or crashes cannot take it along. Both adopt the orphans of their
+descendants, so no process gets away by leaving its session or losing its parent; a trial's exit is reported
+when nothing of its tree is left.
+
+This module imports little: it is in every process before the trainer's own imports.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pickle
+import select
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from orchestrator import processes
+from orchestrator.model import Order
+
+BOOT = "import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]); from orchestrator import zygote; zygote.{}()"
+MESSAGE = 2**16  # bytes of the longest message
+_ORDER, _JOURNAL = 3, 4  # where a fresh interpreter finds its files
+
+# Threads that may live in a process that is forked. None is known to be safe so far: an unknown one costs a
+# slower start, a wrong one a trial that hangs for ever.
+HARMLESS_THREADS: frozenset[str] = frozenset()
+
+
+def command(entry: str, *arguments: object) -> list[str]:
+    """The command line of an interpreter that runs `entry` of this module, not importing from its cwd."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [sys.executable, "-c", BOOT.format(entry), root, *map(str, arguments)]
+
+
+def main() -> NoReturn:
+    """In a fresh interpreter: leave the worker's children, then split into keeper and zygote."""
+    channel = socket.socket(fileno=int(sys.argv[2]))
+    channel.set_inheritable(False)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    processes.adopt_orphans()
+    wake = processes.watch_children()
+    child = os.fork()
+    if child:
+        _keep(channel, wake, child)
+    processes.die_with(os.getppid())
+    processes.adopt_orphans()
+    try:
+        _Zygote(channel, spawn=sys.argv[3] == "spawn").serve()
+    finally:
+        os._exit(0)
+
+
+def _keep(channel: socket.socket, wake: int, zygote: int) -> NoReturn:
+    """Wait for the worker or the zygote to go; end everything below; say what became of the zygote."""
+    poll = select.poll()
+    poll.register(channel, select.POLLRDHUP)
+    poll.register(wake, select.POLLIN)
+    status = None
+    while status is None:
+        ready = {fd for fd, _ in poll.poll()}
+        processes.drain(wake)
+        status = processes.reap().get(zygote)
+        if channel.fileno() in ready:
+            break
+    processes.clear(wake)
+    if status is not None:
+        _send(channel, {"died": status})
+    os._exit(0)
+
+
+class _Zygote:
+    """Runs one trial at a time."""
+
+    def __init__(self, channel: socket.socket, spawn: bool) -> None:
+        self._channel, self._spawn = channel, spawn
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._error: BaseException | None = None
+        self._warm = False
+
+    def serve(self) -> None:
+        """Trials, until the worker closes the socket."""
+        while True:
+            message, fds = receive(self._channel)
+            if message is None:
+                break
+            if message["do"] == "run":  # a signal here is for a trial that has just ended
+                self._run(*fds)
+        processes.clear(processes.watch_children())
+
+    def _run(self, order_fd: int, journal_fd: int, log_fd: int) -> None:
+        data = os.pread(order_fd, os.fstat(order_fd).st_size, 0)
+        order, gpus = pickle.loads(data)
+        why = None if self._spawn else self._prepare(order, log_fd)
+        if why:
+            _send(self._channel, {"unsafe": why})
+        else:
+            wake = processes.watch_children()
+            pid = (self._start_fresh if self._spawn else self._fork)(order, gpus, order_fd, journal_fd, log_fd)
+            _send(self._channel, {"pid": pid})
+        for fd in (order_fd, journal_fd, log_fd):
+            os.close(fd)
+        if not why:
+            self._follow(pid, wake)
+
+    def _prepare(self, order: Order, log_fd: int) -> str | None:
+        """Import what all trials need, once; the reason if a fork would not be safe after that.
+
+        An import that fails is the first trial's failure, and tried again for the next one.
+        """
+        if self._warm:
+            return None
+        from orchestrator import trial
+
+        _redirect(self._null, log_fd)  # what a module prints while it is imported
+        self._error = trial.preload(order)
+        trial.flush()
+        _redirect(self._null, self._null)
+        self._warm = self._error is None
+        return unsafe_to_fork()
+
+    def _fork(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, log_fd: int) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            processes.become_trial(parent)
+            self._channel.close()
+            os.close(order_fd)
+            _redirect(self._null, log_fd)
+            os.close(log_fd)
+            from orchestrator import trial
+
+            code = trial.main(order, gpus, journal_fd, self._error)
+        except BaseException:  # of ours: `main` tells the trainer's own
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+    def _start_fresh(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, log_fd: int) -> int:
+        actions = [(os.POSIX_SPAWN_DUP2, self._null, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, log_fd, fd) for fd in (1, 2)]
+        actions += [(os.POSIX_SPAWN_DUP2, order_fd, _ORDER), (os.POSIX_SPAWN_DUP2, journal_fd, _JOURNAL)]
+        environment = {**os.environ, **trial_environment(order.threads, gpus)}
+        return os.posix_spawn(
+            sys.executable, command("fresh", os.getpid()), environment, file_actions=actions, setsigmask=()
+        )
+
+    def _follow(self, trial: int, wake: int) -> None:
+        """Pass signals on until the trial is over, then report its exit when its tree is empty."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        ended = None
+        while ended is None:
+            ready = {fd for fd, _ in poll.poll()}
+            processes.drain(wake)
+            ended = processes.reap().get(trial)
+            if ended is None and self._channel.fileno() in ready:
+                message, _ = receive(self._channel)
+                if message is None:  # the worker is gone
+                    processes.clear(wake)
+                    os._exit(0)
+                if message["do"] == "signal":
+                    os.kill(trial, message["number"])  # not reaped yet, so the number is still its own
+        processes.clear(wake)
+        _send(self._channel, {"ended": ended[0], "peak": ended[1]})
+
+
+def fresh() -> NoReturn:
+    """In a fresh interpreter: be the trial whose files were inherited."""
+    processes.become_trial(int(sys.argv[2]))
+    for fd in (_ORDER, _JOURNAL):
+        os.set_inheritable(fd, False)
+    order, gpus = pickle.loads(os.pread(_ORDER, os.fstat(_ORDER).st_size, 0))
+    os.close(_ORDER)
+    from orchestrator import trial
+
+    os._exit(trial.main(order, gpus, _JOURNAL, trial.preload(order)))
+
+
+def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
+    """What differs between the environments of two trials of one zygote."""
+    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {**dict.fromkeys(pools, str(threads)), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+def unsafe_to_fork() -> str | None:
+    """Why a fork of this process might hang or fail, in words; None if nothing speaks against it."""
+    main = os.getpid()
+    names = [_thread_name(int(tid)) for tid in os.listdir("/proc/self/task") if int(tid) != main]
+    alarming = sorted({name for name in names if name not in HARMLESS_THREADS})
+    if alarming:
+        return f"it starts threads when it is imported ({', '.join(alarming)})"
+    torch = sys.modules.get("torch")
+    if (torch is not None and torch.cuda.is_initialized()) or _has_cuda_files():
+        return "it initialises CUDA when it is imported"
+    return None
+
+
+def _thread_name(tid: int) -> str:
+    try:
+        with open(f"/proc/self/task/{tid}/comm") as file:
+            return file.read().strip()
+    except OSError:  # it ended while we looked
+        return "short-lived"
+
+
+def _has_cuda_files() -> bool:
+    """CUDA holds nvidia-uvm open; NVML, which is safe to fork, opens the other devices only."""
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/nvidia-uvm"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _redirect(stdin: int, output: int) -> None:
+    os.dup2(stdin, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
+# ---------------------------------------------------------------- messages
+
+
+def _send(channel: socket.socket, message: Mapping[str, Any]) -> None:
+    try:
+        channel.send(json.dumps(message).encode())
+    except OSError:  # the worker is gone; the keeper sees to the rest
+        pass
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and its descriptors; None at the end. The descriptors stand clear of the low numbers."""
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, MESSAGE, 3)
+    except ConnectionError:
+        return None, []
+    return (json.loads(data) if data else None), [_raise(fd) for fd in fds]
+
+
+def _raise(fd: int) -> int:
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+    os.close(fd)
+    return high
