@@ -64,8 +64,9 @@ class Transition:
     spec: TrialSpec
     attempt: int
     state: State
+    live: Live
     message: str = ""
-    live: Live | None = None
+    place: str = ""  # the user's frame
     retry: bool = False
 
 
@@ -93,19 +94,9 @@ class Coordinator:
         self._again: deque[str] = deque()  # trials due once more
         self._spec = plan.spec
         self._exhausted = False
+        self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
-
-    def recover(self, now: float) -> int:
-        """Close what a coordinator that died left open: those trials run again, free of charge. How many."""
-        with self._manifest.transaction():
-            left = self._manifest.open_attempts()
-            for row in left:
-                outcome = Outcome(State.LOST, "lost_coordinator", "the coordinator went away", retry=True)
-                key = self._manifest.key(row.trial_id)
-                self._manifest.close_attempt(key, row.attempt, outcome, now, row.entered, row.returned)
-        self._again.extend(row.trial_id for row in left)
-        return len(left)
 
     def run(self, each: Callable[[list[Transition]], None]) -> None:
         """Tick until nothing is left to do; `each` sees the transitions of every tick."""
@@ -120,6 +111,11 @@ class Coordinator:
 
     def tick(self, now: float) -> list[Transition]:
         """One turn: events in, decisions recorded, then acted upon."""
+        if self._kill_asked:
+            self.kill(now)
+            return []
+        if self._stop_asked and not self.stopping:
+            self.stop()
         batches = self._executor.poll(POLL if self.live else 0.0)
         transitions: list[Transition] = []
         with self._manifest.transaction():
@@ -129,8 +125,16 @@ class Coordinator:
             launches = [] if self.stopping else self._open(now)
         for live, order in launches:
             self._executor.launch(order, live.spec.resources)
-            transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live=live))
+            transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
         return transitions
+
+    def request_stop(self) -> None:
+        """Stop at the next tick; may be called from a signal handler."""
+        self._stop_asked = True
+
+    def request_kill(self) -> None:
+        """Kill at the next tick; may be called from a signal handler."""
+        self._kill_asked = True
 
     def stop(self) -> None:
         """Launch nothing more, and ask what runs to end within its grace."""
@@ -240,7 +244,7 @@ class Coordinator:
         if isinstance(event, Started):
             live.started = event
             self._manifest.started(live.key, live.attempt, event)
-            return Transition(live.spec, live.attempt, State.RUNNING, live=live)
+            return Transition(live.spec, live.attempt, State.RUNNING, live)
         if isinstance(event, Reported):
             self._reported(live, event)
         elif isinstance(event, Logged):
@@ -271,9 +275,7 @@ class Coordinator:
             if objective is None or value is None:
                 continue
             number = value if isinstance(value, (int, float)) else None
-            if objective.at == "last":
-                live.objective = number
-            elif number is not None and lifecycle.better(objective, number, live.objective):
+            if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
                 live.objective = number
 
     def _start_anew(self, live: Live) -> None:
@@ -285,7 +287,7 @@ class Coordinator:
     def _close(self, live: Live, event: Ended) -> Transition:
         outcome = lifecycle.classify(event)
         retry = False
-        if outcome.state in (State.FAILED, State.LOST):
+        if outcome.state in (State.FAILED, State.LOST, State.CANCELLED):
             earlier = self._manifest.attempts_since_asked(live.key, before=live.attempt)
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
@@ -294,7 +296,7 @@ class Coordinator:
         self.ended += 1
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
-        return Transition(live.spec, live.attempt, outcome.state, outcome.message, live, retry)
+        return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
 
     def _append(self, path: Path, data: bytes) -> None:
         try:
@@ -343,4 +345,3 @@ class Coordinator:
         done = self._manifest.resubmit(trial_ids)
         self._again.extend(done)
         return len(done)
-

@@ -65,6 +65,8 @@ def retried(outcome: Outcome, never_started: bool, earlier: Sequence[AttemptRow]
     """
     if outcome.state is State.FAILED:
         return sum(row.state is State.FAILED for row in earlier) < retries.error
+    if outcome.state is State.CANCELLED:
+        return never_started  # it was only queued: it still waits
     if outcome.state is not State.LOST:
         return False
     if outcome.cause == "lost_coordinator":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.model import Batch, Order, Resources
@@ -13,6 +14,9 @@ class Executor(Protocol):
 
     def resolve(self, resources: Resources) -> Resources:
         """Numbers for "auto"."""
+
+    def check(self, resources: Resources) -> None:
+        """Raises ResourceError if an attempt of this size could never run."""
 
     def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
         """Whether one more attempt of this size should be launched now, besides those about to be (`opened`)."""
@@ -43,17 +47,37 @@ class SearchStrategy(Protocol):
         """A trial has ended with this objective."""
 
 
-class Tracker(Protocol):
-    """A place outside that shows runs. Everything it gets can be replayed from the manifest."""
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker shows of one lineage of a trial, beside its steps."""
 
-    def start(self, run_id: str, trial: Mapping[str, Any]) -> int:
-        """Open or continue a run; returns the first step it does not have yet."""
+    run_id: str
+    name: str  # only what varies
+    config: Mapping[str, Any]
+    tags: tuple[str, ...] = ()
+    started: float | None = None  # seconds since the epoch
+
+
+class Tracker(Protocol):
+    """A place outside that shows runs. Everything it gets can be replayed from the manifest.
+
+    `start` and `finish` may wait for a network and are called from several threads; the other methods return at
+    once. After a TrackingError the run is forgotten here and has to be started again.
+    """
+
+    live: bool  # shows runs while they go on; otherwise a run is given whole, once it is over
+
+    def start(self, run: TrackedRun) -> int:
+        """Open or continue a run; returns the first step it does not have yet. Raises TrackingError."""
 
     def log(self, run_id: str, step: int, metrics: Mapping[str, float], time: float) -> None:
-        """One step, whole; steps of a run grow."""
+        """One step, whole; steps of a run grow. Raises TrackingError."""
 
     def finish(self, run_id: str, exit_code: int, tags: Sequence[str]) -> None:
-        """The run has ended; returns once the tracker holds all of it."""
+        """The run has ended; returns once the tracker holds all of it. Raises TrackingError."""
+
+    def address(self) -> str | None:
+        """Where a person sees the runs, once that is known."""
 
     def close(self) -> None:
         """Release everything."""

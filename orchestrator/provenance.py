@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -37,26 +37,36 @@ class Code:
     path: Path  # the copy
     left_out: tuple[str, ...]  # files over FILE_LIMIT
 
-    @property
-    def import_path(self) -> tuple[str, ...]:
-        source = self.path / "src"
-        return (str(self.path), str(source)) if source.is_dir() else (str(self.path),)
+
+def import_path(tree: Path) -> tuple[str, ...]:
+    """What a trial puts first on sys.path."""
+    source = tree / "src"
+    return (str(tree), str(source)) if source.is_dir() else (str(tree),)
 
 
 def keep_code(project: Path, store: Path) -> Code:
     """Copy the project's files to `store`/<hash>, once. Raises ConfigError where there are too many."""
     files, left_out = project_files(project)
-    tree, code = hashlib.sha256(), hashlib.sha256()
-    for name in files:
-        digest = hashlib.sha256((project / name).read_bytes()).hexdigest()
-        line = f"{name}\0{digest}\n".encode()
-        tree.update(line)
-        if Path(name).suffix in SOURCES and not name.startswith(NOT_CODE):
-            code.update(line)
-    target = store / tree.hexdigest()[:12]
+    target = store / _hash(project, files)
     if not target.is_dir():
         _copy(project, files, target)
-    return Code(code.hexdigest()[:12], target.name, target, left_out)
+    return Code(_hash(project, filter(_is_code, files)), target.name, target, left_out)
+
+
+def code_hash(project: Path) -> str:
+    """Hash of the source files alone: what makes a finished trial stale when it changes."""
+    return _hash(project, filter(_is_code, project_files(project)[0]))
+
+
+def _hash(project: Path, files: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for name in files:
+        total.update(f"{name}\0{hashlib.sha256((project / name).read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()[:12]
+
+
+def _is_code(name: str) -> bool:
+    return Path(name).suffix in SOURCES and not name.startswith(NOT_CODE)
 
 
 def project_files(project: Path) -> tuple[list[str], tuple[str, ...]]:
@@ -137,9 +147,9 @@ def unpack(data: bytes, target: Path) -> None:
 
 
 def difference(old: Path, new: Path) -> str:
-    """What changed between two copies, in words: "train.py +12 −3, data.py +1 −1"."""
+    """What changed between a copy and a project, in words: "train.py +12 −3, data.py +1 −1"."""
     changes = []
-    for name in sorted(_code_names(old) | _code_names(new)):
+    for name in sorted(_code_names(old) | set(filter(_is_code, project_files(new)[0]))):
         before, after = _lines(old / name), _lines(new / name)
         if before == after:
             continue
@@ -153,7 +163,7 @@ def difference(old: Path, new: Path) -> str:
 
 def _code_names(tree: Path) -> set[str]:
     names = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.suffix in SOURCES)
-    return {name for name in names if not name.startswith(NOT_CODE)}
+    return set(filter(_is_code, names))
 
 
 def _lines(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from ray.exceptions import (
 )
 
 from orchestrator import gpus as gpu_driver
-from orchestrator import provenance, runner
+from orchestrator import places, provenance, runner
 from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.model import Batch, Ended, Order, Resources
 
@@ -58,9 +58,14 @@ class Board:
         return self._why.get(key)
 
 
-def attempt(order: Order, board: Any, code: list[Any]) -> Iterator[Batch]:
-    """Run one attempt on this node. `code` holds a reference to the packed project, fetched only where needed."""
-    order = _with_code(order, code)
+def attempt(order: Order, board: Any, code: list[Any], state: list[Any]) -> Iterator[Batch]:
+    """Run one attempt on this node.
+
+    `code` and `state` hold references to the packed project and to the checkpoint, fetched only by a node that does
+    not see the sweep's folder.
+    """
+    away = not places.sees(order)
+    order = _with_code(order, code) if away else order
     ids = tuple(str(name) for name in ray.get_gpu_ids())
     yield from runner.run_attempt(
         order,
@@ -69,12 +74,13 @@ def attempt(order: Order, board: Any, code: list[Any]) -> Iterator[Batch]:
         node=socket.gethostname(),
         node_id=ray.get_runtime_context().get_node_id(),
         asked=_poller(board, (order.trial_id, order.attempt), order.interval),
+        checkpoint=ray.get(state[0]) if away and state else None,
     )
 
 
 def _with_code(order: Order, code: list[Any]) -> Order:
     """The order, importing from this node's own copy where it does not see the sweep's folder."""
-    if not code or not order.import_path or runner.sees_folder(order):
+    if not code:
         return order
     tree = Path(order.import_path[0])
     local = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "code" / tree.name
@@ -217,7 +223,7 @@ class RayExecutor:
             options["resources"] = dict(wanted.custom)
         if wanted.labels:
             options["label_selector"] = dict(wanted.labels)
-        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order))
+        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order), self._state(order))
         key = (order.trial_id, order.attempt)
         self._flights[key] = _Flight(stream, self._share(wanted))
         self._streams[stream] = key
@@ -230,6 +236,12 @@ class RayExecutor:
             self._packed = order.import_path[0]
             self._code = [ray.put(provenance.pack(Path(self._packed)))]
         return self._code
+
+    def _state(self, order: Order) -> list[Any]:
+        """A reference to the checkpoint that the order names, likewise."""
+        if self.address is None or order.restore is None:
+            return []
+        return [ray.put((Path(order.folder) / order.restore.path).read_bytes())]
 
     def poll(self, timeout: float) -> list[Batch]:
         if not self._flights:

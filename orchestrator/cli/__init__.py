@@ -1,0 +1,73 @@
+"""The command line: `orchestrate COMMAND`. A command's module is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from orchestrator import __version__
+from orchestrator.errors import OrchestratorError, nearest
+
+COMMANDS = {
+    "sweep": ("sweep", "run a sweep: what is missing, and nothing twice"),
+    "plan": ("plan", "print what `sweep` would run, and run nothing"),
+    "try": ("try_one", "run one trial here, in this terminal"),
+    "status": ("status", "how a sweep stands"),
+    "trials": ("trials", "the trials as a table, CSV or JSON"),
+    "show": ("show", "one trial: config, provenance, attempts, metrics"),
+    "logs": ("logs", "what a trial printed"),
+    "ls": ("ls", "all sweeps"),
+    "stop": ("stop", "end a running sweep, as Ctrl-C does"),
+    "resubmit": ("resubmit", "run failed trials again"),
+    "sync": ("sync", "send to W&B whatever has not arrived"),
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code. Mistakes of the user are one message and exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"orchestrate {__version__}")
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except OrchestratorError as error:
+        print(f"orchestrate: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough: `| head`
+        return 0
+
+
+def _run(command: str, words: list[str]) -> int:
+    if command not in COMMANDS:
+        near = nearest(command, COMMANDS)
+        raise OrchestratorError(
+            f"no such command: {command}", fix=f"did you mean {near}?" if near else "orchestrate --help lists them"
+        )
+    module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
+    code: int = module.run(words)
+    return code
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: orchestrate COMMAND …          (orchestrate COMMAND --help tells more)",
+            "",
+            *lines,
+            "",
+            "A sweep is named by its name or its folder, and is the latest one when left out.",
+            "A trial is named by the first digits of its id, or SWEEP/ID.",
+            "Exit codes: 0 all trials succeeded, 1 some failed, 2 bad input, 130 interrupted.",
+        ]
+    )

@@ -69,6 +69,16 @@ def check_version(db: Connection, path: Path) -> None:
         )
 
 
+def connect_tracker(path: Path, schema: str) -> Connection:
+    """Open a tracker's ledger, creating it. What it loses is asked of the tracker again, so it need not be durable."""
+    with errors(path):
+        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(schema)
+        return db
+
+
 def close_writer(db: Connection) -> None:
     """Leave one file that copies as it is: the write-ahead log is folded in and removed."""
     try:

@@ -80,6 +80,18 @@ class Reader:
             row = self._db.execute(query).fetchone()
             return rows.trial(row) if row else None
 
+    def states(self) -> Iterator[tuple[str, State, str]]:
+        """(trial id, state, hash of the code of its last attempt) of every trial, of whatever plan."""
+        with self._errors():
+            for row in self._db.execute("SELECT trial_id, state, code FROM trials"):
+                yield row["trial_id"], State(row["state"]), row["code"]
+
+    def trees(self) -> list[tuple[str, str]]:
+        """(hash of the source files, name of the copy) of every plan, oldest first."""
+        with self._errors():
+            query = "SELECT code, json_extract(provenance, '$.tree') AS tree FROM plan ORDER BY plan"
+            return [(row["code"], row["tree"] or "") for row in self._db.execute(query)]
+
     def trial(self, prefix: str) -> TrialRow:
         """The one trial whose id begins so. Raises NotFoundError."""
         with self._errors():
@@ -165,6 +177,29 @@ class Reader:
             query = f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
             return [rows.attempt(row) for row in self._db.execute(query)]
 
+    def metric_names(self) -> set[str]:
+        """Every metric that a trial has reported."""
+        with self._errors():
+            query = "SELECT DISTINCT e.key FROM attempt a, json_each(a.last) e"
+            return {row[0] for row in self._db.execute(query)}
+
+    def durations(self) -> float | None:
+        """Mean seconds of a trial of the current plan that succeeded; None before the first."""
+        with self._errors():
+            query = """SELECT avg(a.ended - a.started) FROM attempt a JOIN trial t ON t.id = a.trial
+                       WHERE a.state = 'SUCCEEDED' AND t.plan = (SELECT max(plan) FROM plan)"""
+            mean: float | None = self._db.execute(query).fetchone()[0]
+            return mean
+
+    def failed(self) -> list[tuple[str, str, str]]:
+        """(trial id, message, user's frame) of the failed and lost trials of the current plan."""
+        with self._errors():
+            query = """SELECT t.trial_id, a.message, a.place FROM attempt a JOIN trial t ON t.id = a.trial
+                       WHERE a.state IN ('FAILED', 'LOST') AND NOT a.retry AND a.attempt > t.resubmitted
+                         AND t.plan = (SELECT max(plan) FROM plan)
+                         AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)"""
+            return [(row["trial_id"], row["message"], row["place"]) for row in self._db.execute(query)]
+
     def series(self, trial_id: str) -> dict[int, dict[str, float]]:
         """The effective series: each step once, its rows merged by key, steps growing."""
         with self._errors():
@@ -201,6 +236,29 @@ class Reader:
                        FROM report r JOIN trial t ON t.id = r.trial
                        WHERE t.trial_id = ? AND r.attempt = ? AND r.id > ? ORDER BY r.id LIMIT ?"""
             return [rows.report(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
+
+    def lineage_reports(self, trial_id: str, lineage: int, after: int = 0) -> list[ReportRow]:
+        """The effective series of one lineage behind this cursor, by step; rows of a step in order of arrival."""
+        with self._errors():
+            query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
+                       FROM trial t JOIN attempt a ON a.trial = t.id
+                       JOIN report r ON r.trial = a.trial AND r.attempt = a.attempt
+                       WHERE t.trial_id = ? AND a.lineage = ? AND r.id > ? AND NOT EXISTS (
+                           SELECT 1 FROM attempt later
+                           WHERE later.trial = a.trial AND later.attempt > a.attempt AND later.lineage = a.lineage
+                             AND later.restored IS NOT NULL AND later.restored < r.step)
+                       ORDER BY r.step, r.id"""
+            return [rows.report(row) for row in self._db.execute(query, (trial_id, lineage, after))]
+
+    def last_report(self) -> int:
+        """The id of the newest row."""
+        with self._errors():
+            return int(self._db.execute("SELECT coalesce(max(id), 0) FROM report").fetchone()[0])
+
+    def exactly(self, trial_id: str) -> TrialRow:
+        """The trial of this id, which is known to be there."""
+        with self._errors():
+            return rows.trial(self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone())
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Several reads at one instant; keep it short: the write-ahead log cannot shrink meanwhile."""

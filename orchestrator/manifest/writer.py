@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
 from orchestrator.manifest.reader import ATTEMPT, PLAN
-from orchestrator.model import AttemptRow, Checkpoint, Outcome, PlanRow, Started, SweepSpec, TrialSpec
+from orchestrator.model import AttemptRow, Checkpoint, Outcome, PlanRow, Resources, Started, SweepSpec, TrialSpec
 
 _DUE = """
     FROM trial t LEFT JOIN attempt a
@@ -140,6 +141,14 @@ class Manifest:
         )
         return [_due(row) for row in found]
 
+    def waiting_resources(self, plan: int, limit: int | None) -> list[Resources]:
+        """What the waiting trials of the plan ask for, each size once."""
+        found = self._db.execute(
+            f"SELECT DISTINCT t.resources {_DUE} AND t.plan = ? AND t.position < ?",
+            (plan, 2**62 if limit is None else limit),
+        )
+        return [Resources(**json.loads(row["resources"])) for row in found]
+
     def due_one(self, trial_id: str) -> Due | None:
         """This trial, if it waits for an attempt."""
         row = self._db.execute(f"SELECT t.* {_DUE} AND t.trial_id = ?", (trial_id,)).fetchone()
@@ -160,6 +169,22 @@ class Manifest:
                 done.append(trial_id)
         return done
 
+    def rerun(self, plan: int, which: str) -> None:
+        """Ask for a further attempt of the plan's trials that are `stale`, `failed`, or of `all` that ended."""
+        condition = {
+            "stale": "a.state = 'SUCCEEDED' AND a.code <> (SELECT code FROM plan WHERE plan = t.plan)",
+            "failed": "a.state IN ('FAILED', 'LOST') AND NOT a.retry",
+            "all": "a.state NOT IN ('LAUNCHING', 'RUNNING')",
+        }[which]
+        self._db.execute(
+            f"""UPDATE trial SET resubmitted = (SELECT max(attempt) FROM attempt WHERE trial = trial.id)
+                WHERE id IN (
+                    SELECT t.id FROM trial t JOIN attempt a ON a.trial = t.id
+                    WHERE t.plan = ? AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
+                      AND {condition})""",
+            (plan,),
+        )
+
     def resume_cancelled(self, plan: int) -> None:
         """What the user interrupted runs again when he runs the sweep again."""
         self._db.execute(
@@ -172,10 +197,15 @@ class Manifest:
 
     # ------------------------------------------------------------ attempts
 
-    def open_attempts(self) -> list[AttemptRow]:
-        """Attempts that nobody closed: what a coordinator that died has left."""
-        found = self._db.execute(f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING')")
-        return [rows.attempt(row) for row in found]
+    def recover(self, now: float) -> int:
+        """Close what a coordinator that died left open: those trials run again, free of charge. How many."""
+        cursor = self._db.execute(
+            """UPDATE attempt SET state = 'LOST', retry = 1, cause = 'lost_coordinator',
+                   message = 'the coordinator went away', ended = ?, changed = ?
+               WHERE state IN ('LAUNCHING', 'RUNNING')""",
+            (now, self._tick()),
+        )
+        return cursor.rowcount
 
     def attempts(self, key: int) -> list[AttemptRow]:
         return [
@@ -288,9 +318,6 @@ class Manifest:
                 attempt,
             ),
         )
-
-    def key(self, trial_id: str) -> int:
-        return int(self._db.execute("SELECT id FROM trial WHERE trial_id = ?", (trial_id,)).fetchone()[0])
 
     def _tick(self) -> int:
         self._changed += 1

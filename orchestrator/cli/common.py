@@ -1,0 +1,100 @@
+"""What several commands share: parsing, and finding sweeps and trials."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orchestrator import folder as folders
+from orchestrator.errors import NotFoundError, OrchestratorError
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import TrialRow
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors as one message; options and overrides may stand in any order."""
+
+    def __init__(self, command: str, usage: str, text: str) -> None:
+        super().__init__(
+            prog=f"orchestrate {command}",
+            usage=f"orchestrate {command} {usage}",
+            description=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--runs", metavar="DIR", help="where sweeps are kept (default: $ORCHESTRATE_RUNS or ./runs)")
+
+    def error(self, message: str) -> NoReturn:
+        raise OrchestratorError(message, where=self.prog, fix=f"{self.prog} --help")
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        return self.parse_intermixed_args(list(words))
+
+
+def positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def find_sweep(options: argparse.Namespace) -> SweepFolder:
+    return folders.find(folders.runs_root(options.runs), options.sweep)
+
+
+def find_trial(options: argparse.Namespace) -> tuple[SweepFolder, TrialRow]:
+    """The trial named by `ID`, `SWEEP/ID`, or `SWEEP ID` through options.sweep; the latest sweep that has it."""
+    root = folders.runs_root(options.runs)
+    sweep, _, trial = options.trial.rpartition("/")
+    if sweep or getattr(options, "sweep", None):
+        folder = folders.find(root, sweep or options.sweep)
+        with Reader(folder) as reader:
+            return folder, reader.trial(trial)
+    missing: NotFoundError | None = None
+    for folder in [folders.find(root, None), *folders.sweeps(root)[1:]]:
+        try:
+            with Reader(folder) as reader:
+                return folder, reader.trial(trial)
+        except NotFoundError as error:
+            if "several" in error.what:
+                raise
+            missing = missing or error
+    raise NotFoundError(f"no trial begins with {trial!r}", where=str(root), fix="orchestrate trials lists them")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object a line; what is not finite becomes a string, as in the manifest."""
+    from orchestrator.manifest.rows import dumps
+
+    sys.stdout.write(dumps(value) + "\n")
+
+
+def literal(text: str) -> Any:
+    """The value in KEY=VALUE as YAML would read a plain scalar."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    words = {"true": True, "false": False, "null": None, "none": None, "~": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else int(text)
+    except ValueError:
+        return text
+
+
+def relative(path: Path) -> str:
+    """A path as the user would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,37 @@
+"""`orchestrate ls`: all sweeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from orchestrator import folder as folders
+from orchestrator.cli import snapshot, view
+from orchestrator.cli.common import Parser, print_json
+from orchestrator.errors import OrchestratorError
+from orchestrator.manifest.reader import Reader
+
+
+def run(words: Sequence[str]) -> int:
+    parser = Parser("ls", "[options]", "All sweeps, the latest first.")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    options = parser.read(words)
+    root = folders.runs_root(options.runs)
+    found = folders.sweeps(root)
+    if not found and not options.json:
+        print(f"no sweep in {root} yet: orchestrate sweep conf/sweep.yaml")
+    width = max((len(folder.name) for folder in found), default=0)
+    for folder in found:
+        try:
+            with Reader(folder) as reader:
+                snap = snapshot.take(folder, reader, shown=0)
+        except OrchestratorError as error:
+            print(f"{folder.name:<{width}}  unreadable: {error.what}")
+            continue
+        if options.json:
+            print_json(snap.as_json())
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(snap.created)) if snap.created else "nothing planned"
+        live = "  running now" if snap.holder else ""
+        print(f"{folder.name:<{width}}  {when}  {snap.finished}/{snap.total}  {view.counts_text(snap.counts)}{live}")
+    return 0

@@ -1,0 +1,101 @@
+"""`orchestrate plan`: what `sweep` would run. Runs nothing, writes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator import folder as folders
+from orchestrator import naming, planning, provenance
+from orchestrator.cli.common import Parser, positive, print_json
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State, TrialSpec
+from orchestrator.planning import SweepPlan
+
+SHOWN = 5
+
+
+def parser() -> Parser:
+    options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `orchestrate sweep` would run; run nothing.")
+    options.add_argument("file", type=Path, help="the sweep file")
+    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options.add_argument("--config-dir", type=Path, metavar="DIR")
+    options.add_argument("--limit", type=positive, metavar="N", help=f"show the first N trials (default {SHOWN})")
+    options.add_argument("--json", action="store_true", help="one JSON object a line for each trial")
+    return options
+
+
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
+    plan = planning.load(options.file, options.overrides, options.config_dir)
+    if options.json:
+        for number, trial in enumerate(plan.trials()):
+            if options.limit is not None and number >= options.limit:
+                break
+            print_json({"trial_id": trial.trial_id, "overrides": trial.overrides, "config": trial.config})
+        return 0
+    folder = SweepFolder(folders.runs_root(options.runs) / plan.spec.name)
+    _print(plan, folder, options.limit or SHOWN)
+    return 0
+
+
+def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
+    code = provenance.code_hash(Path.cwd())
+    known = _known(folder, code)
+    states: Counter[str] = Counter()
+    first: list[TrialSpec] = []
+    seen = 0
+    for trial in plan.trials():
+        state = known.pop(trial.trial_id, "to run")
+        states[state] += 1
+        seen += 1
+        if len(first) < shown:
+            first.append(trial)
+    summary = plan.summary()
+    left = sum(1 for state in known.values() if state)
+    print(f"{plan.spec.name}: {summary.total} trials of {plan.spec.trainer}")
+    for group, options in summary.by_choice.items():
+        print(f"  {group}: " + ", ".join(f"{option} {count}" for option, count in options.items()))
+    for count, words in ((summary.excluded, "excluded"), (summary.duplicates, "duplicates, run once")):
+        if count:
+            print(f"  {count} {words}")
+    order = ("done", "stale: done with other code", "failed", "running", "to run")
+    print("  " + ", ".join(f"{states[state]} {state}" for state in order if states[state]))
+    if states["stale: done with other code"]:
+        print(f"  changed since: {_changes(folder, code) or 'the code'}  (--rerun stale runs them again)")
+    if left:
+        print(f"  {left} no longer in this sweep (orchestrate trials {folder.name} --all)")
+    for warning in summary.warnings:
+        print(f"  note: {warning}")
+    print()
+    for trial in first:
+        print(f"  {trial.trial_id}  {naming.label(trial.overrides)}")
+    if seen > len(first):
+        print(f"  … and {seen - len(first)} more")
+
+
+def _known(folder: SweepFolder, code: str) -> dict[str, str]:
+    """What the manifest knows of each trial, in words."""
+    if not folder.manifest.is_file():
+        return {}
+    with Reader(folder) as reader:
+        return {trial_id: _word(state, made_with, code) for trial_id, state, made_with in reader.states()}
+
+
+def _word(state: State, made_with: str, code: str) -> str:
+    if state is State.SUCCEEDED:
+        return "done" if made_with == code else "stale: done with other code"
+    if state in (State.FAILED, State.LOST):
+        return "failed"
+    if state.open:
+        return "running"
+    return "done" if state is State.STOPPED else "to run"
+
+
+def _changes(folder: SweepFolder, code: str) -> str:
+    """What changed in the code since the last plan that used other code."""
+    with Reader(folder) as reader:
+        trees = [tree for made_with, tree in reader.trees() if made_with != code and tree]
+    return provenance.difference(folder.code / trees[-1], Path.cwd()) if trees else ""

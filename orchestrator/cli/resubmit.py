@@ -1,0 +1,63 @@
+"""`orchestrate resubmit`: run failed trials again: the same trial, a new attempt."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from orchestrator import folder as folders
+from orchestrator.cli.common import Parser, find_sweep
+from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
+from orchestrator.errors import OrchestratorError
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State
+from orchestrator.session import Limits, hold, reopen
+
+
+def parser() -> Parser:
+    options = Parser(
+        "resubmit",
+        "[SWEEP] [--failed | --lost | --trial ID …] [options]",
+        "Run failed and lost trials again. On a running sweep they join its queue; else this command runs them.\n"
+    XX
+    )
+    options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
+    which = options.add_mutually_exclusive_group()
+    which.add_argument("--failed", action="store_true", help="only failed trials")
+    which.add_argument("--lost", action="store_true", help="only lost trials")
+    which.add_argument("--trial", action="append", metavar="ID", help="this trial, however it ended; may be repeated")
+    add_run_options(options)
+    return options
+
+
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
+    folder = find_sweep(options)
+    trials = _chosen(options, folder)
+    if not trials:
+        print(f"{folder.name}: no trial to run again")
+        return 0
+    if folders.holder(folder) is not None:
+        answer = folders.ask(folder, {"kind": "resubmit", "trials": trials})
+        if answer is None:
+            raise OrchestratorError("the running sweep does not answer", where=str(folder.path), fix="try again")
+        print(f"{folder.name}: {answer}")
+        return 0
+    session = hold(folder)
+    try:
+        count = reopen(
+            session, lambda manifest: len(manifest.resubmit(trials)), lambda: start_executor(options.address)
+        )
+        print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
+        return conduct(session, Limits(options.max_concurrent, None))
+    finally:
+        session.release()
+
+
+def _chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
+    with Reader(folder) as reader:
+        if options.trial:
+            return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
+        states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
+        return [row.trial_id for state in sorted(states) for row in reader.trials(state=state)]

@@ -1,0 +1,134 @@
+"""`orchestrate show TRIAL`: everything about one trial."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator import naming
+from orchestrator.cli.common import Parser, find_trial, print_json, relative
+from orchestrator.cli.trials import as_json
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import AttemptRow, PlanRow, TrialRow
+
+
+def run(words: Sequence[str]) -> int:
+    parser = Parser(
+        "show", "TRIAL [options]", "One trial: its config, provenance, attempts, metrics, and how to rerun it."
+    )
+    parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.read(words)
+    folder, trial = find_trial(options)
+    with Reader(folder) as reader:
+        attempts, plan = reader.attempts(trial.trial_id), reader.plan()
+        series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
+    rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
+    if options.json:
+        print_json(
+            {
+                **as_json(trial),
+                "attempts": [{**vars(row), "state": row.state.value} for row in attempts],
+                "series": [{"step": step, **values} for step, values in series.items()],
+                "provenance": plan.provenance if plan else {},
+                "rerun": rerun,
+            }
+        )
+        return 0
+    _print_head(folder, trial, rerun)
+    _print_config(trial)
+    if plan is not None:
+        _print_provenance(folder, plan, trial)
+    for row in attempts:
+        _print_attempt(folder, row)
+    _print_series(series)
+    for notice in notices:
+        print(f"note: {notice}")
+    return 0
+
+
+def _print_head(folder: SweepFolder, trial: TrialRow, rerun: str) -> None:
+    print(f"trial {trial.trial_id} of {folder.name}: {trial.state}{' (stale)' if trial.stale else ''}")
+    print(f"  {naming.label(trial.overrides)}")
+    if trial.objective is not None:
+        print(f"  objective {trial.objective!r}")
+    print(f"  folder {relative(folder.trial(trial.trial_id))}")
+    print(f"  rerun  {rerun}")
+
+
+def _print_config(trial: TrialRow) -> None:
+    print("\nconfig")
+    for line in _tree(trial.config, 1):
+        print(line)
+
+
+def _tree(node: Mapping[str, Any], depth: int) -> list[str]:
+    lines = []
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{'  ' * depth}{key}:", *_tree(value, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}{key}: {naming.value(value)}")
+    return lines
+
+
+def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:
+    facts = plan.provenance
+    print("\nprovenance")
+    command = shlex.join(["orchestrate", "sweep", relative_file(plan.file), *plan.argv])
+    change = f" with {facts['change']}" if facts.get("change") else ""
+    rows = {
+        "planned": f"{_when(plan.created)} by {command}",
+        "code": f"{trial.code or plan.code} in {relative(folder.code / str(facts.get('tree', '')))}",
+        "commit": f"{facts.get('commit') or 'none'}{change}",
+        "packages": f"{relative(folder.provenance / str(facts.get('packages', '')))}",
+        "python": f"{facts.get('python')} on {facts.get('platform')}",
+        "seed": str(trial.seed),
+    }
+    for key, text in rows.items():
+        print(f"  {key:<9} {text}")
+
+
+def relative_file(file: str) -> str:
+    from pathlib import Path
+
+    return relative(Path(file))
+
+
+def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
+    slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
+    seconds = f", {naming.duration(row.ended - row.started)}" if row.started and row.ended else ""
+    print(f"\nattempt {row.attempt}: {row.state}{slot}{seconds}, {_when(row.started or row.created)}")
+    facts = [f"pid {row.pid}" if row.pid else "", row.method, f"{row.threads} threads" if row.threads else ""]
+    if row.gpu_uuids:
+        facts.append(" ".join(row.gpu_uuids))
+    if row.restored is not None:
+        facts.append(f"went on from the checkpoint of step {row.restored}")
+    print("  " + ", ".join(filter(None, [*facts, f"code {row.code}" if row.code else ""])))
+    if row.message:
+        print(f"  {row.cause}: {row.place + ': ' if row.place else ''}{row.message}")
+    for line in row.traceback.rstrip().splitlines():
+        print(f"    {line}")
+    log = folder.attempt_log(row.trial_id, row.attempt)
+    if log.exists():
+        print(f"  log {relative(log)}")
+
+
+def _print_series(series: Mapping[int, Mapping[str, float]]) -> None:
+    if not series:
+        return
+    names = list(dict.fromkeys(name for values in series.values() for name in values))[:6]
+    shown = list(series.items())
+    print("\n  step  " + "  ".join(names))
+    cut = len(shown) > 20
+    for step, values in shown[:5] + shown[-10:] if cut else shown:
+        if cut and step == shown[-10][0]:
+            print(f"  … {len(shown) - 15} more …")
+        print(f"  {step:>4}  " + "  ".join(naming.metric(values.get(name)).ljust(len(name)) for name in names))
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,142 @@
+"""How a sweep stands at one instant, read from its manifest: what the live view, `status` and `status --json` show."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import folder as folders
+from orchestrator import naming, tracking
+from orchestrator.folder import Holder, SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import AttemptRow, Objective, State, TrialRow
+
+SHOWN_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs now."""
+
+    trial_id: str
+    label: str
+    state: State
+    slot: str  # "node gpu 0"
+    since: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FailureLine:
+    """A way in which trials failed."""
+
+    message: str
+    trials: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    name: str
+    total: int
+    counts: dict[State, int]
+    stale: int
+    objective: Objective | None
+    best: TrialRow | None
+    running: tuple[Running, ...]
+    failures: tuple[FailureLine, ...]
+    eta: float | None  # seconds
+    holder: Holder | None
+    address: str | None
+    created: float
+    ended: float | None
+
+    @property
+    def finished(self) -> int:
+        return sum(count for state, count in self.counts.items() if state is not State.PENDING and not state.open)
+
+    @property
+    def exit_code(self) -> int:
+        bad = sum(self.counts.get(state, 0) for state in (State.FAILED, State.LOST))
+        return 1 if bad else 0
+
+    def as_json(self) -> dict[str, Any]:
+        best = self.best
+        return {
+            "sweep": self.name,
+            "total": self.total,
+            "counts": {state.value: self.counts.get(state, 0) for state in State},
+            "stale": self.stale,
+            "best": best
+            and {
+                "trial_id": best.trial_id,
+                "objective": best.objective,
+                "metric": self.objective and self.objective.metric,
+                "overrides": best.overrides,
+            },
+            "running": [
+                {"trial_id": row.trial_id, "state": row.state.value, "slot": row.slot, "metrics": row.metrics}
+                for row in self.running
+            ],
+            "failures": [{"message": row.message, "trials": row.trials} for row in self.failures],
+            "eta": self.eta,
+            "coordinator": self.holder and {"host": self.holder.host, "pid": self.holder.pid},
+            "address": self.address,
+        }
+
+
+def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
+    """Read the sweep now; at most `shown` running trials with their metrics."""
+    holder = folders.holder(folder)
+    with reader.snapshot():
+        plan = reader.plan()
+        counts = reader.counts()
+        objective = plan.spec.objective if plan else None
+        attempts = reader.running()
+        running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
+        durations = reader.durations()
+        return Snapshot(
+            name=reader.name,
+            total=plan.total or sum(counts.values()) if plan else 0,
+            counts=counts,
+            stale=reader.stale(),
+            objective=objective,
+            best=reader.best(objective),
+            running=running,
+            failures=_failures(reader),
+            eta=_eta(counts, attempts, durations) if holder else None,
+            holder=holder,
+            address=tracking.address(folder),
+            created=plan.created if plan else 0.0,
+            ended=plan.ended if plan else None,
+        )
+
+
+def _running(reader: Reader, row: AttemptRow) -> Running:
+    trial = reader.trial(row.trial_id)
+    slot = row.node + (f" gpu {','.join(row.gpus)}" if row.gpus else "")
+    label = naming.label(trial.overrides)
+    return Running(row.trial_id, label, row.state, slot, row.started or row.created, dict(row.metrics))
+
+
+def _failures(reader: Reader) -> tuple[FailureLine, ...]:
+    counted: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for trial_id, message, place in reader.failed():
+        text = f"{place}: {message}" if place else message
+        counted[text] += 1
+        example[text] = trial_id
+    return tuple(FailureLine(text, count, example[text]) for text, count in counted.most_common(SHOWN_FAILURES))
+
+
+def _eta(counts: dict[State, int], attempts: list[AttemptRow], mean: float | None) -> float | None:
+    """Seconds until the plan is done, if trials go on to take as long as they did."""
+    running = [row for row in attempts if row.state is State.RUNNING]
+    if mean is None or not running:
+        return None
+    now = time.time()
+    left = counts.get(State.PENDING, 0) + counts.get(State.LAUNCHING, 0)
+    rest = sum(max(0.0, mean - (now - (row.started or now))) for row in running)
+    return (left * mean + rest) / len(running)

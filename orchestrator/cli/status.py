@@ -1,0 +1,91 @@
+"""`orchestrate status`: how a sweep stands, live or dead."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from orchestrator import naming
+from orchestrator.cli import snapshot, view
+from orchestrator.cli.common import Parser, find_sweep, print_json
+from orchestrator.cli.snapshot import Snapshot
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State
+
+
+def parser() -> Parser:
+    options = Parser("status", "[SWEEP] [options]", "How a sweep stands: counts by state, best, failures, what runs.")
+    options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
+    options.add_argument("--json", action="store_true", help="one JSON object: counts by state, total, best, …")
+    options.add_argument("-w", "--watch", action="store_true", help="keep showing it until it ends or Ctrl-C")
+    return options
+
+
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
+    folder = find_sweep(options)
+    if options.watch and not options.json:
+        return _watch(options)
+    with Reader(folder) as reader:
+        snap = snapshot.take(folder, reader)
+    if options.json:
+        print_json(snap.as_json())
+    else:
+        _print(snap)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Follow until the coordinator is gone; on a terminal in place, else a line whenever something changed."""
+    folder = find_sweep(options)
+    if sys.stdout.isatty():
+        with view.LiveView(folder), Reader(folder) as reader:
+            while snapshot.take(folder, reader, shown=0).holder is not None:
+                time.sleep(view.REFRESH)
+        return 0
+    before = ""
+    with Reader(folder) as reader:
+        while True:
+            snap = snapshot.take(folder, reader, shown=0)
+            line = _counts(snap)
+            if line != before:
+                print(line, flush=True)
+            if snap.holder is None:
+                return 0
+            before = line
+            time.sleep(view.REFRESH)
+
+
+def _counts(snap: Snapshot) -> str:
+    return f"{snap.name}  {snap.finished}/{snap.total}  {view.counts_text(snap.counts)}"
+
+
+def _print(snap: Snapshot) -> None:
+    print(_counts(snap))
+    now = time.time()
+    for row in snap.running:
+        metrics = "  ".join(f"{key} {naming.metric(value)}" for key, value in list(row.metrics.items())[:3])
+        print(f"  → {row.trial_id[:8]}  {row.label}  {row.slot}  {metrics}  {naming.duration(now - row.since)}")
+    if snap.best is not None and snap.objective is not None:
+        best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
+        print(f"  best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
+    for failure in snap.failures:
+        print(f"  failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
+    if snap.stale:
+        print(f"  {snap.stale} stale: finished with other code (orchestrate sweep … --rerun stale)")
+    if snap.address:
+        print(f"  W&B: {snap.address}")
+    print(f"  {_coordinator(snap)}")
+
+
+def _coordinator(snap: Snapshot) -> str:
+    if snap.holder is not None:
+        left = f", about {naming.duration(snap.eta)} left" if snap.eta is not None else ""
+        return f"running ({snap.holder}){left}"
+    if any(snap.counts.get(state) for state in (State.RUNNING, State.LAUNCHING)):
+        return "not running: its coordinator died; the same sweep command goes on from here"
+    if snap.counts.get(State.PENDING) or snap.counts.get(State.CANCELLED):
+        return "not running; the same sweep command goes on from here"
+    return "ended"

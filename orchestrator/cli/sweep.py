@@ -1,0 +1,189 @@
+"""`orchestrate sweep`: plan, run what is missing, say how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator import folder as folders
+from orchestrator import naming
+from orchestrator.cli import INTERRUPTED, snapshot, view
+from orchestrator.cli.common import Parser, positive
+from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State
+from orchestrator.ports import Executor
+from orchestrator.session import Limits, Session, drive, plan_sweep, start_tracking
+
+DETACHED = "ORCHESTRATE_DETACHED"
+
+
+def parser() -> Parser:
+    options = Parser(
+        "sweep",
+        "FILE [KEY=VALUE …] [options]",
+        "Run the trials of a sweep that are missing. Run it again after an interruption, a crash or an edit:\n"
+        "what is done stays done, only the difference runs.",
+    )
+    options.add_argument("file", type=Path, help="the sweep file: a Hydra config with a `sweep` section")
+    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides; key=a,b replaces an axis")
+    options.add_argument("--config-dir", type=Path, metavar="DIR", help="where group folders stand (default: by FILE)")
+    options.add_argument("--rerun", choices=["stale", "failed", "all"], help="run these ended trials again")
+    options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials of the plan")
+    options.add_argument("-d", "--detach", action="store_true", help="go on in the background, without this terminal")
+    add_run_options(options)
+    return options
+
+
+def add_run_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--address", metavar="ADDRESS", help="join this Ray cluster (else $RAY_ADDRESS, or our own)")
+    options.add_argument("-j", "--max-concurrent", type=positive, metavar="N", help="trials at once, at most")
+
+
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
+    if options.detach and DETACHED not in os.environ:
+        return detach(words)
+    from orchestrator import planning
+
+    plan = planning.load(options.file, options.overrides, options.config_dir)
+    root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
+    session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, lambda: start_executor(options.address))
+    try:
+        for warning in plan.summary().warnings:
+            print(f"note: {warning}")
+        print(headline(session.folder), flush=True)
+        if DETACHED in os.environ:
+            leave_terminal(session.folder)
+        return conduct(session, limits)
+    finally:
+        session.release()
+
+
+def start_executor(address: str | None) -> Executor:
+    """Ray, embedded or joined; says which GPUs it leaves alone."""
+    from orchestrator.ray_executor import RayExecutor
+
+    executor = RayExecutor(address)
+    if executor.claim.left_out:
+        print(f"leaving alone {', '.join(executor.claim.left_out)}")
+    return executor
+
+
+def headline(folder: SweepFolder) -> str:
+    """ "address-tagging: 24 trials: 20 done, 1 failed (orchestrate resubmit), 3 to run"."""
+    with Reader(folder) as reader:
+        counts, stale, plan = reader.counts(), reader.stale(), reader.plan()
+    done = counts.get(State.SUCCEEDED, 0) + counts.get(State.STOPPED, 0)
+    failed = counts.get(State.FAILED, 0) + counts.get(State.LOST, 0)
+    parts = []
+    if done:
+        parts.append(f"{done} done" + (f", {stale} of them stale (--rerun stale)" if stale else ""))
+    if failed:
+        parts.append(f"{failed} failed (orchestrate resubmit)")
+    parts.append(f"{counts.get(State.PENDING, 0)} to run")
+    total = plan.total if plan and plan.total is not None else sum(counts.values())
+    return f"{folder.name}: {total} trial{'s' * (total != 1)}: {', '.join(parts)}"
+
+
+def conduct(session: Session, limits: Limits) -> int:
+    """Run what waits, show it, and end in order; the exit code."""
+    folder = session.folder
+    if session.executor is not None:
+        delivered = start_tracking(session)
+        live = view.is_terminal()
+        if live:
+            show_live(session, limits)
+        else:
+            show_plain(session, limits)
+        session.release()
+        if not delivered():
+            print(f"W&B has not received everything yet: orchestrate sync {folder.name} sends the rest")
+    with Reader(folder) as reader:
+        snap = snapshot.take(folder, reader)
+    print_closing(snap, session, live=session.executor is not None and view.is_terminal())
+    return INTERRUPTED if session.interrupted else snap.exit_code
+
+
+def show_live(session: Session, limits: Limits) -> None:
+    with view.LiveView(session.folder) as live:
+
+        def each(coordinator: Coordinator, _: list[Transition]) -> None:
+            live.notes = list(coordinator.warnings)
+            if coordinator.stopping:
+                live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
+
+        drive(session, limits, each)
+
+
+def show_plain(session: Session, limits: Limits) -> None:
+    with Reader(session.folder) as reader:
+        snap = snapshot.take(session.folder, reader)
+    plain = view.PlainView(snap.total, snap.finished, lambda line: print(line, flush=True))
+    noted = 0
+
+    def each(coordinator: Coordinator, transitions: list[Transition]) -> None:
+        nonlocal noted
+        plain.show(transitions)
+        for note in coordinator.warnings[noted:]:
+            print(f"note: {note}", flush=True)
+        noted = len(coordinator.warnings)
+
+    drive(session, limits, each)
+
+
+def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None:
+    """How it ended and what to do next; the live view has already shown the first part."""
+    if not live:
+        print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
+        if snap.best is not None and snap.objective is not None:
+            best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
+            print(f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
+        for failure in snap.failures:
+            print(f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
+    if session.interrupted:
+        print("interrupted: the same command goes on from here")
+    elif snap.exit_code:
+        print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
+    if snap.finished and not session.interrupted:
+        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
+        print(f"orchestrate trials {snap.name}{sort}   compares them")
+
+
+# ---------------------------------------------------------------- in the background
+
+
+def detach(words: Sequence[str]) -> int:
+    """Start the same command in a session of its own; wait until its plan is durable, or it has failed."""
+    ready, theirs = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", "sweep", *words],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, DETACHED: str(theirs)},
+        pass_fds=[theirs],
+        start_new_session=True,
+    )
+    os.close(theirs)
+    with os.fdopen(ready, encoding="utf-8") as pipe:
+        name = pipe.read()
+    if not name:
+        return process.wait()
+    print(f"running in the background: orchestrate status {name} --watch shows it, orchestrate stop {name} ends it")
+    return 0
+
+
+def leave_terminal(folder: SweepFolder) -> None:
+    """From now on print to the sweep's log, and let the parent go."""
+    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    pipe = int(os.environ.pop(DETACHED))
+    os.write(pipe, folder.name.encode())
+    os.close(pipe)

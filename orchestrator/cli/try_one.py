@@ -1,0 +1,56 @@
+"""`orchestrate try`: one trial here, in this terminal; no Ray, no manifest; `breakpoint()` works."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator import naming, planning, trial
+from orchestrator.cli.common import Parser
+from orchestrator.lifecycle import classify
+from orchestrator.model import Order, State
+
+
+def parser() -> Parser:
+    options = Parser(
+        "try",
+        "FILE [KEY=VALUE …] [options]",
+        "Run one trial here and now: the axes take what KEY=VALUE says, else their first value.\n"
+        "Nothing is recorded; breakpoint() works.",
+    )
+    options.add_argument("file", type=Path, help="the sweep file")
+    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options.add_argument("--config-dir", type=Path, metavar="DIR")
+    return options
+
+
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
+    spec, point = planning.single(options.file, options.overrides, options.config_dir)
+    resources = point.resources
+    order = Order(
+        sweep_uid="",
+        trial_id=point.trial_id,
+        attempt=1,
+        trainer=spec.trainer,
+        config=point.config,
+        references=point.references,
+        seed=point.seed,
+        import_path=(str(Path.cwd()),),
+        cwd=str(Path.cwd()),
+        folder="",
+        threads=1 if resources.cpus == "auto" else max(1, int(resources.cpus)),
+        gpus=1.0 if resources.gpus == "auto" else float(resources.gpus),
+        start="spawn",
+        deterministic=spec.deterministic,
+        grace=spec.grace,
+        interval=1.0,
+        returned=spec.objective.metric if spec.objective else "objective",
+    )
+    print(f"{point.trial_id}  {naming.label(point.overrides)}", flush=True)
+    outcome = classify(trial.run_inline(order, lambda line: print(line, flush=True)))
+    if outcome.state is State.SUCCEEDED:
+        return 0
+    print(outcome.traceback or outcome.message, file=sys.stderr)
+    return 1

@@ -1,0 +1,194 @@
+"""The live view, and one plain line a transition where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from orchestrator import naming
+from orchestrator.cli import snapshot as snapshots
+from orchestrator.cli.snapshot import Running, Snapshot
+from orchestrator.coordinator import Transition
+from orchestrator.errors import OrchestratorError
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REFRESH = 0.5  # seconds
+WORDS = {
+    State.SUCCEEDED: ("succeeded", "green"),
+    State.RUNNING: ("running", "cyan"),
+    State.LAUNCHING: ("launching", "cyan"),
+    State.PENDING: ("waiting", "dim"),
+    State.FAILED: ("failed", "red"),
+    State.LOST: ("lost", "red"),
+    State.STOPPED: ("stopped early", "yellow"),
+    State.CANCELLED: ("cancelled", "yellow"),
+}
+
+
+def counts_text(counts: dict[State, int]) -> str:
+    """ "20 succeeded · 1 failed · 3 waiting"."""
+    return " · ".join(f"{counts[state]} {word}" for state, (word, _) in WORDS.items() if counts.get(state))
+
+
+def render(snap: Snapshot, now: float) -> RenderableType:
+    """The whole view as one renderable."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_headline(snap), Text("  ") + _counts(snap.counts)]
+    if snap.running:
+        grid = Table.grid(padding=(0, 2))
+        for style in ("cyan", "", "dim", "", "dim"):
+            grid.add_column(style=style, no_wrap=True, overflow="ellipsis")
+        for row in snap.running:
+            grid.add_row(*_running(row, now))
+        parts += [Text(), grid]
+        hidden = snap.counts.get(State.RUNNING, 0) - len(snap.running)
+        if hidden > 0:
+            parts.append(Text(f"  … and {hidden} more running", style="dim"))
+    facts = _facts(snap)
+    if facts:
+        parts += [Text(), facts]
+    return Group(*parts)
+
+
+def _headline(snap: Snapshot) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    line = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        line.add_column(no_wrap=True)
+    done = f"{snap.finished}/{snap.total}"
+    eta = f"about {naming.duration(snap.eta)} left" if snap.eta is not None and snap.finished < snap.total else ""
+    bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, width=36)
+    line.add_row(f"[bold]{snap.name}[/bold]", bar, done, f"[dim]{eta}[/dim]")
+    return line
+
+
+def _counts(counts: dict[State, int]) -> RenderableType:
+    from rich.text import Text
+
+    parts = [
+        Text(f"{counts[state]} {word}", style=style) for state, (word, style) in WORDS.items() if counts.get(state)
+    ]
+    return Text(" · ", style="dim").join(parts)
+
+
+def _running(row: Running, now: float) -> tuple[str, ...]:
+    shown = list(row.metrics.items())[:3]
+    metrics = "  ".join(f"{key} {naming.metric(value)}" for key, value in shown)
+    return f"  {row.trial_id[:8]}", row.label, row.slot, metrics, naming.duration(now - row.since)
+
+
+def _facts(snap: Snapshot) -> RenderableType | None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    if snap.best is not None and snap.objective is not None:
+        text = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
+        grid.add_row("  best", Text(f"{text}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"))
+    for failure in snap.failures:
+        count = f"{failure.trials} trials, " if failure.trials > 1 else ""
+        hint = f"({count}orchestrate show {failure.example[:8]})"
+        grid.add_row("  failed", Text(f"{failure.message}  {hint}", style="red"))
+    if snap.stale:
+        grid.add_row("  stale", f"{snap.stale} finished with other code  (--rerun stale)")
+    if snap.address:
+        grid.add_row("  W&B", Text(snap.address))
+    return grid if grid.row_count else None
+
+
+class LiveView:
+    """Draws a sweep in place until it is stopped. What it shows is read from the manifest, as any reader would."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="view", daemon=True)
+        self.notes: list[str] = []
+
+    def __enter__(self) -> LiveView:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _draw(self) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.text import Text
+
+        with Reader(self._folder) as reader, Live(console=Console(), auto_refresh=False) as live:
+            while True:
+                last = self._stop.is_set()
+                began = time.monotonic()
+                try:
+                    view = render(snapshots.take(self._folder, reader), time.time())
+                except OrchestratorError:
+                    if last:
+                        return
+                    self._stop.wait(REFRESH)  # the next look will do
+                    continue
+                notes = [Text(f"  note: {note}", style="yellow") for note in self.notes]
+                live.update(Group(view, *notes), refresh=True)
+                if last:
+                    return
+                self._stop.wait(max(REFRESH, 10 * (time.monotonic() - began)))  # a large manifest is drawn less often
+
+
+class PlainView:
+    """One line a transition, without control characters."""
+
+    def __init__(self, total: int, finished: int, say: Callable[[str], None]) -> None:
+        self._total, self._finished, self._say = total, finished, say
+
+    def show(self, transitions: Iterable[Transition]) -> None:
+        for transition in transitions:
+            line = self._line(transition)
+            if line:
+                self._say(line)
+
+    def _line(self, change: Transition) -> str | None:
+        trial = f"{change.spec.trial_id[:8]}  {naming.label(change.spec.overrides)}"
+        live = change.live
+        if change.state is State.LAUNCHING:
+            return None
+        if change.state is State.RUNNING:
+            started = live.started
+            slot = f"{started.node}{' gpu ' + ','.join(started.gpus) if started.gpus else ''}" if started else ""
+            again = f"  attempt {change.attempt}" if change.attempt > 1 else ""
+            return f"→ {trial}  on {slot}{again}"
+        if change.retry:
+            return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {change.message}"
+        self._finished += 1
+        count = f"[{self._finished}/{self._total}]"
+        if change.state is State.SUCCEEDED:
+            metrics = "  ".join(f"{key} {_plain(value)}" for key, value in list(live.metrics.items())[:3])
+            seconds = f"  {naming.duration(time.time() - live.started.at)}" if live.started else ""
+            return f"✓ {trial}  {metrics}{seconds}  {count}"
+        glyph = "✗" if change.state in (State.FAILED, State.LOST) else "⊘"
+        place = f"{change.place}: " if change.place else ""
+        return f"{glyph} {trial}  {WORDS[change.state][0]}: {place}{change.message or 'as asked'}  {count}"
+
+
+def _plain(value: object) -> str:
+    return naming.metric(value) if isinstance(value, (int, float)) else str(value)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()

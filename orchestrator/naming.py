@@ -1,0 +1,55 @@
+"""How a trial is called where a person reads: only what varies, as short as it stays clear."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def value(item: Any) -> str:
+    """A setting as a person writes it."""
+    if isinstance(item, float):
+        return f"{item:g}"
+    if isinstance(item, bool) or item is None:
+        return {True: "true", False: "false", None: "null"}[item]
+    if isinstance(item, (list, tuple)):
+        return "[" + ",".join(value(part) for part in item) + "]"
+    return str(item)
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each dotted key with its last part, or as much of it as tells it from the others."""
+    known = list(keys)
+    short = {}
+    for key in known:
+        parts = key.lstrip("/+").split(".")
+        for size in range(1, len(parts) + 1):
+            name = ".".join(parts[-size:])
+            if sum(other == name or other.endswith("." + name) for other in known) <= 1:
+                break
+        short[key] = name
+    clashes = Counter(short.values())
+    return {key: name if clashes[name] == 1 else key for key, name in short.items()}
+
+
+def label(overrides: Mapping[str, Any]) -> str:
+    """ "model=lstm optimizer=adam lr=0.01": what varies, in the order of the axes."""
+    short = short_keys(overrides)
+    return " ".join(f"{short[key]}={value(item)}" for key, item in overrides.items()) or "(no axes)"
+
+
+def metric(number: float | None) -> str:
+    return "–" if number is None else f"{number:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """ "42s", "3m 20s", "2h 05m"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours < 48 else f"{hours // 24}d {hours % 24}h"

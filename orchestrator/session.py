@@ -1,0 +1,209 @@
+"""One run of a sweep: its folder held, its plan written, its trials driven to their ends.
+
+`plan_sweep` makes the plan durable, or leaves nothing behind; `drive` runs what waits. Nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator import folder as folders
+from orchestrator import provenance, tracking
+from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.errors import ManifestError
+from orchestrator.folder import Lock, SweepFolder
+from orchestrator.manifest.writer import Manifest
+from orchestrator.model import PlanRow
+from orchestrator.planning import SweepPlan
+from orchestrator.ports import Executor
+from orchestrator.trainer_check import TrainerCheck
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user allows one run."""
+
+    max_concurrent: int | None = None
+    trials: int | None = None
+
+
+@dataclass
+class Session:
+    """A sweep held for writing."""
+
+    folder: SweepFolder
+    manifest: Manifest
+    lock: Lock
+    plan: PlanRow | None = None
+    executor: Executor | None = None
+    interrupted: bool = False
+    released: bool = False
+
+    def release(self) -> None:
+        """Close what is held, once; the folder then copies as it is."""
+        if self.released:
+            return
+        self.released = True
+        try:
+            if self.executor is not None:
+                self.executor.close()
+        finally:
+            self.manifest.close()
+            self.lock.release()
+
+
+def hold(folder: SweepFolder) -> Session:
+    """Take the sweep for writing; `release` it. Raises LockedError, ManifestError."""
+    lock = Lock.take(folder)
+    try:
+        return Session(folder, Manifest.open(folder), lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def plan_sweep(
+    root: Path,
+    plan: SweepPlan,
+    project: Path,
+    rerun: str | None,
+    limits: Limits,
+    start_executor: Callable[[], Executor],
+) -> Session:
+    """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind."""
+    had_root, had_sweep = root.exists(), (root / plan.spec.name / "manifest.db").exists()
+    folder = folders.create(root, plan.spec.name)
+    try:
+        session = hold(folder)
+        try:
+            write_plan(session, plan, project, rerun, limits, start_executor)
+        except BaseException:
+            session.release()
+            raise
+    except BaseException:
+        if not had_sweep:
+            shutil.rmtree(folder.path if had_root else root, ignore_errors=True)
+        raise
+    return session
+
+
+def write_plan(
+    session: Session,
+    plan: SweepPlan,
+    project: Path,
+    rerun: str | None,
+    limits: Limits,
+    start_executor: Callable[[], Executor],
+) -> None:
+    """Record the plan once everything about it has proved right: configs, resources, trainer. Else nothing is.
+
+    Fills session.plan, and session.executor where a trial waits.
+    """
+    manifest = session.manifest
+    check = TrainerCheck(plan.spec.trainer, (str(project),), project)
+    with ExitStack() as undo:
+        undo.callback(check.cancel)
+        code = provenance.keep_code(project, session.folder.code)
+        facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
+        with manifest.transaction():
+            manifest.recover(time.time())
+            number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
+            total = manifest.add_trials(number, plan.trials())
+            summary = plan.summary()
+            manifest.finish_plan(number, total, summary.excluded, summary.duplicates)
+            manifest.resume_cancelled(number)
+            if rerun:
+                manifest.rerun(number, rerun)
+            waiting = manifest.waiting_resources(number, limits.trials)
+            if waiting:
+                session.executor = start_executor()
+                for resources in waiting:
+                    session.executor.check(resources)
+            check.result()
+        session.plan = manifest.current_plan()
+
+
+def reopen(session: Session, asked: Callable[[Manifest], int], start_executor: Callable[[], Executor]) -> int:
+    """Go on with the plan as it was written; `asked` says which trials are to run again, and how many are.
+
+    Fills session.plan, and session.executor where a trial waits.
+    """
+    manifest = session.manifest
+    with manifest.transaction():
+        manifest.recover(time.time())
+        count = asked(manifest)
+        session.plan = manifest.current_plan()
+        if session.plan is None:
+            raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
+        waiting = manifest.waiting_resources(session.plan.plan, None)
+        if count and waiting:
+            session.executor = start_executor()
+            for resources in waiting:
+                session.executor.check(resources)
+    return count
+
+
+def drive(
+    session: Session,
+    limits: Limits,
+    each: Callable[[Coordinator, list[Transition]], None],
+) -> None:
+    """Run every trial that waits; returns when all have ended or the user has interrupted."""
+    assert session.plan is not None
+    assert session.executor is not None
+    coordinator = Coordinator(
+        session.manifest,
+        session.executor,
+        session.plan,
+        code_path(session),
+        max_concurrent=limits.max_concurrent,
+        limit=limits.trials,
+    )
+    with _interruptible(coordinator, session):
+        coordinator.run(lambda transitions: each(coordinator, transitions))
+    session.interrupted = session.interrupted or coordinator.stopping
+
+
+def code_path(session: Session) -> Sequence[str]:
+    """Where trials import from: the sweep's copy of the project's files."""
+    assert session.plan is not None
+    tree = session.folder.code / str(session.plan.provenance.get("tree", ""))
+    return provenance.import_path(tree)
+
+
+@contextmanager
+def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal end the run: once in order, twice at once.
+
+    Installed after Ray has started, which replaces handlers.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not session.interrupted:
+            session.interrupted = True
+            coordinator.request_stop()
+        else:
+            coordinator.request_kill()
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def start_tracking(session: Session) -> Callable[[], bool]:
+    """Start following the manifest; call the result after `release`: whether all has arrived."""
+    assert session.plan is not None
+    process = tracking.start(session.folder, session.plan.spec)
+    return lambda: tracking.finish(process)
