@@ -63,13 +63,6 @@ class Composition:
         """Whether there is a `sweep` section."""
         return isinstance(self.config._get_node("sweep"), DictConfig) and self.config.get("sweep") is not None
 
-    def with_section(self, section: Mapping[str, Any]) -> Composition:
-        """The same with this `sweep` section in the place of its own."""
-        config = copy.deepcopy(self.config)
-        with open_dict(config):
-            config["sweep"] = section
-        return replace(self, config=config)
-
     def with_overrides(self, overrides: Sequence[Override]) -> Composition:
         """A copy with more overrides applied, by Hydra's own rules."""
         config = copy.deepcopy(self.config)
@@ -208,9 +201,16 @@ class Composer:
         return self._layout(overrides, partial, prepend=True)
 
     def compose(
-        self, overrides: Sequence[Override], lenient: Sequence[Override] = (), partial: bool = False
+        self,
+        overrides: Sequence[Override],
+        lenient: Sequence[Override] = (),
+        partial: bool = False,
+        section: Mapping[str, Any] | None = None,
     ) -> Composition:
-        """What Hydra composes; `lenient` overrides count only where their key exists."""
+        """What Hydra composes; `lenient` overrides count only where their key exists.
+
+        `section` takes the place of the `sweep` section.
+        """
         layout = self.layout(overrides, partial)
         with self._reading():
             config = self._loader._compose_config_from_defaults_list(layout.defaults, self._repository.copies())
@@ -220,6 +220,8 @@ class Composer:
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
             with open_dict(config):
                 config.pop("hydra", None)
+                if section is not None:
+                    config["sweep"] = section
         return Composition(config, dict(layout.overrides.known_choices))
 
 

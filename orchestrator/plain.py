@@ -96,7 +96,7 @@ def accepts(config: DictConfig, path: Sequence[str]) -> type | None:
         return None
     if node._get_flag("readonly"):
         return None
-    last = node._get_node(path[-1])
+    last = node._get_node(path[-1], validate_access=False)
     if last is None:
         return object if node._metadata.element_type in (Any, None) else None
     if type(last) in _EXACT:

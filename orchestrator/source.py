@@ -48,8 +48,8 @@ class Source:
 
     def compose(self, groups: Sequence[Setting]) -> Composition:
         """The config of a choice of groups, with `sweep` reduced to the resources that trials ask for."""
-        composed = self.composer.compose([*self.fixed, *map(override, groups)], self.lenient)
-        return composed.with_section({"resources": dict(self.spec.resources)})
+        section = {"resources": dict(self.spec.resources)}
+        return self.composer.compose([*self.fixed, *map(override, groups)], self.lenient, section=section)
 
 
 class _Vocabulary:

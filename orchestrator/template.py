@@ -153,24 +153,37 @@ def make(
 
 def _dependents(texts: Mapping[Path, str], holes: Sequence[tuple[str, ...]]) -> list[Path] | None:
     """Interpolations that depend on holes, each after those it reads; None if a part of a hole is read."""
-    exact = set(holes)
     reads = {path: targets(text, path) for path, text in texts.items()}
+    waiting = _closure(reads, holes)
+    exact = set(holes)
     order: list[Path] = []
-    left = dict(reads)
-    while True:
-        moving = [p for p, t in left.items() if any(touch(name, hole) for name in t for hole in exact)]
-        if not moving:
-            return order
-        waiting = {tuple(map(str, path)) for path in moving}
-        ready = [p for p in moving if not any(touch(name, other) for name in left[p] for other in waiting)]
+    while waiting:
+        ready = [p for p in waiting if not any(touch(name, _named(o)) for name in reads[p] for o in waiting)]
+        for path in ready:
+            if any(name not in exact and touch(name, hole) for name in reads[path] for hole in exact):
+                return None
         if not ready:
             return None
-        for path in ready:
-            if any(name not in exact and touch(name, hole) for name in left[path] for hole in exact):
-                return None
-            del left[path]
         order += ready
-        exact |= {tuple(map(str, path)) for path in ready}
+        exact |= {_named(path) for path in ready}
+        waiting = [path for path in waiting if path not in ready]
+    return order
+
+
+def _named(path: Path) -> tuple[str, ...]:
+    return tuple(map(str, path))
+
+
+def _closure(reads: Mapping[Path, Sequence[tuple[str, ...]]], holes: Sequence[tuple[str, ...]]) -> list[Path]:
+    """Interpolations that read a hole, or another one that does."""
+    names = set(holes)
+    found: list[Path] = []
+    while True:
+        more = [p for p in reads if p not in found and any(touch(t, name) for t in reads[p] for name in names)]
+        if not more:
+            return found
+        found += more
+        names |= {_named(path) for path in more}
 
 
 def _pieces(
