@@ -1,0 +1,73 @@
+"""Config folders for tests, Hydra's own answer to compare with, and overrides as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+SWEEP = "sweep:\n  trainer: trainers.toy:train\n  axes:\n"
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write config files; returns the sweep file, the first one."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder / next(iter(files))
+
+
+def quoted(value: Any) -> str:
+    """A value in Hydra's override grammar, such that it reads back as the same value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        special = {"nan": "nan", "inf": "inf", "-inf": "-inf"}
+        return special[str(value)] if not math.isfinite(value) else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+    if value.startswith("${") and value.endswith("}"):
+        return str(value)
+    text, run = "", 0  # backslashes before a quote are doubled, and the quote is escaped
+    for char in value + "'":
+        if char == "'":
+            text += "\\" * run
+        run = run + 1 if char == "\\" else 0
+        text += "\\'" if char == "'" else char
+    return f"'{text[:-2]}'"
+
+
+def line(key: str, value: Any, groups: Sequence[str] = (), sigil: str = "") -> str:
+    """One override as text: a group's option bare, a value quoted."""
+    if key in groups:
+        return f"~{key}" if value is None else f"{sigil}{key}={_option(value)}"
+    return f"{sigil}{key}={quoted(value)}"
+
+
+def _option(value: Any) -> str:
+    return "[" + ",".join(value) + "]" if isinstance(value, list) else str(value)
+
+
+def composed(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What Hydra's `compose` gives, resolved, without `sweep`."""
+    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
+        config = hydra.compose(file.stem, list(overrides))
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    if "sweep" in plain:
+        OmegaConf.set_struct(config, False)
+        config.pop("sweep")
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
+    assert isinstance(resolved, dict)
+    return resolved
