@@ -44,7 +44,9 @@ def metric(number: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "42s", "3m 20s", "2h 05m"."""
+    """ "0.4s", "42s", "3m 20s", "2h 05m"."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f}s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import math
 import os
-import secrets
 import socket
 import tempfile
 import time
@@ -133,11 +132,10 @@ class RayExecutor:
     """Runs attempts on a Ray cluster: an embedded one on loopback, or one that runs already."""
 
     def __init__(self, address: str | None = None) -> None:
-        """Raises ClusterError if the cluster cannot be reached."""
-        self.address = address or os.environ.get("RAY_ADDRESS") or None
+        """`address` is what `ray_environment.prepare` gave. Raises ClusterError if the cluster cannot be reached."""
+        self.address = address
         self.claim = gpu_driver.Claim()
-        if self.address in (None, "local"):
-            self.address = None
+        if self.address is None:
             self.claim = gpu_driver.claim()
             _start_embedded(self.claim.ids)
         else:
@@ -317,11 +315,7 @@ class RayExecutor:
 
 
 def _start_embedded(ids: tuple[str, ...]) -> None:
-    """A Ray of our own on loopback, with a token that nothing writes down."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - it would kill workers for what their trials use
+    """A Ray of our own on loopback, with the token that `ray_environment.prepare` has made."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
     try:
         ray.init(
@@ -343,9 +337,6 @@ def _start_embedded(ids: tuple[str, ...]) -> None:
 
 
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_AUTH_MODE" not in os.environ and _token_known():
-        os.environ["RAY_AUTH_MODE"] = "token"
     import orchestrator
 
     try:
@@ -361,12 +352,6 @@ def _join(address: str) -> None:
             where=address,
             fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
         ) from error
-
-
-def _token_known() -> bool:
-    """Whether this user has a token: a cluster that demands one gives a bare "Failed to connect" otherwise."""
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:

@@ -20,7 +20,7 @@ def parser() -> Parser:
         "resubmit",
         "[SWEEP] [--failed | --lost | --trial ID …] [options]",
         "Run failed and lost trials again. On a running sweep they join its queue; else this command runs them.\n"
-    XX
+        "They run the code that the sweep was planned with; `orchestrate sweep … --rerun failed` takes today's.",
     )
     options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     which = options.add_mutually_exclusive_group()

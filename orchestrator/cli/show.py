@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> int:
     options = parser.read(words)
     folder, trial = find_trial(options)
     with Reader(folder) as reader:
-        attempts, plan = reader.attempts(trial.trial_id), reader.plan()
+        attempts = reader.attempts(trial.trial_id)
+        plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
         series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:

@@ -67,9 +67,12 @@ def run(words: Sequence[str]) -> int:
 
 def start_executor(address: str | None) -> Executor:
     """Ray, embedded or joined; says which GPUs it leaves alone."""
+    from orchestrator import ray_environment
+
+    joined = ray_environment.prepare(address)
     from orchestrator.ray_executor import RayExecutor
 
-    executor = RayExecutor(address)
+    executor = RayExecutor(joined)
     if executor.claim.left_out:
         print(f"leaving alone {', '.join(executor.claim.left_out)}")
     return executor

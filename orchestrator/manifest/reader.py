@@ -51,6 +51,13 @@ class Reader:
             row = self._db.execute(PLAN).fetchone()
             return rows.plan(row) if row else None
 
+    def plan_of(self, attempt: AttemptRow) -> PlanRow | None:
+        """The plan that an attempt was run for."""
+        with self._errors():
+            query = "SELECT * FROM plan WHERE code = ? AND created <= ? ORDER BY plan DESC LIMIT 1"
+            row = self._db.execute(query, (attempt.code, attempt.created)).fetchone()
+            return rows.plan(row) if row else None
+
     def counts(self) -> dict[State, int]:
         """Trials of the current plan by state."""
         with self._errors():
@@ -67,13 +74,13 @@ class Reader:
             return int(self._db.execute(query).fetchone()[0])
 
     def best(self, objective: Objective | None) -> TrialRow | None:
-        """The trial of the current plan with the best finite objective, finished or not."""
+        """The trial of the current plan with the best finite objective; it may still run, but not have failed."""
         if objective is None:
             return None
         order = "DESC" if objective.mode == "max" else "ASC"
         query = f"""SELECT * FROM trials WHERE trial_id = (
             SELECT t.trial_id FROM trial t JOIN attempt a ON a.trial = t.id
-            WHERE t.plan = (SELECT max(plan) FROM plan) AND a.objective IS NOT NULL
+            WHERE t.plan = (SELECT max(plan) FROM plan) AND a.objective IS NOT NULL AND a.state <> 'FAILED'
               AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
             ORDER BY a.objective {order}, t.position LIMIT 1)"""
         with self._errors():

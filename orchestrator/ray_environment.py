@@ -1,0 +1,28 @@
+"""What Ray reads from the environment at its import, and never again: set it before `ray_executor` is imported."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def prepare(address: str | None) -> str | None:
+    """Set the stage for a cluster of our own, or for joining one; the address to join, or None."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address in (None, "local"):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # for this cluster alone; nothing writes it down
+        os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - it kills workers for what their trials use
+        os.environ.pop("RAY_ADDRESS", None)
+        return None
+    if "RAY_AUTH_MODE" not in os.environ and _token_known():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    return address
+
+
+def _token_known() -> bool:
+    """Whether this user has a token: a cluster that demands one gives a bare "Failed to connect" otherwise."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
