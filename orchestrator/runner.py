@@ -77,15 +77,11 @@ class _Start:
         self.gpus, self.uuids, self.node, self.node_id = gpus, uuids, node, node_id
 
     def event(self, pid: int, order: Order, method: Any) -> Started:
-        return Started(
-            time.time(), self.node, self.node_id, pid, self.gpus, self.uuids, order.threads, method
-        )
+        return Started(time.time(), self.node, self.node_id, pid, self.gpus, self.uuids, order.threads, method)
 
 
 class _Attempt:
-    def __init__(
-        self, order: Order, start: _Start, asked: Callable[[], str | None], nursery: Nursery
-    ) -> None:
+    def __init__(self, order: Order, start: _Start, asked: Callable[[], str | None], nursery: Nursery) -> None:
         self.order, self.start, self.asked, self.nursery = order, start, asked, nursery
         self.place = places.place(order)
         self.seq = 0

@@ -59,9 +59,7 @@ class _Late(importlib.abc.MetaPathFinder):
     def __init__(self, ready: dict[str, Callable[[Any], None]]) -> None:
         self._ready = ready
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         ready = self._ready.get(name)
         if ready is None:
             return None

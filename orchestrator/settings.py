@@ -40,6 +40,8 @@ def escape(value: Any) -> Any:
     """The same data, written so that OmegaConf reads `${` as text."""
     if isinstance(value, str):
         return _OPENING.sub(lambda found: found[1] * 2 + r"\${", value) if "${" in value else value
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, Mapping):
         return {key: escape(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

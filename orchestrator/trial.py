@@ -8,20 +8,24 @@ import gc
 import importlib
 import inspect
 import io
+import linecache
 import os
 import signal
 import sys
+import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import failure, places, seeding, settings
+from orchestrator import failure, places, processes, seeding, settings, zygote
 from orchestrator.errors import TrainerError, nearest
 from orchestrator.journal import Writer
-from orchestrator.model import Failure, Order
+from orchestrator.model import Ended, Failure, Order
 from orchestrator.run import Run
-from orchestrator.zygote import trial_environment
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
@@ -31,28 +35,45 @@ def preload(order: Order) -> BaseException | None:
     sys.path[:0] = [path for path in order.import_path if path not in sys.path]
     sys.argv = [order.trainer]
     enter_cwd(order)
-    sys.stdout = sys.__stdout__ = _console(1)
-    sys.stderr = sys.__stderr__ = _console(2)
+    sys.stdout, sys.stderr = _console(1), _console(2)
+    faulthandler.enable()
     gc.disable()
     seeding.Setup(seeding.IMPORT_SEED, 1, "off").apply()
     try:
         importlib.import_module(order.trainer.partition(":")[0])
-        if "torch" in sys.modules and order.start == "fork":
-            seeding.warm_torch()
+        if order.start == "fork":
+            _warm(order)
     except BaseException as error:  # an exit, too: it is the trial's failure, told there
         return error
     finally:
-        gc.collect()
-        gc.freeze()  # so that a collection in a child does not touch, and copy, every page
+        if order.start == "fork":
+            _keep_for_children()
     return None
+
+
+def _warm(order: Order) -> None:
+    """Do now, once, what every trial would do first: late imports, caches of classes, sources for tracebacks."""
+    if "torch" in sys.modules:
+        seeding.warm_torch()
+    settings.build(replace(order, references={}), Path())
+    call(lambda cfg: None, None, None)
+    for module in (sys.modules[__name__], seeding, zygote):
+        linecache.getlines(str(module.__file__))
+
+
+def _keep_for_children() -> None:
+    """What is loaded now belongs to all trials: no collection walks (and copies) it, no trial's end destroys it."""
+    gc.collect()
+    gc.freeze()
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # torch alone has 170, 30 ms at each exit
+    processes.gather_pages()
 
 
 def _console(fd: int) -> io.TextIOWrapper:
     """A stream whose lines arrive as they are printed; a module may keep it from its import on."""
     raw = io.FileIO(fd, "w", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def enter_cwd(order: Order) -> None:
@@ -65,13 +86,16 @@ def enter_cwd(order: Order) -> None:
 
 def main(order: Order, gpus: Sequence[str], journal: int, error: BaseException | None) -> int:
     """Be the trial; its exit code. `error` is what importing the trainer's module raised."""
-    os.environ.update(trial_environment(order.threads, list(gpus)))
+    os.environ.update(zygote.trial_environment(order.threads, list(gpus)))
     gc.enable()
-    faulthandler.enable()
     _end_on_sigterm()
     writer = Writer(journal)
     try:
-        code = attempt(order, writer, error)
+        code, told = attempt(order, writer, places.place(order), error)
+        if told is not None:
+            writer.failed(told)
+            flush()
+            sys.stderr.write(told.message + "\n" if told.type == "SystemExit" else told.traceback)
         _finish()
     except SystemExit as leave:  # SIGTERM while the process was on its way out
         code = leave.code if isinstance(leave.code, int) else 1
@@ -79,30 +103,65 @@ def main(order: Order, gpus: Sequence[str], journal: int, error: BaseException |
     return code
 
 
-def attempt(order: Order, writer: Writer, error: BaseException | None = None) -> int:
-    """Call the trainer, journal its reports and its failure; the exit code."""
+def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
+    """One attempt in this very process: its terminal is the user's, and `breakpoint()` works.
+
+    `echo` gets each report, notice and saved state as a line. Files go to a temporary folder that is told at
+    the end. All is set as in a trial but the seed of `hash()`, which only a new interpreter can take.
+    """
+    os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
+    os.environ.update({key: value for key, value in zygote.trial_environment(order.threads, []).items() if value})
+    sys.path[:0] = [path for path in order.import_path if path not in sys.path]
+    place = places.Place(Path(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-")), shared=True)
+    started = time.time()
+    code, told = attempt(order, _Echo(echo), place)
+    if told is not None and told.type == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    if any(place.root.iterdir()):
+        echo(f"files: {place.root}")
+    else:
+        place.root.rmdir()
+    return Ended(time.time(), exit_code=code, failure=told, entered=started, left=time.time())
+
+
+class _Echo(Writer):
+    """A journal for a terminal."""
+
+    def __init__(self, echo: Callable[[str], None]) -> None:
+        self._echo = echo
+
+    def report(self, step: int, text: str) -> None:
+        self._echo(f"step {step}: {text}")
+
+    def put(self, kind: str, value: Any) -> None:
+        if kind == "N":
+            self._echo(value)
+        elif kind == "S":
+            self._echo(f"saved the state of step {value[0]}")
+
+
+def attempt(
+    order: Order, writer: Writer, place: places.Place, error: BaseException | None = None
+) -> tuple[int, Failure | None]:
+    """Call the trainer; the exit code, and what it raised."""
     try:
         if isinstance(error, SystemExit):
             raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
         if error is not None:
             raise error
-        train(order, writer)
+        train(order, writer, place)
     except SystemExit as leave:
         if leave.code is None or isinstance(leave.code, int):
-            return (leave.code or 0) & 0xFF
-        _tell(failure.describe(leave, _roots(order)), writer, str(leave.code))
-        return 1
+            return (leave.code or 0) & 0xFF, None
+        return 1, failure.describe(leave, _roots(order))
     except BaseException as raised:
-        told = failure.describe(raised, _roots(order))
-        _tell(told, writer, told.traceback)
-        return 1
-    return 0
+        return 1, failure.describe(raised, _roots(order))
+    return 0, None
 
 
-def train(order: Order, writer: Writer) -> None:
+def train(order: Order, writer: Writer, place: places.Place) -> None:
     """Seed, build `cfg` and `run`, call the trainer, and report what it returns."""
     function = find(order.trainer)
-    place = places.place(order)
     run = Run(order, writer, place)
     cfg = settings.build(order, place.files)
     seeding.name_operations(writer.notice)
@@ -163,12 +222,6 @@ def flush() -> None:
 
 def _roots(order: Order) -> tuple[str, ...]:
     return (*order.import_path, order.cwd, str(Path.cwd()))
-
-
-def _tell(told: Failure, writer: Writer, text: str) -> None:
-    writer.failed(told)
-    sys.stdout.flush()
-    print(text.rstrip(), file=sys.stderr)  # noqa: T201: the attempt's own output
 
 
 def _end_on_sigterm() -> None:

@@ -50,6 +50,7 @@ def main() -> NoReturn:
     if os.fork():
         os._exit(0)
     os.setsid()
+    processes.fresh_signals()
     processes.adopt_orphans()
     wake = processes.watch_children()
     child = os.fork()
