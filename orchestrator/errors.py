@@ -47,6 +47,10 @@ class LockedError(OrchestratorError):
     """Another coordinator holds the sweep."""
 
 
+class TrackingError(OrchestratorError):
+    """A tracker cannot be reached now, or refuses what it is given; what was not delivered stays in the manifest."""
+
+
 class NotFoundError(OrchestratorError):
     """No sweep or trial goes by that name."""
 

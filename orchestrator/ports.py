@@ -65,8 +65,6 @@ class Tracker(Protocol):
     once. After a TrackingError the run is forgotten here and has to be started again.
     """
 
-    live: bool  # shows runs while they go on; otherwise a run is given whole, once it is over
-
     def start(self, run: TrackedRun) -> int:
         """Open or continue a run; returns the first step it does not have yet. Raises TrackingError."""
 

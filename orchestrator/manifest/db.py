@@ -69,13 +69,17 @@ def check_version(db: Connection, path: Path) -> None:
         )
 
 
-def connect_tracker(path: Path, schema: str) -> Connection:
-    """Open a tracker's ledger, creating it. What it loses is asked of the tracker again, so it need not be durable."""
+def connect_tracker(path: Path, schema: str | None) -> Connection:
+    """Open a tracker's ledger: for writing with a schema, else for reading.
+
+    What it loses is asked of the tracker again, so it is not synchronised as a manifest is.
+    """
     with errors(path):
-        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        db = _open_read_only(path) if schema is None else sqlite3.connect(path, isolation_level=None, timeout=30)
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(schema)
+        if schema is not None:
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(schema)
         return db
 
 

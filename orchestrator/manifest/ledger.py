@@ -6,6 +6,7 @@ from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS delivered (
     place   TEXT NOT NULL,      -- 'online' or 'offline'
     run_id  TEXT NOT NULL,
@@ -16,14 +17,16 @@ CREATE TABLE IF NOT EXISTS note (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
+COMMIT;
 """
 
 
 class Ledger:
     """`tracker.db`, for one place. Written by whoever holds the tracker's lock; anyone may read."""
 
-    def __init__(self, folder: SweepFolder, place: str) -> None:
-        self._db = db.connect_tracker(folder.tracker, _SCHEMA)
+    def __init__(self, folder: SweepFolder, place: str, *, write: bool = False) -> None:
+        """For reading, the file must be there."""
+        self._db = db.connect_tracker(folder.tracker, _SCHEMA if write else None)
         self._path, self._place = folder.tracker, place
 
     def close(self) -> None:

@@ -1,0 +1,88 @@
+"""What a tracker should be told: which runs a trial's attempts make, and which steps may be sent. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.model import AttemptRow, ReportRow, State
+
+_EXIT = {State.SUCCEEDED: 0, State.STOPPED: 0, State.CANCELLED: 255}  # 255: ended before it was done, on purpose
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One run as it should be: a lineage of a trial, that is a series of attempts each continuing the one before."""
+
+    trial_id: str
+    lineage: int
+    attempts: tuple[AttemptRow, ...]
+    over: bool  # nothing is going to be added
+    superseded: bool  # a later lineage began from scratch
+
+    @property
+    def version(self) -> str:
+        """Changes whenever there is something new to tell of a run that is over."""
+        return f"{self.attempts[-1].changed}{' superseded' if self.superseded else ''}"
+
+    @property
+    def exit_code(self) -> int:
+        last = self.attempts[-1]
+        if last.state.open or last.retry:
+            return 1 if self.superseded else 255
+        return _EXIT.get(last.state, 1)
+
+    def holds(self, row: ReportRow) -> bool:
+        """Whether the row belongs to the effective series: no later attempt went on from before it."""
+        return not any(
+            later.attempt > row.attempt and later.restored is not None and later.restored < row.step
+            for later in self.attempts
+        )
+
+
+def goals(attempts: Sequence[AttemptRow], held: bool) -> list[Goal]:
+    """The runs of one trial. `held`: a coordinator lives, so that open attempts go on and retries follow."""
+    found = []
+    for lineage in sorted({attempt.lineage for attempt in attempts}):
+        members = tuple(attempt for attempt in attempts if attempt.lineage == lineage)
+        last, superseded = members[-1], lineage != attempts[-1].lineage
+        goes_on = last.state.open or last.retry
+        began = any(member.started is not None for member in members)
+        if began or not (goes_on or superseded):
+            over = superseded or not (goes_on and held)
+            found.append(Goal(last.trial_id, lineage, members, over, superseded))
+    return found
+
+
+def run_id(sweep_uid: str, trial_id: str, lineage: int) -> str:
+    """The same for every replay, and for no other sweep, trial or lineage anywhere."""
+    return hashlib.sha256(f"{sweep_uid}/{trial_id}/{lineage}".encode()).hexdigest()[:16]
+
+
+class Steps:
+    """Merges the rows of one step, and gives a step away once a later one is there: it can be sent only once."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first  # the first step that has not been given away
+        self._kept: dict[int, tuple[dict[str, float], float]] = {}
+
+    def add(self, row: ReportRow) -> Iterator[tuple[int, dict[str, float], float]]:
+        """Steps that are complete now: (step, metrics, time)."""
+        if row.step >= self._first and row.metrics:
+            before = self._kept.get(row.step, ({}, row.time))[0]
+            self._kept[row.step] = ({**before, **row.metrics}, row.time)
+            yield from self._give(max(self._kept))
+
+    def flush(self) -> Iterator[tuple[int, dict[str, float], float]]:
+        """All the rest: the series is over."""
+        yield from self._give(max(self._kept, default=0) + 1)
+
+    def rewind(self, step: int) -> None:
+        """An attempt went on from this step: later ones not given away will be reported again."""
+        self._kept = {kept: row for kept, row in self._kept.items() if kept <= step}
+
+    def _give(self, below: int) -> Iterator[tuple[int, dict[str, float], float]]:
+        for step in sorted(kept for kept in self._kept if kept < below):
+            yield step, *self._kept.pop(step)
+            self._first = step + 1

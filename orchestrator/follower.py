@@ -1,0 +1,227 @@
+"""Follows a manifest and brings a tracker to what it says: opens, feeds and finishes runs, each step once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator import naming
+from orchestrator.delivery import Goal, Steps, goals, run_id
+from orchestrator.errors import TrackingError
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.ledger import Ledger
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import ReportRow
+from orchestrator.ports import TrackedRun, Tracker
+
+_LIVE = 512  # runs open at once; each costs about 3 MB
+_BACKLOG = 1000  # runs that are over and wait; further ones stay in the manifest
+_OPENING, _FINISHING = 4, 16  # at once; both wait for the network
+
+
+@dataclass
+class Job:
+    """One run that is not yet wholly delivered."""
+
+    goal: Goal
+    run_id: str
+    stage: Literal["waiting", "opening", "open", "finishing"] = "waiting"
+    steps: Steps = field(default_factory=lambda: Steps(0))
+    seen: int = 0  # last row given to `steps`
+    resumed: int = 0  # last attempt known to have gone on from a checkpoint
+    opening: Future[int] | None = None
+    finishing: Future[None] | None = None
+    closing: str = ""  # the version that is being finished
+
+
+class Follower:
+    """One pass over everything new is a `tick`. `held`: a coordinator lives and may add more."""
+
+    def __init__(self, folder: SweepFolder, ledger: Ledger, tracker: Tracker, *, live: bool) -> None:
+        """`live`: runs are shown while they go on; otherwise each is sent once it is over."""
+        self._folder, self._ledger, self._tracker, self._live = folder, ledger, tracker, live
+        self._jobs: dict[tuple[str, int], Job] = {}
+        self._of_attempt: dict[tuple[str, int], Job] = {}
+        self._held = True
+        self._changed = self._saved = ledger.cursor
+        self._row: int | None = None
+        self._openers, self._finishers = ThreadPoolExecutor(_OPENING), ThreadPoolExecutor(_FINISHING)
+        self._not_before = 0.0
+        self.more = False  # the manifest has more to read now
+        self.failures = 0  # of the tracker, in a row
+        self.trouble: TrackingError | None = None  # the last of them
+        self.sent = 0  # runs wholly delivered
+
+    def tick(self, held: bool) -> bool:
+        """Whether nothing is left to be done now."""
+        # Opened anew each time: at its clean end a coordinator can put the file in order only if nobody has it open.
+        with Reader(self._folder) as self._reader:
+            if self._row is None:
+                self._row = self._reader.last_report()  # what is older is read when its run is opened
+            if held != self._held:
+                self._held = held
+                for trial_id in {job.goal.trial_id for job in self._jobs.values()}:
+                    self._look_at(trial_id)
+            self.more = self._read(self._row)
+            room = self._room()
+            for job in list(self._jobs.values()):
+                room -= self._advance(job, room > 0)
+        self._keep_cursor()
+        return not self.more and not self._jobs
+
+    @property
+    def left(self) -> int:
+        """Runs that are over and not yet delivered, as far as they are known."""
+        return sum(job.goal.over for job in self._jobs.values())
+
+    # ------------------------------------------------------------ what the manifest says
+
+    def _read(self, row: int) -> bool:
+        """Take in changes, then rows: a row is always understood by attempts at least as new. Whether there is more."""
+        if self.left > _BACKLOG:
+            return True
+        with self._reader.snapshot():
+            changed = self._reader.changed_attempts(self._changed)
+            rows = self._reader.reports(row)
+        if changed:
+            self._changed = changed[-1].changed
+            for trial_id in dict.fromkeys(attempt.trial_id for attempt in changed):
+                self._look_at(trial_id)
+            return True  # rows only when no change is left to be read
+        for new in rows:
+            self._row = new.id
+            job = self._of_attempt.get((new.trial_id, new.attempt))
+            if job and job.stage == "open":
+                self._feed(job, [new])
+        return bool(rows)
+
+    def _look_at(self, trial_id: str) -> None:
+        """Compare what the runs of a trial should be with what has been delivered."""
+        for goal in goals(self._reader.attempts(trial_id), self._held):
+            key = (goal.trial_id, goal.lineage)
+            job = self._jobs.get(key)
+            if job is None:
+                run = run_id(self._reader.uid, *key)
+                if self._ledger.version(run) == goal.version:
+                    continue
+                job = self._jobs[key] = Job(goal, run)
+            job.goal = goal
+            for attempt in goal.attempts:
+                self._of_attempt[trial_id, attempt.attempt] = job
+                if attempt.restored is not None and attempt.attempt > job.resumed:
+                    job.resumed = attempt.attempt
+                    job.steps.rewind(attempt.restored)
+
+    # ------------------------------------------------------------ what the tracker gets
+
+    def _room(self) -> int:
+        """How many runs may be opened now: one at a time while the tracker cannot be reached."""
+        stages = Counter(job.stage for job in self._jobs.values())
+        if self.failures:
+            return int(time.monotonic() >= self._not_before and not stages["opening"])
+        return _LIVE - stages["open"] - stages["finishing"] - stages["opening"]
+
+    def _advance(self, job: Job, room: bool) -> bool:
+        """Take the next step with a run. Whether it was to open it."""
+        if job.stage == "waiting" and room and (job.goal.over or self._live):
+            job.stage, job.opening = "opening", self._openers.submit(self._tracker.start, self._described(job))
+            return True
+        if job.stage == "opening" and job.opening and job.opening.done():
+            self._opened(job, job.opening)
+        if job.stage == "open" and job.goal.over:
+            self._finish(job)
+        elif job.stage == "finishing" and job.finishing and job.finishing.done():
+            self._finished(job, job.finishing)
+        return False
+
+    def _described(self, job: Job) -> TrackedRun:
+        trial, first = self._reader.exactly(job.goal.trial_id), job.goal.attempts[0]
+        sweep = {
+            "name": self._reader.name,
+            "trial": trial.trial_id,
+            "config_id": trial.config_id,  # the same for all seeds: group by it
+            "seed": trial.seed,
+            "attempt": first.attempt,
+            # Dots in a key would be read as nesting.
+            "axes": {key.replace(".", "/"): value for key, value in trial.overrides.items()},
+        }
+        return TrackedRun(
+            run_id=job.run_id,
+            name=naming.label(trial.overrides)[:120] if trial.overrides else trial.trial_id,
+            config={**trial.config, "sweep": sweep},  # no trial's config has a `sweep` of its own
+            tags=_tags(job.goal),
+            started=first.started or first.created,
+        )
+
+    def _opened(self, job: Job, opening: Future[int]) -> None:
+        try:
+            job.steps = Steps(opening.result())
+        except TrackingError as error:
+            self._failed(job, error)
+            return
+        self.failures, job.stage, job.seen = 0, "open", 0
+        address = self._tracker.address()
+        if address:
+            self._ledger.keep("address", address)
+        self._catch_up(job)
+
+    def _catch_up(self, job: Job) -> None:
+        self._feed(job, self._reader.lineage_reports(job.goal.trial_id, job.goal.lineage, job.seen))
+
+    def _feed(self, job: Job, rows: Iterable[ReportRow]) -> None:
+        new = [row for row in rows if row.id > job.seen and job.goal.holds(row)]
+        job.seen = max((row.id for row in new), default=job.seen)
+        self._log(job, (step for row in new for step in job.steps.add(row)))
+
+    def _log(self, job: Job, steps: Iterable[tuple[int, dict[str, float], float]]) -> None:
+        try:
+            for step, metrics, at in steps:
+                self._tracker.log(job.run_id, step, metrics, at)
+        except TrackingError as error:
+            self._failed(job, error)
+
+    def _finish(self, job: Job) -> None:
+        self._catch_up(job)
+        if job.stage == "open":
+            self._log(job, job.steps.flush())
+        if job.stage == "open":
+            job.stage, job.closing = "finishing", job.goal.version
+            code, tags = job.goal.exit_code, _tags(job.goal)
+            job.finishing = self._finishers.submit(self._tracker.finish, job.run_id, code, tags)
+
+    def _finished(self, job: Job, finishing: Future[None]) -> None:
+        try:
+            finishing.result()
+        except TrackingError as error:
+            self._failed(job, error)
+            return
+        self.failures = 0
+        self._ledger.deliver(job.run_id, job.closing)
+        if job.closing != job.goal.version:  # it went on, or was superseded, meanwhile
+            job.stage = "waiting"
+            return
+        self.sent += 1
+        del self._jobs[job.goal.trial_id, job.goal.lineage]
+        for attempt in job.goal.attempts:
+            self._of_attempt.pop((job.goal.trial_id, attempt.attempt), None)
+
+    def _failed(self, job: Job, error: TrackingError) -> None:
+        """The run is opened again later, and says then which steps it has."""
+        job.stage = "waiting"
+        self.failures, self.trouble = self.failures + 1, error
+        self._not_before = time.monotonic() + min(15.0, 0.5 * 2 ** min(self.failures, 5))
+
+    def _keep_cursor(self) -> None:
+        """Up to the change before the first that belongs to a run not yet delivered."""
+        firsts = (job.goal.attempts[-1].changed for job in self._jobs.values())
+        cursor = min(self._changed, min(firsts, default=self._changed + 1) - 1)
+        if cursor > self._saved:
+            self._ledger.cursor = self._saved = cursor
+
+
+def _tags(goal: Goal) -> tuple[str, ...]:
+    return ("superseded",) if goal.superseded else ()

@@ -1,0 +1,192 @@
+"""Weights & Biases. The only importer of wandb."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import wandb
+
+from orchestrator.errors import TrackingError
+from orchestrator.ports import TrackedRun
+
+# Of a W&B run that we may ourselves be part of: it is not the run of any trial.
+_SURROUNDING = ("RUN_ID", "NAME", "RESUME", "SWEEP_ID", "SWEEP_PARAM_PATH", "JOB_TYPE", "SERVICE", "RUN_DIR", "PROGRAM")
+# A run that is told only what the manifest holds, and sends it soon. Whole seconds: fractions fall back to 15.
+_LEAN: Mapping[str, Any] = {
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "disable_job_creation": True,
+    "silent": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
+# The user may set each of these, as WANDB_INIT_TIMEOUT or WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL.
+_ONLINE: Mapping[str, Any] = {
+    "init_timeout": 20,
+    "finish_timeout": 60,
+    "x_file_stream_transmit_interval": 2,
+    "x_file_stream_retry_max": 1_000_000,  # an outage ends some day; giving up would lose the rest of the run
+    "x_file_stream_retry_wait_min_seconds": 1,
+    "x_file_stream_retry_wait_max_seconds": 10,
+}
+
+
+def turned_off(options: Mapping[str, Any]) -> bool:
+    return mode(options) in ("disabled", "off") or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1")
+
+
+def mode(options: Mapping[str, Any]) -> str:
+    """As the user's environment says, else the sweep's file, else online."""
+    return str(os.environ.get("WANDB_MODE") or options.get("mode") or "online")
+
+
+class WandbTracker:
+    """Runs of one sweep in W&B: online as they go on, or offline as one whole file each."""
+
+    def __init__(self, options: Mapping[str, Any], sweep: str, folder: Path, online: bool | None = None) -> None:
+        """`folder` takes offline files. `online`: None to go online if the user is and wants to be."""
+        for name in _SURROUNDING:
+            os.environ.pop(f"WANDB_{name}", None)
+        os.environ["WANDB_SILENT"] = "true"
+        if options.get("base_url"):
+            os.environ.setdefault("WANDB_BASE_URL", str(options["base_url"]))
+        _allow_many_files()
+        wanted = mode(options) not in ("offline", "dryrun") if online is None else online
+        os.environ["WANDB_MODE"] = "online" if wanted else "offline"  # read by wandb's own settings
+        self.live = wanted and _logged_in()
+        self._options, self._group = options, str(os.environ.get("WANDB_RUN_GROUP") or options.get("group") or sweep)
+        self._project = str(os.environ.get("WANDB_PROJECT") or options.get("project") or sweep)
+        self._entity = os.environ.get("WANDB_ENTITY") or options.get("entity") or None
+        self._folder = Path(os.environ.get("WANDB_DIR") or options.get("dir") or folder)
+        self._draft = folder / ".tracking"  # of runs that go on; on the same disk, so that a file appears at once
+        self._runs: dict[str, wandb.Run] = {}
+        self._address: str | None = None
+        self._reviving = threading.Lock()
+        shutil.rmtree(self._draft, ignore_errors=True)
+
+    def start(self, run: TrackedRun) -> int:
+        folder = self._draft / run.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = dict(_LEAN)
+        if self.live:
+            own = {key: value for key, value in _ONLINE.items() if f"WANDB_{key.upper()}" not in os.environ}
+            settings |= own | {"finish_timeout_raises": True, "x_skip_transaction_log": True}
+        # The button "Stop run" would interrupt this process, which is not the trial.
+        settings |= {"stop_fn": _ignore, "x_start_time": run.started}
+        try:
+            handle = wandb.init(
+                project=self._project,
+                entity=self._entity,
+                id=run.run_id,
+                name=run.name,
+                group=self._group,
+                job_type="trial",
+                tags=self._tags(run.tags),
+                notes=os.environ.get("WANDB_NOTES") or self._options.get("notes"),
+                config=dict(run.config),
+                dir=str(folder),
+                mode="online" if self.live else "offline",
+                resume="allow" if self.live else None,
+                reinit="create_new",
+                settings=wandb.Settings(**settings),
+            )
+        except Exception as error:
+            raise self._trouble(error) from error
+        self._runs[run.run_id] = handle
+        if self.live and self._address is None:
+            self._address = f"{handle.project_url}/groups/{quote(self._group, safe='')}"
+        return int(handle.starting_step)
+
+    def log(self, run_id: str, step: int, metrics: Mapping[str, float], time: float) -> None:
+        try:
+            # Without `commit` the last step would be lost.
+            self._runs[run_id].log({"_timestamp": time, **metrics}, step=step, commit=True)
+        except Exception as error:
+            self._runs.pop(run_id, None)
+            raise self._trouble(error) from error
+
+    def finish(self, run_id: str, exit_code: int, tags: Sequence[str]) -> None:
+        handle = self._runs.pop(run_id)
+        try:
+            if set(tags) - set(handle.tags or ()):
+                handle.tags = self._tags(tags)
+            handle.finish(exit_code=exit_code)
+        except Exception as error:
+            raise self._trouble(error) from error
+        if not self.live:
+            self._publish(run_id)
+        shutil.rmtree(self._draft / run_id, ignore_errors=True)
+
+    def address(self) -> str | None:
+        return self._address
+
+    def close(self) -> None:
+        wandb.teardown()
+        shutil.rmtree(self._draft, ignore_errors=True)
+
+    def _tags(self, tags: Sequence[str]) -> tuple[str, ...]:
+        from_user = filter(None, os.environ.get("WANDB_TAGS", "").split(","))
+        return tuple(dict.fromkeys([*self._options.get("tags", ()), *from_user, *tags]))
+
+    def _publish(self, run_id: str) -> None:
+        """Show a run's file, now that it is whole, in the place of an older one: two of one id must not be synced."""
+        home = self._folder / "wandb"
+        home.mkdir(parents=True, exist_ok=True)
+        for old in home.glob(f"offline-run-*-{run_id}*"):
+            shutil.rmtree(old, ignore_errors=True)
+        for new in (self._draft / run_id).glob(f"*/offline-run-*-{run_id}*"):
+            shutil.move(new, home / new.name)
+
+    def _trouble(self, error: Exception) -> TrackingError:
+        """Why, in words; W&B's own process is started anew next time if it has died."""
+        if isinstance(error, ConnectionError) or "Mailbox" in type(error).__name__:
+            with self._reviving:
+                try:
+                    wandb.teardown()
+                except Exception:
+                    pass  # it is dead: that it cannot say goodbye is no news
+        text = " ".join(str(error).split()) or type(error).__name__
+        refused = "401" in text or "403" in text or isinstance(error, wandb.errors.AuthenticationError)
+        if refused:
+            return TrackingError(f"W&B refuses the login: {text}", where=base_url(), fix="wandb login --relogin")
+        return TrackingError(f"W&B cannot be reached: {text}", where=base_url(), fix="try again when it is up")
+
+
+def base_url() -> str:
+    """The server, from the environment or wandb's own settings files."""
+    return str(wandb.setup().settings.base_url)
+
+
+def _logged_in() -> bool:
+    """Whether there are credentials for the server; asks no network, and leaves them unread as far as it can."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    if wandb.setup().settings.api_key:
+        return True
+    host = urlsplit(base_url()).netloc
+    try:
+        found = netrc.netrc(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(name in found.hosts for name in (host, host.replace("api.", "", 1)))
+
+
+def _allow_many_files() -> None:
+    """Each live run holds about five files; beyond the limit runs would vanish silently."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if 0 < hard < 65536 else 65536, hard))
+
+
+def _ignore() -> None:
+    """Nothing is to be done."""
