@@ -36,8 +36,10 @@ from hydra.core.override_parser.types import (
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from orchestrator.errors import ConfigError
+from orchestrator.plain import keys, unresolved
 from orchestrator.space import Interval, Setting
-from orchestrator.trouble import explained
+from orchestrator.trouble import close_to, explain, explained
 
 Layout: TypeAlias = DefaultsList
 Parsed: TypeAlias = Override
@@ -61,7 +63,8 @@ class Composition:
 
     def has_section(self) -> bool:
         """Whether there is a `sweep` section."""
-        return isinstance(self.config._get_node("sweep"), DictConfig) and self.config.get("sweep") is not None
+        node = self.config._get_node("sweep", validate_access=False)
+        return node is not None and not (isinstance(node, DictConfig) and node._is_none())
 
     def with_overrides(self, overrides: Sequence[Override]) -> Composition:
         """A copy with more overrides applied, by Hydra's own rules."""
@@ -135,7 +138,8 @@ class Composer:
         state = random.getstate()
         random.seed(0)  # shuffle(...) of a plain list draws while it is parsed
         try:
-            parsed = self._parser.parse_override(f"x={text}")
+            with explained(""):
+                parsed = self._parser.parse_override(f"x={text}")
         finally:
             random.setstate(state)
         return self.swept(parsed, group)
@@ -217,12 +221,28 @@ class Composer:
             OmegaConf.set_struct(config, True)
             values = [o for o in layout.config_overrides if not _of_hydra(o)]
             values += [o for o in lenient if has(config, o.key_or_group)]
-            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+            for parsed in values:
+                self._apply(parsed, config)
             with open_dict(config):
                 config.pop("hydra", None)
                 if section is not None:
                     config["sweep"] = section
         return Composition(config, dict(layout.overrides.known_choices))
+
+    def _apply(self, parsed: Override, config: DictConfig) -> None:
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config([parsed], config)
+        except ConfigCompositionException as error:
+            told = explain(error, f"override {parsed.input_line!r}")
+            if not has(config, parsed.key_or_group):
+                known = [*keys(unresolved(config, str(self.file))), *self.groups()]
+                guess = close_to(parsed.key_or_group, known)
+                told = ConfigError(
+                    f"the config has no key {parsed.key_or_group!r}",
+                    where=told.where,
+                    fix="; ".join(filter(None, [guess, told.fix])),
+                )
+            raise told from error
 
 
 def _of_hydra(parsed: Override) -> bool:

@@ -12,7 +12,7 @@ from omegaconf.nodes import AnyNode
 
 from orchestrator.errors import ConfigError
 from orchestrator.references import Path, dotted
-from orchestrator.trouble import explained
+from orchestrator.trouble import close_to, explained
 
 _EXACT: Mapping[type, type] = {IntegerNode: int, FloatNode: float, StringNode: str, BooleanNode: bool}
 
@@ -30,6 +30,12 @@ def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[A
         tree: dict[Any, Any] = _resolve(config, (), kept, where)
     except RecursionError:
         raise ConfigError("an interpolation refers to itself", where=where) from None
+    except ConfigError as error:
+        if error.fix is None and "Interpolation key" in error.what:
+            name = error.what.split("'")[1]
+            fix = close_to(name, list(keys(unresolved(config, where))))
+            raise ConfigError(error.what, where=error.where, fix=fix) from error
+        raise
     return tree
 
 

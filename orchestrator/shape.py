@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.compose import Composition, has
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.errors import ConfigError
 from orchestrator.identity import Omit, canonical, digest, identity_text, omitting
 from orchestrator.model import Resources, SweepSpec, TrialSpec
 from orchestrator.plain import accepts, keys, resolved, unresolved
@@ -18,6 +18,7 @@ from orchestrator.references import Path, dotted, find, leaves
 from orchestrator.space import Assignment, Key, Setting
 from orchestrator.sweepfile import resources
 from orchestrator.template import Template, make, same
+from orchestrator.trouble import close_to
 
 _ABSENT = object()
 
@@ -93,12 +94,11 @@ class Shape:
                 name for name in keys(unresolved(self.composition.config, self.where)) if name.split(".")[0] != "sweep"
             ]
             known += [group for group in self.composition.choices if not group.startswith("hydra/")]
-            close = nearest(key.name, known)
-            guess = f"did you mean {close!r}? " if close else ""
+            guess = close_to(key.name, known)
             raise ConfigError(
                 f"the config has no key {key.name!r}{_chosen(self.choices, settings)}",
                 where=self._at(key),
-                fix=f"{guess}to add a new key, write +{key.name}",
+                fix=f"{guess + '; ' if guess else ''}to add a new key, write +{key.name}",
             )
 
     def _at(self, key: Key) -> str:

@@ -95,6 +95,12 @@ def opened(file: Path, overrides: tuple[str, ...], config_dir: Path | None) -> S
     composer = Composer(file, overrides, config_dir)
     section, fixed, replacing = _sorted(composer)
     chosen = [parsed for parsed in section if parsed.key_or_group == "sweep"]
+    if chosen and isinstance(chosen[0].value(), str) and not composer.is_group("sweep"):
+        raise ConfigError(
+            "there is no config group 'sweep' to choose from",
+            where=f"override {chosen[0].input_line!r}",
+            fix=f"add the file {file.parent / 'sweep' / str(chosen[0].value())}.yaml",
+        )
     base = _base(composer, [*fixed, *(parsed for parsed, new in replacing.values() if not new.varies)], chosen)
     values = [added(parsed) for parsed in section if parsed.key_or_group != "sweep"]
     data = unresolved(base.with_overrides(values).config, str(file))["sweep"]
@@ -132,6 +138,8 @@ def _sorted(composer: Composer) -> tuple[list[Parsed], list[Parsed], dict[str, t
     for parsed in composer.fixed:
         name = parsed.get_key_element().lstrip("+~")
         swept = parsed.is_sweep_override()
+        if not name:
+            raise ConfigError("an override has no key", where=repr(parsed.input_line), fix="write key=value")
         own = name.partition(".")[0] == "sweep"
         if swept and (own or name.partition(".")[0].partition("/")[0] == "hydra"):
             raise ConfigError(

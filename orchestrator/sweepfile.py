@@ -175,6 +175,8 @@ def _objective(section: Section) -> Objective | None:
     value = section.given("objective")
     if value is None or isinstance(value, str):
         return Objective(section.take("objective", _string, "")) if value is not None else None
+    if not isinstance(value, Mapping):
+        raise section.wrong("objective", f"expected the name of a metric, or {{metric, mode, at}}, not {value!r}")
     inner = Section(value, section.inner("objective"), dict.fromkeys(("metric", "mode", "at")))
     metric = inner.take("metric", _string, "")
     if not metric:
@@ -226,9 +228,10 @@ def _tracking(section: Section) -> Mapping[str, Any]:
     if wandb is None or wandb is True:
         return {"wandb": {}}
     inner = Section(wandb, outer.inner("wandb"), dict.fromkeys(_WANDB))
+    no_tags: tuple[str, ...] = ()
     read: dict[str, Any] = {key: inner.take(key, _string, "") for key in _WANDB if key not in ("mode", "tags")}
     mode = _one_of("online", "offline", "disabled", "off", "shared")
-    read |= {"mode": inner.take("mode", mode, ""), "tags": list(inner.take("tags", _strings, ()))}
+    read |= {"mode": inner.take("mode", mode, ""), "tags": list(inner.take("tags", _strings, no_tags))}
     if read["mode"] in ("disabled", "off"):
         return {"wandb": False}
     return {"wandb": {key: value for key, value in read.items() if value}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
@@ -42,10 +42,23 @@ def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()]
     stop = next((i for i, line in enumerate(lines) if line.startswith(("Config search", "Search path"))), len(lines))
     rest = [line for line in lines[:stop] + lines[stop + 1 :] if line and not line.startswith(skipped)]
-    rest = [line for line in rest if not line.startswith(("To append", "Available options"))]
+    options = getattr(error, "options", None) or ()
+    rest = [line for line in rest if line not in options]
+    rest = [line for line in rest if not line.startswith(("To append", "Available options", "Key '"))]
     if isinstance(error, RecursionError):
         return "it refers to itself, or is nested too deeply"
     return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
+
+
+def close_to(key: str, known: Sequence[str]) -> str | None:
+    """Which of the known dotted keys a misspelt one may mean: a neighbour, if its parent exists."""
+    parent, _, last = key.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    if parent and beside:
+        close = nearest(last, beside)
+        return f"did you mean {f'{parent}.{close}'!r}?" if close else f"keys of {parent}: {', '.join(beside)}"
+    close = nearest(key, known)
+    return f"did you mean {close!r}?" if close else None
 
 
 def _fix(error: Exception) -> str | None:

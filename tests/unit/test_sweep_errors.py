@@ -1,0 +1,268 @@
+"""A mistake in the sweep file, or beside it, is one message: what, where, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator import planning, sweepfile
+from orchestrator.errors import ConfigError, OrchestratorError
+from tests.unit.conf_trees import write
+
+CONF = {
+    "model/lstm.yaml": "name: lstm\nhidden: 64\n",
+    "model/gru.yaml": "name: gru\n",
+    "model/no.yaml": "name: none\n",
+    "optimizer/SGD.yaml": "lr: 0.1\nmomentum: 0.9\n",
+    "optimizer/adam.yaml": "lr: 0.001\nbetas: [0.9, 0.999]\n",
+    "db/mysql.yaml": "port: 1\n",
+    "db/engine/innodb.yaml": "a: 1\n",
+}
+HEAD = "defaults: [{model: lstm}, {optimizer: SGD}, _self_]\nseed: 42\ntraining: {epochs: 3}\n"
+
+
+def told(tmp_path: Path, text: str, *overrides: str) -> str:
+    """The message for a sweep file."""
+    file = write(tmp_path, {"sweep.yaml": text, **CONF})
+    with pytest.raises(ConfigError) as caught:
+        for _ in planning.load(file, overrides).trials():
+            pass
+    message = str(caught.value)
+    assert "Traceback" not in message
+    assert len(message) < 900, message
+    return message
+
+
+def sweep(body: str, head: str = HEAD) -> str:
+    return f"{head}sweep:\n  trainer: trainers.toy:train\n" + "".join(f"  {row}\n" for row in body.splitlines())
+
+
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "YAML syntax": ("seed: [1, 2\nsweep: {}\n", ("sweep.yaml:2", "YAML")),
+    "a tab": ("seed: 1\n\tx: 2\n", ("sweep.yaml:2", "YAML")),
+    "a key twice": (sweep("repeats: 1\nrepeats: 2"), ("duplicate key repeats", "sweep.yaml:7")),
+    "a list for a file": ("- 1\n- 2\n", ("sweep.yaml",)),
+    "no sweep section": (HEAD, ("no `sweep` section", "add one")),
+    "a sweep section of another kind": (HEAD + "sweep: 3\n", ("sweep",)),
+    "no trainer": (HEAD + "sweep: {name: x}\n", ("sweep.trainer", "missing", "module:function")),
+    "a trainer that is none": (HEAD + "sweep: {trainer: train.py}\n", ("sweep.trainer", "module:function")),
+    "unknown group": (sweep("axes: {optimzer/x: [SGD]}"), ("optimzer", "'optimizer'", "axes")),
+    "unknown group as a key": (sweep("axes: {optimzer: [SGD, adam]}"), ("optimzer", "'optimizer'", "axes")),
+    "unknown option": (sweep("axes: {optimizer: [SGD, adm]}"), ("adm", "did you mean 'adam'", "axes.optimizer")),
+    "unknown option of the defaults": (
+        sweep("axes: {}", HEAD.replace("model: lstm", "model: lstn")),
+        ("model/lstn", "did you mean 'lstm'"),
+    ),
+    "unknown key": (sweep("axes: {training.epoch: [1]}"), ("training.epoch'", "'training.epochs'", "axes")),
+    "unknown key in short": (sweep("axes: {training: {epoch: [1]}}"), ("'training.epochs'", "axes.training.epoch")),
+    "unknown scoped key": (
+        sweep("axes: {optimizer: {SGD: {betas: [[1, 2]]}, adam: {}}}"),
+        ("optimizer.betas", "SGD", "axes.optimizer.SGD.betas"),
+    ),
+    "scoped under no option": (
+        sweep("axes: {optimizer: {SDG: {lr: [1]}}}"),
+        ("SDG", "did you mean 'SGD'", "axes.optimizer"),
+    ),
+    "linked rows": (
+        sweep("axes: {'seed, training.epochs': [[1, 2], [3]]}"),
+        ("2 values", "[3]", "axes.seed, training"),
+    ),
+    "linked scalars": (sweep("axes: {'seed, training.epochs': [1, 2]}"), ("2 values", "axes.seed")),
+    "repeats and the seed": (sweep("repeats: 2\naxes: {seed: [1, 2]}"), ("repeats", "'seed'")),
+    "repeats without a seed": (
+        sweep("repeats: 2", HEAD.replace("seed: 42\n", "")),
+        ("repeats", "'seed'", "sweep.seed"),
+    ),
+    "a split range": (sweep("axes: {seed: [range(0, 3)]}"), ("range(0", "split", 'quote it: "range(0, 3)"')),
+    "a split range in a mapping": (sweep("axes: {seed: range(0, 3)}"), ("range(0", "split", "quote it")),
+    "an option named no": (sweep("axes: {model: [no, lstm]}"), ("boolean", '"no"', "axes.model")),
+    "an option named no with a body": (sweep("axes: {model: {no: {}, lstm: {}}}"), ("boolean", '"no"', "axes.model")),
+    "a misspelt key": (sweep("retires: 2"), ("sweep.retires", "did you mean 'retries'")),
+    "a misspelt key below": (sweep("objective: {metrik: x}"), ("sweep.objective.metrik", "'metric'")),
+    "misspelt tracking": (sweep("tracking: {wandb: {projekt: x}}"), ("tracking.wandb.projekt", "'project'")),
+    "a key for later": (sweep("early_stop: {}"), ("sweep.early_stop", "not supported yet")),
+    "a method for later": (
+        sweep("search: {method: bayes, trials: 3}"),
+        ("bayes", "not supported yet", "search.method"),
+    ),
+    "an empty axis": (sweep("axes: {seed: []}"), ("empty axis", "axes.seed")),
+    "an empty range": (sweep("axes: {seed: 'range(3, 0)'}"), ("empty axis", "axes.seed")),
+    "an empty group axis": (sweep("axes: {model: {}}"), ("empty axis", "axes.model")),
+    "an empty glob": (sweep("axes: {model: glob(x*)}"), ("empty axis", "axes.model")),
+    "a non-finite objective": (sweep("objective: .nan"), ("sweep.objective", "nan")),
+    "a mode": (sweep("objective: {metric: a, mode: maximum}"), ("objective.mode", "min, max")),
+    "a missing value": (sweep("axes: {}", HEAD + "data: {path: '???'}\n"), ("data.path", "???", "set data.path=")),
+    "a missing trainer": (HEAD + "sweep: {trainer: '???'}\n", ("sweep.trainer", "???")),
+    "a dangling interpolation": (sweep("axes: {}", HEAD + "x: '${training.epoch}'\n"), ("x", "training.epoch")),
+    "a cyclic interpolation": (sweep("axes: {}", HEAD + "x: '${y}'\ny: '${x}'\n"), ("sweep.yaml",)),
+    "an unknown resolver": (sweep("axes: {}", HEAD + "x: '${nope:1}'\n"), ("nope", "x")),
+    "a name outside": (sweep("name: ../x"), ("sweep.name", "slashes")),
+    "a hidden name": (sweep("name: .x"), ("sweep.name", "leading dot")),
+    "an empty name": (sweep("name: ''"), ("sweep.name",)),
+    "an interval under grid": (sweep("axes: {seed: 'interval(0, 1)'}"), ("interval", "search", "axes.seed")),
+    "random without a number": (sweep("search: {method: random}"), ("search.trials", "how many")),
+    "a bad log": (
+        sweep("search: {method: random, trials: 3}\naxes: {seed: 'tag(log, interval(0, 1))'}"),
+        ("logarithmic", "axes.seed"),
+    ),
+    "bad grammar": (sweep("axes: {seed: 'choice(1,'}"), ("axes.seed",)),
+    "nested choice": (sweep("axes: {seed: 'range(1,2,3,4)'}"), ("axes.seed", "literally")),
+    "axes of another kind": (sweep("axes: 3"), ("axes", "mapping")),
+    "a secret in clear": (sweep("axes: {}", HEAD + "api_key: abc\n"), ("api_key", "${oc.env:API_KEY}")),
+    "bad resources": (sweep("resources: {gpus: -1}"), ("resources.gpus", "-1")),
+    "one and a half GPUs": (sweep("resources: {gpus: 1.5}"), ("resources.gpus", "whole")),
+    "bad resources of a trial": (
+        sweep("resources: {gpus: '${model.name}'}"),
+        ("resources.gpus", "lstm"),
+    ),
+    "bad memory": (sweep("resources: {memory: lots}"), ("resources.memory", "4GiB")),
+    "bad grace": (sweep("grace: soon"), ("sweep.grace", "90s")),
+    "a seed that is none": (sweep("axes: {}", HEAD.replace("42", "abc")), ("seed", "abc", "whole number")),
+    "a key twice in a trial": (
+        sweep("axes: {optimizer.lr: [1], optimizer: {SGD: {lr: [2]}}}"),
+        ("optimizer.lr", "twice"),
+    ),
+    "interpolation in the name": (sweep("name: ${seed}"), ("sweep.name",)),
+    "a swept section": (sweep("axes: {sweep.name: [a, b]}"), ("sweep.name", "cannot be swept")),
+    "a file of a group": (sweep("axes: {}", HEAD.replace("model: lstm", "model: broken")), ("broken.yaml:3", "YAML")),
+    "exclude of another kind": (sweep("exclude: [3]"), ("sweep.exclude", "mappings")),
+    "exclude on": (sweep("exclude: [{on: 3}]"), ("sweep.exclude", "quote")),
+    "option in a list with axes": (sweep("axes: {model: [{lstm: {hidden: 3}}]}"), ("axes.model", "mapping of options")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_clear_message(name: str, tmp_path: Path) -> None:
+    text, words = CASES[name]
+    write(tmp_path, {"model/broken.yaml": "a: 1\nb: [\n"})
+    message = told(tmp_path, text)
+    for word in words:
+        assert word in message, message
+
+
+OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "swept section": (("sweep.repeats=1,2",), ("sweep.repeats", "cannot be swept")),
+    "misspelt section": (("sweep.retrys=2",), ("sweep.retrys", "'retries'")),
+    "unknown key": (("training.epoch=2",), ("training.epoch",)),
+    "unknown group": (("optimzer=adam",), ("optimzer",)),
+    "unknown option": (("optimizer=adm",), ("adm", "did you mean 'adam'")),
+    "unknown swept option": (("optimizer=adm,SGD",), ("adm", "did you mean 'adam'")),
+    "no override": (("=",), ("=",)),
+    "bad grammar": (("seed=[1",), ("seed=[1",)),
+    "unknown sweep option": (("sweep=nope",), ("sweep",)),
+    "deleted": (("~nope",), ("nope",)),
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_a_mistake_on_the_command_line(name: str, tmp_path: Path) -> None:
+    overrides, words = OVERRIDES[name]
+    message = told(tmp_path, sweep("axes: {training.epochs: [1, 2]}"), *overrides)
+    for word in words:
+        assert word in message, message
+
+
+def test_a_file_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path, {"sweep.yaml": sweep("")})
+    with pytest.raises(ConfigError, match=r"no such file[\s\S]*sweep.yaml"):
+        planning.load(tmp_path / "swep.yaml")
+    with pytest.raises(ConfigError, match="a folder"):
+        planning.load(tmp_path)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["???", "${x}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*sweepfile.KEYS, "metric", "wandb", "gpus", "method"]) | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sweepfile.KEYS), PLAIN, max_size=6) | PLAIN)
+@settings(max_examples=150, deadline=None)
+def test_reading_a_section_gives_a_spec_or_a_message(data: Any) -> None:
+    if isinstance(data, dict):
+        data = {"trainer": "a:b", **data}
+    try:
+        sweepfile.read(data, Path("sweep.yaml"), "name")
+    except OrchestratorError:
+        pass
+
+
+@given(
+    st.text(max_size=60)
+    | st.lists(
+        st.sampled_from(
+            [
+                "sweep:",
+                " ",
+                "\n",
+                "axes",
+                "trainer: a:b",
+                "{",
+                "}",
+                "[",
+                ": ",
+                "- ",
+                "${",
+                "model",
+                "'",
+                "&a",
+                "*a",
+                "!!python/x",
+                "<<: ",
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_gives_trials_or_a_message(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        for _ in planning.load(file).trials():
+            pass
+    except OrchestratorError:
+        pass
+
+
+@given(
+    PLAIN
+    | st.dictionaries(
+        st.sampled_from(["model", "optimizer", "seed", "optimizer.lr", "lr, betas", "training", "/seed", "+x"]),
+        PLAIN,
+        max_size=3,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_axes_give_trials_or_a_message(tmp_path: Path, axes: Any) -> None:
+    from omegaconf import OmegaConf
+
+    file = write(tmp_path, {"sweep.yaml": HEAD, **CONF})
+    try:
+        OmegaConf.save(
+            {
+                "defaults": [{"model": "lstm"}, {"optimizer": "SGD"}, "_self_"],
+                "seed": 1,
+                "sweep": {"trainer": "a:b", "axes": axes},
+            },
+            file,
+        )
+    except Exception:  # what OmegaConf cannot write
+        return
+    try:
+        for _ in planning.load(file).trials():
+            pass
+    except OrchestratorError:
+        pass
