@@ -126,8 +126,8 @@ TREES = {
     ),
     "resolvers": Tree(
         {
-            "sweep.yaml": HEAD
-            + "x: 2\nn: x\np: ${oc.env:TREE_HOME}/${x}\nq: \"${oc.decode:'${x}'}\"\nr: ${${n}}\ns: ${oc.select:nope,${x}}\n"
+            "sweep.yaml": HEAD + "x: 2\nn: x\np: ${oc.env:TREE_HOME}/${x}\nq: \"${oc.decode:'${x}'}\"\nr: ${${n}}\n"
+            "s: ${oc.select:nope,${x}}\n"
             "t: ${tests.twice:${x}}\nk: ${oc.dict.keys:model}\n" + SWEEP + "    x: [1, 2]\n",
             **BASE,
         },
@@ -168,7 +168,8 @@ TREES = {
             "sweep.yaml": "defaults: [{model: lstm}, {optimizer: SGD}, _self_]\nz: 1\n"
             + SWEEP
             + "    +experiment: [a, b]\n    z: [1, 2]\n",
-            "experiment/a.yaml": "# @package _global_\ndefaults: [{override /model: gru}]\nz: 5\nmodel: {hidden: 999}\n",
+            "experiment/a.yaml": "# @package _global_\ndefaults: [{override /model: gru}]\n"
+            "z: 5\nmodel: {hidden: 999}\n",
             "experiment/b.yaml": "# @package _global_\ndefaults: [{override /optimizer: adam}, _self_]\nnew: ${z}\n",
             **BASE,
         },
@@ -200,9 +201,8 @@ TREES = {
     ),
     "a group whose default is null, and one overridden in the primary": Tree(
         {
-            "sweep.yaml": "defaults: [{model: null}, {optimizer: SGD}, base, _self_, {override optimizer: adam}]\nq: 1\n"
-            + SWEEP
-            + "    model: [gru, lstm]\n    optimizer: [SGD, adam]\n",
+            "sweep.yaml": "defaults: [{model: null}, {optimizer: SGD}, base, _self_, {override optimizer: adam}]\n"
+            "q: 1\n" + SWEEP + "    model: [gru, lstm]\n    optimizer: [SGD, adam]\n",
             "base.yaml": "# @package _global_\nq: 3\nr: ${q}\n",
             **BASE,
         },
@@ -233,7 +233,8 @@ TREES = {
         {
             "sweep.yaml": "defaults: [tests_schema, {model: lstm}, _self_]\nlr: 0.2\n"
             + SWEEP
-            + "    lr: [1, 0.5]\n    kind: [RED, BLUE]\n    n: [1, 2]\n    opt: [null, x]\n    ++ratios: [{a: 1}, {b: 2.5}]\n",
+            + "    lr: [1, 0.5]\n    kind: [RED, BLUE]\n    n: [1, 2]\n    opt: [null, x]\n"
+            "    ++ratios: [{a: 1}, {b: 2.5}]\n",
             **BASE,
         },
         sigils={"ratios": "++"},
@@ -301,7 +302,7 @@ def test_search_path_of_the_primary_config_and_of_the_command_line(tmp_path: Pat
     fixed = [f"hydra.searchpath=['file://{tmp_path}/extra']"]
     assert check(file, planning.load(file, fixed), fixed) == 3
     both = planning.load(file, config_dir=tmp_path / "extra")
-    assert list(trial.config["model"]["name"] for trial in both.trials()) == ["dir", "far", "gru", "lstm"]
+    assert [trial.config["model"]["name"] for trial in both.trials()] == ["dir", "far", "gru", "lstm"]
 
 
 def test_an_existing_project_adds_one_file_and_changes_nothing_else(tmp_path: Path) -> None:
@@ -335,7 +336,8 @@ VALUES = [
 ]
 RICH = {
     "sweep.yaml": "defaults: [{model: lstm}, {optimizer: SGD}, {optional combo: '${model}_${optimizer}'}, _self_]\n"
-    "seed: 1\nx: 1\ny: {z: '${..x}', deep: {w: 2, v: '${seed}/${y.z}'}}\nall: ['${x}', '${optimizer.lr}', {m: '${y.z}'}]\n"
+    "seed: 1\nx: 1\ny: {z: '${..x}', deep: {w: 2, v: '${seed}/${y.z}'}}\n"
+    "all: ['${x}', '${optimizer.lr}', {m: '${y.z}'}]\n"
     "name: ${model.name}-${optimizer.name}-${seed}\nfree: {any: 1}\n"
     "sweep: {trainer: 'a.b:c', axes: AXES}\n",
     "combo/gru_adam.yaml": "both: ${seed}\n",
