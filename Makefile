@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check format lock clean
+.PHONY: sweep test check format clean
 
 sweep: $(READY)
 	$(BIN)/orchestrate sweep conf/sweep.yaml
@@ -29,15 +29,6 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
-
-# Write the lock anew from pyproject.toml; torch stays pinned.
-lock:
-	$(PYTHON) -m venv --clear .lock-venv
-	.lock-venv/bin/pip install --quiet 'torch==2.13.0' setuptools wheel
-	.lock-venv/bin/pip install --quiet --editable '.[dev]'
-	{ sed -n '/^#/p;/^$$/q' requirements.lock; .lock-venv/bin/pip freeze --all --exclude-editable --exclude pip; } > requirements.lock.new
-	mv requirements.lock.new requirements.lock
-	rm -rf .lock-venv
 
 clean:
 	rm -rf $(VENV)

@@ -35,6 +35,7 @@ from orchestrator.model import Batch, Ended, Order, Resources
 Key = tuple[str, int]
 
 OBJECT_STORE = 128 * 2**20  # bytes; events are small
+QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
 
 
@@ -126,6 +127,7 @@ class _Flight:
     seq: int = -1
     started: bool = False
     ended: bool = False
+    cancel_at: float | None = None  # it is to end, and is taken out of Ray's queue then if it has not started
 
 
 class RayExecutor:
@@ -246,6 +248,7 @@ class RayExecutor:
             time.sleep(timeout)
             return []
         batches: list[Batch] = []
+        self._cancel_queued()
         try:
             ready, _ = ray.wait(list(self._streams), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
@@ -297,8 +300,16 @@ class RayExecutor:
         if flight is None:
             return
         self._board.ask.remote(key, why)
-        if not flight.started:
-            ray.cancel(flight.stream)  # still queued: it never starts
+        if not flight.started and flight.cancel_at is None:
+            flight.cancel_at = time.monotonic() + QUEUE_GRACE
+
+    def _cancel_queued(self) -> None:
+        """Cancel what was asked to end and still waits in Ray. What runs has heard of it from the board by now."""
+        now = time.monotonic()
+        for flight in self._flights.values():
+            if flight.cancel_at is not None and now >= flight.cancel_at and not flight.started:
+                ray.cancel(flight.stream)
+                flight.cancel_at = None
 
     def kill(self) -> None:
         for flight in self._flights.values():

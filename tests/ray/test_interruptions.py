@@ -1,0 +1,147 @@
+"""Ctrl-C, `stop`, `kill -9` and a second coordinator: nothing lost, nothing twice, no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.ray.support import Project, alive, until
+
+
+def processes_of(project: Project) -> list[int]:
+    """Pids of all processes that know of this project's folder by their environment, command line or cwd."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            cwd = os.readlink(f"/proc/{name}/cwd")
+        except OSError:
+            continue
+        if cwd.startswith(str(project.root)):
+            found.append(int(name))
+    return [pid for pid in found if alive(pid)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_once(project: Project, number: signal.Signals) -> None:
+    process = project.start_sweep("do=hold", "-j", "2")
+    pids = project.until_waiting(2, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "the same command goes on from here" in out
+    assert "Traceback" not in out + err
+    assert project.counts() == {"CANCELLED": 2, "PENDING": 2}
+    assert not any(map(alive, pids))
+    project.go()
+    assert "4 trials: 4 to run" in project.sweep("do=hold")
+    assert project.counts() == {"SUCCEEDED": 4}
+    assert project.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED'") == [(4,)]
+
+
+def test_interrupted_twice(project: Project) -> None:
+    """The second time nobody's grace is waited for."""
+    process = project.start_sweep("do=orphan", "-j", "2", "sweep.grace=10m")
+    pids = project.until_waiting(2, process)
+    orphans = [int(path.read_text()) for path in until(lambda: _orphans(project, 2), process)]
+    process.send_signal(signal.SIGINT)
+    until(lambda: project.query("SELECT 1 FROM attempt WHERE state = 'RUNNING'"))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    until(lambda: not any(map(alive, pids + orphans)))
+    project.go()
+    project.sweep("do=nothing")
+
+
+def test_stop_from_another_shell(project: Project) -> None:
+    process = project.start_sweep("do=hold", "-j", "2")
+    project.until_waiting(2, process)
+    assert "stopped; the same sweep command goes on" in project.run("stop", "work")
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "is not running" in project.run("stop", "work")
+
+
+def test_the_coordinator_is_killed(project: Project) -> None:
+    """Finished trials are kept, interrupted ones run again, and no process stays: not even one that hides."""
+    process = project.start_sweep("do=orphan", "x=0,1,2", "-j", "2", "save=true")
+    pids = project.until_waiting(2, process)
+    orphans = [int(path.read_text()) for path in until(lambda: _orphans(project, 2), process)]
+    until(lambda: project.query("SELECT count(*) FROM checkpoint")[0][0] >= 4, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not any(map(alive, pids + orphans)))
+    assert "its coordinator died" in project.run("status")
+    project.go()
+    assert "3 trials: 3 to run" in project.sweep("do=orphan", "x=0,1,2", "save=true")
+    rows = project.query("SELECT attempt, state, cause, lineage, restored FROM attempt ORDER BY attempt, trial")
+    assert rows[:2] == [(1, "LOST", "lost_coordinator", 1, None)] * 2
+    assert (2, "SUCCEEDED", "", 1, 1) in rows
+    for trial in project.trials():
+        (shown,) = project.json("show", trial["trial_id"], "--json")
+        assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
+    until(lambda: not [pid for pid in processes_of(project) if pid != os.getpid()])
+
+
+def test_killed_while_alone(alone: Project) -> None:
+    """Embedded Ray goes with its coordinator, and all below it."""
+    process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+    pids = alone.until_waiting(2, process)
+    orphans = [int(path.read_text()) for path in until(lambda: _orphans(alone, 2), process)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not any(map(alive, pids + orphans)))
+    alone.go()
+    assert "2 trials: 2 succeeded" in alone.sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+
+
+def test_a_second_coordinator_is_refused(project: Project) -> None:
+    process = project.start_sweep("do=hold", "x=0,1")
+    project.until_waiting(2, process)
+    out = project.sweep("do=hold", "x=0,1", code=2)
+    assert f"another coordinator runs this sweep (pid {process.pid} on" in out
+    project.go()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_resubmit_joins_a_live_sweep(project: Project) -> None:
+    project.sweep("do=fail", "x=7", code=1)
+    failed = project.trials()[0]["trial_id"]
+    process = project.start_sweep("do=hold", "x=0,1")
+    project.until_waiting(2, process)
+    assert "1 trials join the queue" in project.run("resubmit", "work", "--trial", failed)
+    until(lambda: project.query("SELECT max(attempt) FROM attempt") == [(2,)], process)
+    project.go()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_worker_is_killed(project: Project) -> None:
+    """The trial is lost, its processes go with the worker, and it runs again free of charge."""
+    process = project.start_sweep("do=orphan", "x=0,1", "-j", "1")
+    (pid,) = project.until_waiting(1, process)
+    (orphan,) = [int(path.read_text()) for path in until(lambda: _orphans(project, 1), process)]
+    os.kill(_worker(project.waiting()[0].name.partition("-")[0]), signal.SIGKILL)
+    until(lambda: not alive(pid) and not alive(orphan))
+    project.go()
+    process.communicate(timeout=100)
+    assert process.returncode == 0
+    rows = project.query("SELECT attempt, state, cause FROM attempt ORDER BY trial, attempt")
+    assert rows[:2] == [(1, "LOST", "lost_worker"), (2, "SUCCEEDED", "")]
+
+
+def _orphans(project: Project, count: int) -> list[Path]:
+    found = [path for path in (project.runs / "work" / "trials").glob("*/files/orphan") if path.read_text()]
+    return found if len(found) >= count else []
+
+
+def _worker(trial_id: str) -> int:
+    """The Ray worker that runs this trial: its task, and so its title, has the trial's name."""
+    found = [row.pid for row in psutil.process_iter(["cmdline"]) if f"ray::{trial_id}" in (row.info["cmdline"] or [])]
+    assert len(found) == 1
+    return int(found[0])

@@ -1,0 +1,190 @@
+"""A sweep from its file to its results, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ray.support import TRAINER, Project, until
+
+
+def test_only_the_difference_runs(project: Project) -> None:
+    first = project.sweep()
+    assert "work: 4 trials: 4 to run" in first
+    assert "4 trials: 4 succeeded" in first
+    again = project.sweep()
+    assert "work: 4 trials: 4 done, 0 to run" in again
+    assert "→" not in again
+    edited = project.sweep("x=1,2,9")
+    assert "work: 3 trials: 2 done, 1 to run" in edited
+    assert edited.count("→") == 1
+    assert len(project.trials()) == 3
+    assert len(project.trials("--all")) == 5
+    assert project.query("SELECT count(*) FROM attempt") == [(5,)]
+
+
+def test_what_is_kept_of_a_trial(project: Project) -> None:
+    project.sweep("x=2,3")
+    (trial,) = project.trials("--where", "x=3")
+    assert trial["state"] == "SUCCEEDED"
+    assert trial["overrides"] == {"x": 3}
+    assert trial["metrics"] == {"loss": 1.0}
+    assert trial["attempts"] == 1
+    folder = project.runs / "work" / "trials" / trial["trial_id"]
+    assert (folder / "files" / "result.txt").read_text() == "3"
+    assert (folder / "attempt-1.log").read_text() == f"hello from {trial['trial_id']} attempt 1\n"
+    assert "hello from" in project.run("logs", trial["trial_id"][:6])
+    row, *_ = project.query("SELECT node, gpus, pid, threads, method, started < ended, entered <= returned FROM attempt LIMIT 1")
+    assert row[1] in [f'["{index}"]' for index in range(4)]
+    assert row[3:] == (1, "fork", 1, 1)
+    (shown,) = project.json("show", trial["trial_id"], "--json")
+    assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
+    assert shown["rerun"].startswith("orchestrate resubmit work --trial")
+    assert (project.runs / ".gitignore").read_text() == "*\n"
+    assert sorted(path.name for path in (project.runs / "work").glob("manifest.db*")) == ["manifest.db"]
+
+
+def test_a_failing_trial_ends_no_sweep(project: Project) -> None:
+    out = project.sweep("do=odd", code=1)
+    line = 1 + TRAINER.splitlines().index('            raise ValueError("x is odd")')
+    assert f"work.py:{line}: ValueError: x is odd" in out
+    assert "Traceback" not in out
+    assert project.counts() == {"SUCCEEDED": 2, "FAILED": 2}
+    again = project.sweep("do=odd", code=1)
+    assert "4 trials: 2 done, 2 failed (orchestrate resubmit), 0 to run" in again
+    failed = project.trials("--state", "failed")
+    assert {trial["overrides"]["x"] for trial in failed} == {1, 3}
+    shown = project.run("show", failed[0]["trial_id"])
+    assert 'raise ValueError("x is odd")' in shown
+    assert "orchestrator/" not in shown.partition("Traceback")[2]
+
+
+def test_resubmit_runs_failed_trials_again(project: Project) -> None:
+    project.sweep("do=fail", "x=0,1", code=1)
+    one = project.trials()[0]["trial_id"]
+    project.run("resubmit", "--trial", one, code=1)
+    assert {trial["trial_id"]: trial["attempts"] for trial in project.trials()}[one] == 2
+    project.run("resubmit", "work", "--failed", code=1)
+    assert sorted(trial["attempts"] for trial in project.trials()) == [2, 3]
+    (project.root / "work.py").write_text((project.root / "work.py").read_text().replace('cfg.do == "fail"', "False"))
+    project.run("resubmit", code=1)  # the sweep's own copy of the code: the edit does not reach it
+    out = project.sweep("do=fail", "x=0,1", "--rerun", "failed")
+    assert "2 trials: 2 succeeded" in out
+
+
+def test_stale_trials_are_told_and_rerun_on_request(project: Project) -> None:
+    project.sweep("x=0,1")
+    source = project.root / "work.py"
+    source.write_text(source.read_text() + "\nNEW = 1\n")
+    assert "2 of them stale" in project.sweep("x=0,1")
+    plan = project.run("plan", "conf/sweep.yaml", "x=0,1", f"meet={project.meet}")
+    assert "work.py +2 −0" in plan
+    project.sweep("x=0,1", "--rerun", "stale")
+    assert project.query("SELECT max(attempt) FROM attempt GROUP BY trial") == [(2,), (2,)]
+    assert "stale" not in project.run("status")
+
+
+def test_retries_have_a_budget(project: Project) -> None:
+    project.sweep("do=once", "x=0", "sweep.retries=1")
+    assert project.query("SELECT attempt, state, cause FROM attempt") == [(1, "FAILED", "signal"), (2, "SUCCEEDED", "")]
+    project.sweep("do=fail", "x=0", "sweep.retries=1", code=1)
+    assert project.query("SELECT count(*) FROM attempt a JOIN trials t ON t.current WHERE a.cause = 'exception'") == [
+        (2,)
+    ]
+
+
+@pytest.mark.parametrize(("do", "message"), [("exit", "exit code 3"), ("segv", "SIGSEGV")])
+def test_a_process_that_dies_says_how(project: Project, do: str, message: str) -> None:
+    assert message in project.sweep(f"do={do}", "x=0", code=1)
+
+
+def test_limits(project: Project) -> None:
+    project.sweep("--limit", "2")
+    assert project.counts() == {"SUCCEEDED": 2, "PENDING": 2}
+    project.sweep("-j", "1")
+    times = project.query("SELECT started, ended FROM attempt ORDER BY started")[2:]
+    assert times[0][1] <= times[1][0]
+
+
+def test_alone_without_a_cluster(alone: Project) -> None:
+    """Embedded Ray: a GPU that is not there is a clear message, and nothing is written."""
+    out = alone.sweep(code=2)
+    assert "a trial asks for GPU 1, CPU 1, and no node has that" in out
+    assert "cpus, 0 gpus" in out
+    assert "sweep.resources.gpus=0" in out
+    assert not alone.runs.exists()
+    assert "4 trials: 4 succeeded" in alone.sweep("sweep.resources.gpus=auto")
+    assert not (Path.home() / ".ray" / "auth_token").exists() or os.path.exists("/root/.ray/auth_token")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep.trainer=wrok:train"], "no module named 'wrok'"),
+        (["sweep.trainer=work:trian"], "did you mean work:train?"),
+        (["sweep.resources.gpus=64"], "no node has that"),
+        (["y=1,2"], "y"),
+        (["sweep.nmae=z"], "name"),
+    ],
+)
+def test_a_mistake_writes_nothing(project: Project, words: list[str], message: str) -> None:
+    out = project.sweep(*words, code=2)
+    assert message in out
+    assert "Traceback" not in out
+    assert not project.runs.exists()
+
+
+def test_detached(project: Project) -> None:
+    out = project.sweep("do=hold", "x=0,1", "--detach")
+    assert "orchestrate status work --watch" in out
+    until(lambda: len(project.waiting()) == 2)
+    assert project.counts() == {"RUNNING": 2}
+    project.go()
+    assert "2/2  2 succeeded" in project.run("status", "--watch")
+    assert "2 trials: 2 succeeded" in until((project.runs / "work" / "sweep.log").read_text)
+
+
+def test_try(alone: Project) -> None:
+    out = alone.run("try", "conf/sweep.yaml", "x=2")
+    assert "hello from" in out
+    assert "loss" in out
+    assert not alone.runs.exists()
+    failed = alone.run("try", "conf/sweep.yaml", "do=fail", code=1)
+    assert "ValueError: bad value 0" in failed
+
+
+def test_the_live_view(project: Project) -> None:
+    """On a terminal: one picture, drawn in place."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", "sweep", "conf/sweep.yaml", f"meet={project.meet}"],
+        cwd=project.root,
+        env={**os.environ, "RAY_ADDRESS": project.address or "", "TERM": "xterm-256color", "COLUMNS": "120"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        if not select.select([master], [], [], 120)[0]:
+            process.kill()
+            break
+        try:
+            block = os.read(master, 65536)
+        except OSError:
+            break
+        shown += block
+    os.close(master)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "4/4" in text
+    assert "4 succeeded" in text
+    assert "best" in text
+    assert "\x1b[" in text
