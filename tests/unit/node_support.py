@@ -1,0 +1,131 @@
+"""Orders, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.model import Batch, Ended, Event, Filed, Logged, Noticed, Order, Reported, Restored, Saved, Started
+from orchestrator.nursery import Nursery
+from orchestrator.runner import run_attempt
+
+HERE = str(Path(__file__).parent)
+
+
+def order(folder: Path, trainer: str, config: dict[str, Any] | None = None, **changes: Any) -> Order:
+    """An order for `node_trainers:<trainer>`, or for `module:function`, in a sweep's folder that the node sees."""
+    sweep = folder / "sweep"
+    sweep.mkdir(exist_ok=True)
+    (sweep / "uid").write_text("uid-1")
+    plain = Order(
+        sweep_uid="uid-1",
+        trial_id="0123456789ab",
+        attempt=1,
+        trainer=trainer if ":" in trainer else f"node_trainers:{trainer}",
+        config=config or {},
+        references={},
+        seed=7,
+        import_path=(HERE,),
+        cwd=HERE,
+        folder=str(sweep / "trials" / "0123456789ab"),
+        threads=1,
+        gpus=0.0,
+        start="fork",
+        deterministic="warn",
+        grace=30.0,
+        interval=0.05,
+        returned="objective",
+    )
+    return replace(plain, **changes)
+
+
+@dataclass
+class Result:
+    """The events of an attempt, by kind."""
+
+    batches: list[Batch]
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for batch in self.batches for event in batch.events]
+
+    @property
+    def started(self) -> Started:
+        return next(event for event in self.events if isinstance(event, Started))
+
+    @property
+    def ended(self) -> Ended:
+        assert isinstance(self.events[-1], Ended)
+        return self.events[-1]
+
+    @property
+    def log(self) -> str:
+        return b"".join(event.data for event in self.events if isinstance(event, Logged)).decode()
+
+    @property
+    def rows(self) -> list[tuple[int, dict[str, Any]]]:
+        rows = [row for event in self.events if isinstance(event, Reported) for row in event.rows]
+        return [(step, json.loads(text)) for step, _, text in rows]
+
+    @property
+    def notices(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Noticed)]
+
+    @property
+    def saved(self) -> list[Saved]:
+        return [event for event in self.events if isinstance(event, Saved)]
+
+    @property
+    def restored(self) -> list[int]:
+        return [event.step for event in self.events if isinstance(event, Restored)]
+
+    @property
+    def filed(self) -> dict[str, bytes]:
+        return {event.path: event.data for event in self.events if isinstance(event, Filed)}
+
+
+def stream(
+    wanted: Order,
+    nursery: Nursery,
+    gpus: Sequence[str] = (),
+    asked: Callable[[], str | None] = lambda: None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Batch]:
+    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, nursery=nursery, checkpoint=checkpoint)
+
+
+def run(wanted: Order, nursery: Nursery, **options: Any) -> Result:
+    """Run an attempt to its end."""
+    result = Result(list(stream(wanted, nursery, **options)))
+    assert [batch.seq for batch in result.batches] == list(range(len(result.batches)))
+    assert sum(isinstance(event, Ended) for event in result.events) == 1
+    return result
+
+
+def file(wanted: Order, name: str) -> Any:
+    """A JSON file that the trial left in `run.dir`."""
+    return json.loads((Path(wanted.folder) / "files" / name).read_text())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process that is not our child is gone, without polling."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    assert select.select([fd], [], [], 60)[0], f"process {pid} is still there"
+    os.close(fd)

@@ -1,0 +1,190 @@
+"""Trainers of many manners, for the tests of the node's side. Without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+STUBBORN = (
+    "import os, signal, sys, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(os.getpid(), flush=True); os.read(int(sys.argv[1]), 1) if len(sys.argv) > 1 else time.sleep(600)"
+)
+
+
+def nothing(cfg, run):
+    pass
+
+
+def facts(cfg, run):
+    """What a trial sees of its surroundings."""
+    seen = {
+        "cwd": os.getcwd(),
+        "stdin": sys.stdin.read(),
+        "hash": hash("orchestrate"),
+        "random": random.random(),
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
+        "ray": sorted(name for name in os.environ if name.startswith("RAY_")),
+        "session": os.getsid(0) == os.getpid(),
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "sigint": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+        "sockets": [name for name in map(_target, os.listdir("/proc/self/fd")) if name.startswith("socket")],
+        "path": sys.path[0],
+        "seed": run.seed,
+        "numpy": _numpy_draw(),
+    }
+    (run.dir / "facts.json").write_text(json.dumps(seen))
+
+
+def _target(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def _numpy_draw():
+    import numpy  # late: it is seeded when it is imported
+
+    return float(numpy.random.rand())
+
+
+def reports(cfg, run):
+    import numpy as np
+
+    run.report({"loss": 0.5, "n": 3, "flag": True})
+    run.report({"loss": float("nan"), "up": float("inf"), "down": -float("inf")})
+    run.report({"f32": np.float32(0.5), "array": np.array(2.0), "i": np.int64(7), "nan": np.float64("nan")}, step=10)
+    run.report({"valid": {"loss": 1.0, "top": {"k": 2}}})
+    run.report({"name": "adam", "vector": [1, 2], "two": np.zeros(2), "ok": 1.5})
+    run.report({"name": "adam", "ok": 2.5})
+    run.report({"text": "x"})
+    run.report({"ok": 1.0}, step="three")
+    run.report({f"metric-{i}": 1.0 for i in range(10_000)})
+    run.report(None)
+    run.report({"huge": 10**400, "big": 2**70})
+    run.report({"last": 1.0})
+
+
+def returns_number(cfg):
+    return 0.25
+
+
+def returns_mapping(cfg, run):
+    run.report({"a": 1.0}, step=4)
+    return {"b": 2.0}
+
+
+def one_parameter(cfg, verbose=False):
+    assert verbose is False
+
+
+def run_by_name(cfg, run=None):
+    assert run is not None
+
+
+def raises(cfg, run):
+    _deep({})
+
+
+def _deep(options):
+    try:
+        options["lr"]
+    except KeyError as error:
+        raise ValueError("no learning rate") from error
+
+
+def leaves(cfg, run):
+    sys.exit(eval(cfg.code, {}))
+
+
+def leaves_hard(cfg, run):
+    os._exit(3)
+
+
+def crashes(cfg, run):
+    os.kill(os.getpid(), cfg.signal)
+
+
+def prints(cfg, run):
+    for i in range(cfg.lines):
+        print(f"line {i}", file=sys.stderr if i % 2 else sys.stdout)
+
+
+def shell(cfg, run):
+    print("from python")
+    subprocess.run(["sh", "-c", "echo from a child; echo and its error >&2"], check=True)
+    print("python again")
+
+
+def leaves_stubborn_child(cfg, run):
+    """A grandchild in a session of its own that ignores SIGTERM."""
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
+    pid = int(child.stdout.readline())
+    Path(cfg.pids).write_text(f"{os.getpid()} {pid}\n")
+    if cfg.get("wait", False):
+        time.sleep(600)
+
+
+def waits(cfg, run):
+    """Saves while it is asked to end."""
+    try:
+        run.report({"ready": 1.0})
+        print("ready")
+        time.sleep(600)
+    finally:
+        run.report({"saved": 1.0})
+        print("cleaned up")
+
+
+def ignores(cfg, run):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready")
+    time.sleep(600)
+
+
+def config(cfg, run):
+    from omegaconf import OmegaConf
+
+    cfg.lr = 2  # writable
+    try:
+        cfg.unknown = 1
+    except Exception as error:
+        struct = type(error).__name__
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    (run.dir / "config.json").write_text(json.dumps({"cfg": plain, "struct": struct}))
+
+
+def keeps(cfg, run):
+    """Counts on from what it saved, drawing random numbers."""
+    state = run.restore() or {"drawn": [], "at": 0}
+    for at in range(state["at"], cfg.steps):
+        state = {"drawn": [*state["drawn"], random.random()], "at": at + 1, "key": {1: (2, b"3")}}
+        run.save(state, step=at)
+        if cfg.get("stop") == at:
+            os._exit(9)
+    (run.dir / "drawn.json").write_text(json.dumps(state["drawn"]))
+
+
+def fills(cfg, run):
+    (run.dir / "sub").mkdir()
+    (run.dir / "sub" / "small.txt").write_text("small")
+    (run.dir / "large.bin").write_bytes(bytes(cfg.size))
+
+
+def waits_for_threads(cfg, run):
+    import atexit
+
+    atexit.register(print, "exit handler")
+    threading.Thread(target=lambda: (cfg.x, print("thread"))).start()
+
+
+def asks(cfg, run):
+    print("got", input())

@@ -1,0 +1,175 @@
+"""States: what they may hold, that they are whole, and that training goes on from them bit for bit."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator import checkpoint
+from orchestrator.nursery import Nursery
+from tests.unit.node_support import order, run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """One for all that need torch: its import takes seconds."""
+    shared = Nursery()
+    yield shared
+    shared.close()
+
+
+# ---------------------------------------------------------------- with torch, in trials
+
+
+def test_a_fork_equals_a_fresh_interpreter(tmp_path: Path, nursery: Nursery) -> None:
+    logs = []
+    for start in ("fork", "fork", "spawn"):
+        wanted = order(tmp_path, "torch_trainers:learns", {"epochs": 2}, start=start, threads=2)
+        result = run(wanted, nursery if start == "fork" else Nursery())
+        assert result.ended.failure is None, result.ended.failure
+        assert result.started.method == start
+        logs.append((result.log, result.rows))
+    assert logs[0] == logs[1] == logs[2]
+    assert logs[0][0].endswith("threads 2 True\n")
+
+
+def test_training_goes_on_bit_for_bit(tmp_path: Path, nursery: Nursery) -> None:
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+    whole = run(order(tmp_path / "whole", "torch_trainers:learns", {"epochs": 4}), nursery)
+    part = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4, "die": 1})
+    first = run(part, nursery)
+    assert first.ended.exit_code == 9
+    last = first.saved[-1].checkpoint
+    rest = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4}, attempt=2, restore=last, start="fork")
+    second = run(rest, nursery)
+    assert second.restored == [1]
+    assert first.rows + second.rows == whole.rows
+    assert second.log == whole.log
+    names = sorted(path.name for path in (Path(rest.folder) / "checkpoints").iterdir())
+    assert names == ["2-step-2.state", "2-step-3.state"]
+
+
+def test_workers_of_a_data_loader(tmp_path: Path, nursery: Nursery) -> None:
+    wanted = order(tmp_path, "torch_trainers:learns", {"epochs": 1, "workers": 2})
+    result = run(wanted, nursery)
+    assert result.ended.exit_code == 0, result.log
+    assert result.rows == run(wanted, nursery).rows
+
+
+def test_operations_without_a_deterministic_algorithm(tmp_path: Path, nursery: Nursery) -> None:
+    said = run(order(tmp_path, "torch_trainers:warns"), nursery)
+    assert said.notices == ["put_ has no deterministic algorithm: results may differ in the last digits"]
+    assert "put_" not in said.log
+    refused = run(order(tmp_path, "torch_trainers:warns", deterministic="error"), nursery).ended.failure
+    assert refused is not None
+    assert refused.type == "RuntimeError"
+    assert "put_" in refused.message
+    assert run(order(tmp_path, "torch_trainers:warns", deterministic="off"), Nursery()).notices == []
+
+
+# ---------------------------------------------------------------- files
+
+
+STATE: dict[str, Any] = {
+    "numbers": [1, 2.5, True, None, 1j, float("inf")],
+    "nested": {"tuple": (1, ("a", b"b")), "set": {1, 2}, 3: "int key", (1, 2): "tuple key"},
+    "ordered": collections.OrderedDict(b=1, a=2),
+    "array": np.arange(6, dtype="float32").reshape(2, 3),
+    "scalar": np.float64(0.5),
+}
+
+
+def equal(one: Any, other: Any) -> bool:
+    return pickle.dumps(one) == pickle.dumps(other)
+
+
+def test_state_with_torch(tmp_path: Path) -> None:
+    state = {**STATE, "tensor": torch.arange(3.0), "model": torch.nn.Linear(2, 1).state_dict()}
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    path = checkpoint.save(tmp_path / "checkpoints", state, 5, 1)
+    drawn = torch.rand(2).tolist(), random.random(), np.random.rand()
+    step, loaded = checkpoint.load(path)
+    assert step == 5
+    assert (torch.rand(2).tolist(), random.random(), np.random.rand()) == drawn
+    assert torch.equal(loaded.pop("tensor"), state["tensor"])
+    assert list(loaded.pop("model")) == ["weight", "bias"]
+    assert equal(loaded, STATE)
+
+
+WITHOUT_TORCH = """
+import pickle, random, sys
+from pathlib import Path
+from orchestrator import checkpoint
+state = {"a": [1, (2.5, b"x")], 3: {"s"}, "nan": float("inf")}
+path = checkpoint.save(Path(sys.argv[1]), state, 0, 1)
+drawn = random.random()
+assert checkpoint.load(path) == (0, state)
+assert random.random() == drawn
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+path.write_bytes(checkpoint._PLAIN + pickle.dumps({"state": Path}))
+try:
+    checkpoint.load(path)
+except pickle.UnpicklingError as error:
+    print(error)
+"""
+
+
+def test_state_without_torch_runs_nothing_when_read(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, tmp_path], cwd=ROOT, text=True, capture_output=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("a state holds data only, not pathlib")
+
+
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        ({"model": torch.nn.Linear(1, 1)}, r"state\['model'\] is a torch.nn.modules.linear.Linear"),
+        ([{"f": len}], r"state\[0\]\['f'\] is a builtins.builtin_function"),
+        ({"path": Path()}, r"state\['path'\] is a pathlib"),
+        ({"d": collections.defaultdict(int)}, r"state\['d'\] is a collections.defaultdict"),
+        ({"o": np.array([None])}, r"state\['o'\] is a numpy.ndarray"),
+        ({Path(): 1}, "a key of state is a"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused(tmp_path: Path, state: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        checkpoint.save(tmp_path, state, 0, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save(tmp_path, {"a": 1}, 0, 1)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, {"a": 2}, 0, 1)
+    assert list(tmp_path.iterdir()) == [path]
+    assert checkpoint.load(path) == (0, {"a": 1})
+
+
+def test_the_newest_two_are_kept_by_attempt_and_step(tmp_path: Path) -> None:
+    for attempt, step in ((1, 9), (1, 100), (2, 5), (2, 10)):
+        checkpoint.save(tmp_path, {}, step, attempt)
+        checkpoint.prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2-step-10.state", "2-step-5.state"]
+    assert checkpoint.find(tmp_path / "1-step-100.state", 3) == tmp_path / "2-step-10.state"
+    assert checkpoint.find(tmp_path / "1-step-100.state", 2) is None

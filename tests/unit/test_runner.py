@@ -1,0 +1,200 @@
+"""Attempts from start to end: exits, signals, logs, stopping, and files from a node of its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
+from orchestrator.nursery import Nursery
+from tests.unit.node_support import Result, alive, order, run, stream
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    shared = Nursery()
+    yield shared
+    shared.close()
+
+
+def test_a_short_trial_is_one_batch(tmp_path: Path, nursery: Nursery) -> None:
+    run(order(tmp_path, "nothing"), nursery)  # warm
+    result = run(order(tmp_path, "nothing", interval=60.0), nursery)
+    started = result.started
+    assert started.node == "here"
+    assert started.method == "fork"
+    assert started.threads == 1
+    assert isinstance(result.events[0], Started)
+    assert isinstance(result.events[-1], Ended)
+    assert len(result.batches) <= 2  # one, unless the machine is slow
+
+
+def test_hard_exit(tmp_path: Path, nursery: Nursery) -> None:
+    ended = run(order(tmp_path, "leaves_hard"), nursery).ended
+    assert (ended.exit_code, ended.signal, ended.failure) == (3, None, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_signals(tmp_path: Path, nursery: Nursery, number: int) -> None:
+    result = run(order(tmp_path, "crashes", {"signal": int(number)}), nursery)
+    assert (result.ended.exit_code, result.ended.signal) == (None, number)
+    if number == signal.SIGSEGV:  # the place is shown
+        assert "node_trainers.py" in result.log
+    if number == signal.SIGKILL:
+        assert "peak memory" in result.ended.detail
+
+
+def test_log_keeps_order_across_streams_and_children(tmp_path: Path, nursery: Nursery) -> None:
+    assert run(order(tmp_path, "prints", {"lines": 200}), nursery).log == "".join(f"line {i}\n" for i in range(200))
+    assert run(order(tmp_path, "shell"), nursery).log.splitlines() == [
+        "from python", "from a child", "and its error", "python again"
+    ]  # fmt: skip
+
+
+def test_log_cap(tmp_path: Path, nursery: Nursery) -> None:
+    result = run(order(tmp_path, "prints", {"lines": 100_000}, log_cap=1000), nursery)
+    assert result.ended.exit_code == 0
+    assert result.log[:1000] == "".join(f"line {i}\n" for i in range(200))[:1000]
+    assert result.log[1000:] == "\n[orchestrate: cut here, at the cap of 1000 bytes; later output is not kept]\n"
+
+
+def test_large_logs_come_in_pieces(tmp_path: Path, nursery: Nursery) -> None:
+    result = run(order(tmp_path, "prints", {"lines": 300_000}, interval=60.0), nursery)
+    pieces = [len(event.data) for event in result.events if isinstance(event, Logged)]
+    assert sum(pieces) == sum(len(f"line {i}\n") for i in range(300_000))
+    assert max(pieces) <= 2**20 + 2**17
+    assert len(pieces) > 2
+
+
+def run_until_it_prints(wanted: Order, nursery: Nursery, why: str) -> Result:
+    """Ask the attempt to end once its first output has come."""
+    batches: list[Batch] = []
+    printed: list[bool] = []
+
+    def asked() -> str | None:
+        return why if printed else None
+
+    for batch in stream(wanted, nursery, asked=asked):
+        batches.append(batch)
+        printed += [True for event in batch.events if isinstance(event, Logged)]
+    return Result(batches)
+
+
+def test_stop_gives_time_to_save(tmp_path: Path, nursery: Nursery) -> None:
+    result = run_until_it_prints(order(tmp_path, "waits"), nursery, "cancelled")
+    assert result.ended.asked == "cancelled"
+    assert result.ended.exit_code == 128 + signal.SIGTERM
+    assert result.ended.failure is None
+    assert result.rows[-1][1] == {"saved": 1.0}
+    assert result.log.endswith("cleaned up\n")
+
+
+def test_stop_kills_after_the_grace(tmp_path: Path, nursery: Nursery) -> None:
+    ended = run_until_it_prints(order(tmp_path, "ignores", grace=0.1), nursery, "stopped").ended
+    assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
+
+
+def test_stop_during_the_import_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
+    wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),))
+    looks = iter((None, None, "cancelled"))
+    result = run(wanted, Nursery(), asked=lambda: next(looks))
+    assert [type(event) for event in result.events] == [Ended]
+    assert result.ended.asked == "cancelled"
+
+
+def test_closing_the_generator_ends_the_trial(tmp_path: Path, nursery: Nursery) -> None:
+    batches = stream(order(tmp_path, "waits"), nursery)
+    started = next(batches).events[0]
+    assert isinstance(started, Started)
+    assert alive(started.pid)
+    batches.close()  # type: ignore[attr-defined]
+    assert not alive(started.pid)
+    assert run(order(tmp_path, "nothing"), nursery).ended.exit_code == 0  # and the next one runs
+
+
+def test_threads_and_exit_handlers_run_to_their_end(tmp_path: Path, nursery: Nursery) -> None:
+    result = run(order(tmp_path, "waits_for_threads", {"x": 1}), nursery)
+    assert result.log == "thread\nexit handler\n"
+
+
+def test_files_come_back_from_a_node_of_its_own(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nursery.close()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    wanted = order(tmp_path, "fills", {"size": 5000}, sweep_uid="another", file_cap=4000)
+    result = run(wanted, nursery)
+    assert not Path(wanted.folder).exists()
+    assert result.filed == {"files/sub/small.txt": b"small"}
+    assert len(result.notices) == 1
+    assert str(tmp_path) in result.notices[0]
+    nursery.close()
+
+
+def test_checkpoints_travel_from_node_to_node(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes that see neither each other nor the sweep's folder."""
+    results = []
+    for node, options in (("a", {"stop": 2}), ("b", {})):
+        nursery.close()
+        (tmp_path / node).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.setenv("TMPDIR", str(tmp_path / node))
+        last = results[0].saved[-1].checkpoint if results else None
+        wanted = order(tmp_path, "keeps", {"steps": 5, **options}, sweep_uid="another", restore=last)
+        sent = results[0].filed[last.path] if last else None
+        results.append(run(wanted, nursery, checkpoint=sent))
+    nursery.close()
+    first, second = results
+    assert first.ended.exit_code == 9
+    assert second.restored == [2]
+    whole = order(tmp_path, "keeps", {"steps": 5}, attempt=2)
+    run(whole, nursery)
+    expected = (Path(whole.folder) / "files" / "drawn.json").read_bytes()
+    assert second.filed["files/drawn.json"] == expected
+
+
+def test_missing_checkpoint_is_said(tmp_path: Path, nursery: Nursery) -> None:
+    wanted = order(tmp_path, "keeps", {"steps": 1}, restore=Checkpoint(3, "checkpoints/1-step-3.state"))
+    result = run(wanted, nursery)
+    assert result.ended.exit_code == 0
+    assert result.restored == []
+    assert "no checkpoint of step 3" in result.notices[0]
+
+
+def test_local_executor(tmp_path: Path) -> None:
+    from orchestrator.local_executor import LocalExecutor
+
+    executor = LocalExecutor(2, gpus=[["0"], ["1"]])
+    size = Resources(gpus=1)
+    executor.launch(order(tmp_path, "nothing", trial_id="a"), size)
+    executor.launch(order(tmp_path, "waits", trial_id="b"), size)
+    assert not executor.free(size)
+    ended: dict[str, Ended] = {}
+    gpus = []
+    while len(ended) < 2:
+        for batch in executor.poll(60.0):
+            for event in batch.events:
+                if isinstance(event, Started):
+                    gpus.append(event.gpus)
+                if isinstance(event, Logged):
+                    executor.stop("b", 1, "cancelled")
+                if isinstance(event, Ended):
+                    ended[batch.trial_id] = event
+    assert sorted(gpus) == [("0",), ("1",)]
+    assert ended["a"].exit_code == 0
+    assert ended["b"].asked == "cancelled"
+    executor.launch(order(tmp_path, "ignores", trial_id="c"), size)
+    while not any(isinstance(event, Logged) for batch in executor.poll(60.0) for event in batch.events):
+        pass
+    executor.kill()
+    while not any(isinstance(event, Ended) for batch in executor.poll(60.0) for event in batch.events):
+        pass
+    assert executor.free(size)
+    executor.close()

@@ -1,0 +1,232 @@
+"""What a trial sees, and what it can say."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from orchestrator import settings
+from orchestrator.nursery import Nursery
+from tests.unit.node_support import HERE, file, order, run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    shared = Nursery()
+    yield shared
+    shared.close()
+
+
+def test_surroundings(tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    nursery.close()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    wanted = order(tmp_path, "facts", threads=3)
+    assert run(wanted, nursery).ended.exit_code == 0
+    seen = file(wanted, "facts.json")
+    assert seen["cwd"] == HERE == seen["path"]
+    assert seen["stdin"] == ""
+    assert seen["threads"] == "3"
+    assert seen["gpus"] == ""
+    assert seen["ray"] == seen["blocked"] == seen["sockets"] == []
+    assert seen["session"]
+    assert seen["sigint"]
+    assert seen["seed"] == 7
+
+
+def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, nursery: Nursery) -> None:
+    wanted = order(tmp_path, "facts")
+    spawned = order(tmp_path, "facts", start="spawn")
+    seen = []
+    for each in (wanted, spawned, wanted):
+        result = run(each, nursery)
+        assert result.started.method == each.start
+        seen.append(file(each, "facts.json"))
+    assert seen[0] == seen[1] == seen[2]
+    run(order(tmp_path, "facts", seed=8), nursery)
+    other = file(wanted, "facts.json")
+    assert other["random"] != seen[0]["random"]
+    assert other["numpy"] != seen[0]["numpy"]
+
+
+def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, nursery: Nursery) -> None:
+    seen, parents = [], set()
+    for gpus in (("0",), ("3", "1"), ("GPU-5a",)):
+        wanted = order(tmp_path, "facts", gpus=1.0)
+        assert run(wanted, nursery, gpus=gpus).started.gpus == gpus
+        seen.append(file(wanted, "facts.json")["gpus"])
+        parents.add(id(nursery.zygote(wanted, gpus)))
+    assert seen == ["0", "3,1", "GPU-5a"]
+    assert len(parents) == 1
+
+
+def test_missing_cwd_gives_the_code(tmp_path: Path, nursery: Nursery) -> None:
+    wanted = order(tmp_path, "facts", cwd="/not/on/this/node")
+    run(wanted, nursery)
+    assert file(wanted, "facts.json")["cwd"] == HERE
+
+
+def test_reports(tmp_path: Path, nursery: Nursery) -> None:
+    result = run(order(tmp_path, "reports"), nursery)
+    assert result.ended.exit_code == 0
+    assert result.rows == [
+        (0, {"loss": 0.5, "n": 3, "flag": 1}),
+        (1, {"loss": "NaN", "up": "Infinity", "down": "-Infinity"}),
+        (10, {"f32": 0.5, "array": 2.0, "i": 7, "nan": "NaN"}),
+        (11, {"valid/loss": 1.0, "valid/top/k": 2}),
+        (12, {"ok": 1.5}),
+        (13, {"ok": 2.5}),
+        (15, {"big": 2.0**70}),
+        (16, {"last": 1.0}),
+    ]
+    about = ("'name'", "'vector'", "'two'", "'text'", "step='three'", "too many", "AttributeError", "'huge'")
+    assert len(result.notices) == len(about)
+    for word, notice in zip(about, result.notices, strict=True):
+        assert word in notice
+
+
+@pytest.mark.parametrize(
+    ("trainer", "rows"),
+    [
+        ("returns_number", [(0, {"objective": 0.25})]),
+        ("returns_mapping", [(4, {"a": 1.0}), (5, {"b": 2.0})]),
+        ("one_parameter", []),
+        ("run_by_name", []),
+    ],
+)
+def test_calls_and_returned_values(tmp_path: Path, nursery: Nursery, trainer: str, rows: object) -> None:
+    result = run(order(tmp_path, trainer), nursery)
+    assert result.ended.failure is None
+    assert result.rows == rows
+    assert result.ended.entered is not None
+    assert result.ended.left is not None
+
+
+def test_exception(tmp_path: Path, nursery: Nursery) -> None:
+    result = run(order(tmp_path, "raises"), nursery)
+    failure = result.ended.failure
+    assert failure is not None
+    assert result.ended.exit_code == 1
+    assert (failure.type, failure.message) == ("ValueError", "no learning rate")
+    assert failure.where.startswith("node_trainers.py:")
+    assert "orchestrator" not in failure.traceback
+    assert failure.traceback.count("Traceback (most recent call last)") == 2
+    assert "KeyError: 'lr'" in failure.traceback
+    assert "_deep({})" in failure.traceback
+    assert failure.traceback in result.log
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "message"),
+    [("0", 0, None), ("None", 0, None), ("3", 3, None), ("'bad data'", 1, "bad data")],
+)
+def test_sys_exit(tmp_path: Path, nursery: Nursery, code: str, exit_code: int, message: str | None) -> None:
+    ended = run(order(tmp_path, "leaves", {"code": code}), nursery).ended
+    assert ended.exit_code == exit_code
+    assert (ended.failure and ended.failure.message) == message
+
+
+def test_hydra_main_is_unwrapped(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "hydra_app.py").write_text(
+        "import hydra\n@hydra.main(version_base=None, config_path=None)\ndef main(cfg):\n    return cfg.lr\n"
+    )
+    wanted = order(tmp_path, "hydra_app:main", {"lr": 0.5}, import_path=(str(tmp_path),))
+    assert run(wanted, nursery).rows == [(0, {"objective": 0.5})]
+
+
+def test_config_is_private_writable_and_struct(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nursery.close()
+    monkeypatch.setenv("TOKEN_OF_MINE", "a${b}")
+    data = {"lr": 1, "text": "${not.ours}", "list": ["$", r"\${x}", None], "deep": {"key": "here"}, "7": 1.5}
+    references = {"deep.key": "${oc.env:TOKEN_OF_MINE}", "out": "${hydra:runtime.output_dir}/x", "year": "${now:%Y}"}
+    wanted = order(tmp_path, "config", data, references=references)
+    assert run(wanted, nursery).ended.failure is None
+    seen = file(wanted, "config.json")
+    year = seen["cfg"].pop("year")
+    out = f"{wanted.folder}/files/x"
+    assert seen["cfg"] == {**data, "lr": 2, "deep": {"key": "a${b}"}, "out": out}
+    assert year.isdigit()
+    assert seen["struct"] == "ConfigAttributeError"
+
+
+def test_unresolvable_reference_names_its_key(tmp_path: Path, nursery: Nursery) -> None:
+    wanted = order(tmp_path, "nothing", {"a": None}, references={"a": "${oc.env:NOT_SET_ANYWHERE}"})
+    failure = run(wanted, nursery).ended.failure
+    assert failure is not None
+    assert failure.message.startswith("a: ${oc.env:NOT_SET_ANYWHERE} does not resolve")
+
+
+texts = st.text(alphabet="a$\\{}:.'\" ", max_size=12)
+
+
+@given(texts)
+def test_any_text_reads_back_as_itself(text: str) -> None:
+    assert OmegaConf.create(settings.escape({"key": text})).key == text
+
+
+def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "late.py").write_text(
+        "def train(cfg, run):\n"
+        "    import torch\n"
+        "    run.report({'draw': torch.rand(()), 'on': torch.are_deterministic_algorithms_enabled(),\n"
+        "                'threads': torch.get_num_threads()})\n"
+    )
+    wanted = order(tmp_path, "late:train", import_path=(str(tmp_path),), threads=2, seed=5)
+    import torch
+
+    generator = torch.Generator().manual_seed(5)
+    assert run(wanted, nursery).rows == [
+        (0, {"draw": torch.rand((), generator=generator).item(), "on": 1, "threads": 2})
+    ]
+
+
+INLINE = """
+import sys
+from pathlib import Path
+from tests.unit.node_support import order
+from orchestrator import trial
+for name in ("returns_mapping", "raises"):
+    ended = trial.run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
+    print(ended.exit_code, ended.failure and ended.failure.type)
+ended = trial.run_inline(order(Path(sys.argv[1]), "node_trainers:asks"), print)
+"""
+
+
+def test_inline_keeps_the_terminal(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, input="typed\n", text=True, capture_output=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        'echo step 4: {"a":1.0}',
+        'echo step 5: {"b":2.0}',
+        "0 None",
+        "1 ValueError",
+        "got typed",
+    ]
+
+
+def test_reports_in_a_row_are_one_event(tmp_path: Path) -> None:
+    """Three reports are three lines, read as one event."""
+    from orchestrator.journal import Reader, Writer
+    from orchestrator.places import Place
+    from orchestrator.run import Run
+
+    with (tmp_path / "journal").open("w+b") as journal:
+        subject = Run(order(tmp_path, "nothing"), Writer(journal.fileno()), Place(tmp_path, shared=True))
+        for step in range(3):
+            subject.report({"loss": math.pi}, step=step)
+        entries = Reader(journal.fileno()).read()
+    assert entries is not None
+    assert len(entries) == 1

@@ -1,0 +1,151 @@
+"""No process survives; what cannot be forked is started fresh; what cannot be imported is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import zygote
+from orchestrator.nursery import Nursery
+from tests.unit.node_support import HERE, alive, order, run, wait_gone
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    shared = Nursery()
+    yield shared
+    shared.close()
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, nursery: Nursery, start: str) -> None:
+    pids = tmp_path / "pids"
+    result = run(order(tmp_path, "leaves_stubborn_child", {"pids": str(pids)}, start=start), nursery)
+    assert result.ended.exit_code == 0
+    trial, grandchild = map(int, pids.read_text().split())
+    assert trial == result.started.pid
+    assert not alive(trial)
+    assert not alive(grandchild)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from orchestrator.nursery import Nursery
+from tests.unit.node_support import order, stream
+folder, start = Path(sys.argv[1]), sys.argv[2]
+wanted = order(folder, "leaves_stubborn_child", {"pids": str(folder / "pids"), "wait": True}, start=start)
+nursery = Nursery()
+def asked():
+    if (folder / "pids").exists() and (folder / "pids").read_text().endswith("\\n"):
+        print("running", flush=True)
+for batch in stream(wanted, nursery, asked=asked):
+    pass
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_survives_the_worker(tmp_path: Path, start: str, number: int) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path), start]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "running\n"
+        trial, grandchild = map(int, (tmp_path / "pids").read_text().split())
+        parent = int(Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[1])
+        keeper = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+        assert worker.pid not in (parent, keeper)
+        assert os.getsid(parent) == keeper
+        worker.send_signal(number)
+    for pid in (trial, grandchild, parent, keeper):
+        wait_gone(pid)
+
+
+def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
+    (tmp_path / "kills.py").write_text(
+        "import os, signal, time\n"
+        "def train(cfg, run):\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)\n"
+    )
+    nursery = Nursery()
+    result = run(order(tmp_path, "kills:train", import_path=(str(tmp_path),)), nursery)
+    assert result.ended.lost == "worker"
+    assert "9" in result.ended.detail
+    assert not alive(result.started.pid)
+    assert run(order(tmp_path, "nothing"), nursery).ended.exit_code == 0
+    nursery.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "where"),
+    [
+        ("import no_such_library\n", "ModuleNotFoundError", "broken.py:1"),
+        ("x = 1\ny = {}['k']\n", "KeyError", "broken.py:2"),
+        ("def train(:\n", "SyntaxError", "broken.py:1"),
+        ("import sys\nsys.exit(0)\n", "orchestrator.errors.TrainerError", ""),
+        ("", "orchestrator.errors.TrainerError", ""),
+    ],
+)
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_import_errors_are_the_trials_failure(tmp_path: Path, text: str, kind: str, where: str, start: str) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    nursery = Nursery()
+    ended = run(order(tmp_path, "broken:train", import_path=(str(tmp_path),), start=start), nursery).ended
+    nursery.close()
+    assert ended.failure is not None
+    assert ended.exit_code == 1
+    assert ended.failure.type == kind
+    assert ended.failure.where == where or not where
+    assert "orchestrator/" not in ended.failure.traceback
+    assert "importlib" not in ended.failure.traceback
+
+
+def test_crash_of_an_import(tmp_path: Path) -> None:
+    (tmp_path / "crashes.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    nursery = Nursery()
+    ended = run(order(tmp_path, "crashes:train", import_path=(str(tmp_path),)), nursery).ended
+    assert ended.signal == signal.SIGSEGV
+    assert "imported" in ended.detail
+
+
+def test_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
+    (tmp_path / "threaded.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "def train(cfg, run):\n    run.report({'threads': threading.active_count()})\n"
+    )
+    nursery = Nursery()
+    wanted = order(tmp_path, "threaded:train", import_path=(str(tmp_path),))
+    first, second = run(wanted, nursery), run(wanted, nursery)
+    nursery.close()
+    assert len(first.notices) == 1
+    assert "threaded cannot be forked: it starts threads" in first.notices[0]
+    assert second.notices == []
+    for result in (first, second):
+        assert result.started.method == "spawn"
+        assert result.rows == [(0, {"threads": 2})]
+
+
+def test_cuda_makes_a_fork_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote, "_thread_name", lambda tid: "harmless")
+    monkeypatch.setattr(zygote, "HARMLESS_THREADS", {"harmless"})
+    assert zygote.unsafe_to_fork() is None
+    real = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: "/dev/nvidia-uvm" if str(path).endswith("/1") else real(path))
+    assert "CUDA" in str(zygote.unsafe_to_fork())
+
+
+def test_what_an_import_prints_is_in_the_first_log(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text("print('importing')\ndef train(cfg):\n    print('training')\n")
+    nursery = Nursery()
+    wanted = order(tmp_path, "chatty:train", import_path=(str(tmp_path),))
+    assert run(wanted, nursery).log == "importing\ntraining\n"
+    assert run(wanted, nursery).log == "training\n"
+    nursery.close()
+    assert HERE not in sys.path  # nothing of a trial reaches the worker
