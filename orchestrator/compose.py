@@ -8,9 +8,10 @@ read once. Where a config overrides one of Hydra's own groups, Hydra's configura
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,6 +62,10 @@ class Composition:
     choices: Mapping[str, str | None]  # by group
     appended: bool = False  # whether the choice of `sweep` had to be added to the defaults list
 
+    @cached_property
+    def _copy(self) -> Callable[[], Any]:
+        return copier(self.config)
+
     def has_section(self) -> bool:
         """Whether there is a `sweep` section."""
         node = self.config._get_node("sweep", validate_access=False)
@@ -68,32 +73,46 @@ class Composition:
 
     def with_overrides(self, overrides: Sequence[Override]) -> Composition:
         """A copy with more overrides applied, by Hydra's own rules."""
-        config = copy.deepcopy(self.config)
+        config = self._copy()
         with explained("sweep"):
             ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
         return replace(self, config=config)
 
     def with_values(self, settings: Sequence[Setting]) -> DictConfig:
         """A copy with more values set, by Hydra's own rules."""
-        config = copy.deepcopy(self.config)
+        config: DictConfig = self._copy()
         with explained(""):
             ConfigLoaderImpl._apply_overrides_to_config([override(s) for s in settings], config)
         return config
 
 
 class _Repository(CachingConfigRepository):  # type: ignore[misc]
-    """Configs read once: merging may adopt nodes of what it is given, so it is given copies."""
-
-    def copies(self) -> _Copies:
-        return _Copies(self)
+    """Configs read once."""
 
 
 class _Copies(CachingConfigRepository):  # type: ignore[misc]
+    """Copies of configs read once: merging adopts nodes of what it is given."""
+
+    def __init__(self, delegate: _Repository) -> None:
+        self.delegate = delegate  # without the base's deep copy of it
+        self._copies: dict[str, Callable[[], Any]] = {}
+
     def load_config(self, config_path: str) -> Any:
         loaded = copy.copy(self.delegate.load_config(config_path))
         if loaded is not None:
-            loaded.config = copy.deepcopy(loaded.config)
+            if config_path not in self._copies:
+                self._copies[config_path] = copier(loaded.config)
+            loaded.config = self._copies[config_path]()
         return loaded
+
+
+def copier(config: Any) -> Callable[[], Any]:
+    """Makes copies of a config: by pickling, five times as fast as a deep copy, where its types allow."""
+    try:
+        frozen = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # a class that cannot be imported by its name
+        return lambda: copy.deepcopy(config)
+    return lambda: pickle.loads(frozen)
 
 
 class Composer:
@@ -112,6 +131,7 @@ class Composer:
             self._loader = ConfigLoaderImpl(path)
             self._repository = _Repository(ConfigRepository(path))
             self._loader._process_config_searchpath(self._name, self.fixed, self._repository)
+        self._copies = _Copies(self._repository)
         self._groups: dict[str, bool] = {}
 
     @contextmanager
@@ -217,7 +237,7 @@ class Composer:
         """
         layout = self.layout(overrides, partial)
         with self._reading():
-            config = self._loader._compose_config_from_defaults_list(layout.defaults, self._repository.copies())
+            config = self._loader._compose_config_from_defaults_list(layout.defaults, self._copies)
             OmegaConf.set_struct(config, True)
             values = [o for o in layout.config_overrides if not _of_hydra(o)]
             values += [o for o in lenient if has(config, o.key_or_group)]
