@@ -65,6 +65,7 @@ class Reader:
     replacements: Mapping[str, Replacement] = field(default_factory=dict)
     at_root: set[str] = field(default_factory=set)  # replacements that took an axis' place, by where it stood
     scoped: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
 
     def read(self, written: Any) -> Space:
         """The space that `sweep.axes` spans, with the command line's axes in it."""
@@ -284,6 +285,8 @@ class Reader:
             return rows, swept
         for row in rows if isinstance(value, list) else ():
             self._check_split(row, where)
+            if isinstance(row, str) and re.fullmatch(_FUNCTION.pattern + r".*\)\s*", row):
+                self.warnings.append(f"{where}: {row!r} stands in a list, and is taken literally")
         if key.group:
             rows = tuple(row if isinstance(row, Mapping) else self._option(key, row, where) for row in rows)
             if any(isinstance(row, Mapping) for row in rows):
@@ -323,7 +326,7 @@ class Reader:
             raise self._fail(
                 f"YAML has split an unquoted call at its comma: {text!r} is a part of it",
                 where,
-                'quote it: "range(0, 3)"',
+                'quote it, and leave out the list: key: "range(0, 3)"',
             )
 
     def _linked(self, names: list[str], value: Any, scope: Scope) -> tuple[Axis, ...]:

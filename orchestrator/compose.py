@@ -122,7 +122,7 @@ class Composer:
         self.file = file
         self.fixed = [self.parse(text) for text in overrides]
         self.warnings: dict[str, None] = {}
-        self._name = file.stem if file.suffix == ".yaml" else file.name
+        self._name = file.stem
         with self._reading():
             hydra.version.setbase("1.3")
             path = create_config_search_path(str(file.parent.absolute()))

@@ -116,7 +116,12 @@ class SweepPlan:
         return trial
 
     def _shape(self, assignment: Assignment, account: _Pass) -> Shape:
-        mark = tuple([(key, _hashable(value)) if key.group else key for key, value in assignment])
+        mark = tuple(
+            [
+                key if not key.group else (key, value if type(value) is not list else tuple(value))
+                for key, value in assignment
+            ]
+        )
         shape = self._shapes.get(mark)
         if shape is None:
             shape = Shape(self.spec, self._composition(assignment), assignment, str(self.file))

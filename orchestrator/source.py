@@ -37,6 +37,7 @@ class Source:
         replacements = {name: new for name, (_, new) in self.replacing.items()}
         reader = Reader(_Vocabulary(self), str(self.file), replacements)
         space = reader.read(self.spec.axes)
+        self.composer.warnings.update(dict.fromkeys(reader.warnings))
         for name, (parsed, new) in self.replacing.items():
             if new.varies or name in reader.at_root:
                 continue
@@ -49,7 +50,12 @@ class Source:
     def compose(self, groups: Sequence[Setting]) -> Composition:
         """The config of a choice of groups, with `sweep` reduced to the resources that trials ask for."""
         section = {"resources": dict(self.spec.resources)}
-        return self.composer.compose([*self.fixed, *map(override, groups)], self.lenient, section=section)
+        return self.composer.compose([*self.fixed, *_chosen(groups)], self.lenient, section=section)
+
+
+def _chosen(groups: Sequence[Setting]) -> list[Parsed]:
+    """Overrides that choose options; a group that would be appended is left out by not appending it."""
+    return [override((key, option)) for key, option in groups if option is not None or not key.sigil]
 
 
 class _Vocabulary:
@@ -72,7 +78,7 @@ class _Vocabulary:
         return found.rows, found.swept
 
     def _layout(self, chosen: Sequence[Setting]) -> Any:
-        overrides = list(map(override, chosen))
+        overrides = _chosen(chosen)
         names = {parsed.get_key_element().lstrip("+~") for parsed in overrides}
         known = [*self._source.fixed, *(p for p, new in self._source.replacing.values() if not new.varies)]
         known = [parsed for parsed in known if parsed.get_key_element().lstrip("+~") not in names]
@@ -119,15 +125,15 @@ def replace_sigil(parsed: Parsed, base: Composition) -> Parsed:
 
 def _check_file(file: Path, config_dir: Path | None) -> None:
     if file.is_dir() or not file.exists():
-        here = [str(path.name) for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        here = [str(path.name) for path in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
         close = nearest(file.name, here)
         raise ConfigError(
             "is a folder, not a sweep file" if file.is_dir() else "there is no such file",
             where=str(file),
             fix=f"did you mean {file.parent / close}?" if close else "name a YAML file, e.g. conf/sweep.yaml",
         )
-    if file.suffix not in (".yaml", ".yml"):
-        raise ConfigError("a sweep file ends in .yaml", where=str(file))
+    if file.suffix != ".yaml":
+        raise ConfigError("Hydra reads files that end in .yaml", where=str(file), fix="rename it")
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError("there is no such folder", where=str(config_dir), fix="name the folder of your config groups")
 

@@ -209,6 +209,16 @@ TREES = {
         trials=4,
         fast=True,
     ),
+    "an appended group left out": Tree(
+        {
+            "sweep.yaml": HEAD + "z: 1\n" + SWEEP + "    +experiment: [null, a]\n    z: [1, 2]\n",
+            "experiment/a.yaml": "# @package _global_\nz: 5\nw: ${z}\n",
+            **BASE,
+        },
+        sigils={"experiment": "+"},
+        trials=4,
+        fast=True,
+    ),
     "keys added": Tree(
         {
             "sweep.yaml": HEAD

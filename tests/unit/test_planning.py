@@ -211,6 +211,17 @@ def test_the_grammar_of_hydra(tmp_path: Path) -> None:
     assert {t.config["num_workers"] for t in trials} == {0.0, 0.1, 0.2}
 
 
+def test_a_call_in_a_list_is_taken_literally_and_told(tmp_path: Path) -> None:
+    found = plan(tmp_path, "axes: {x: ['range(0, 3)', 2]}")
+    assert [t.config["x"] for t in found.trials()] == ["range(0, 3)", 2]
+    assert any("taken literally" in warning for warning in found.summary().warnings)
+
+
+def test_a_primary_config_without_self_is_told_of_as_hydra_does(tmp_path: Path) -> None:
+    found = plan(tmp_path, "axes: {}", head=HEAD.replace(", _self_", ""))
+    assert any("_self_" in warning for warning in found.summary().warnings)
+
+
 def test_overrides_of_the_command_line(tmp_path: Path) -> None:
     body = "axes:\n  optimizer: {SGD: {lr: [1, 2]}, adam: {}}\n  model: [lstm, gru]"
     assert len(list(plan(tmp_path, body, "optimizer=adam").trials())) == 2

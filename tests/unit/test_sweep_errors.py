@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         sweep("repeats: 2", HEAD.replace("seed: 42\n", "")),
         ("repeats", "'seed'", "sweep.seed"),
     ),
-    "a split range": (sweep("axes: {seed: [range(0, 3)]}"), ("range(0", "split", 'quote it: "range(0, 3)"')),
+    "a split range": (sweep("axes: {seed: [range(0, 3)]}"), ("range(0", "split", '"range(0, 3)"')),
     "a split range in a mapping": (sweep("axes: {seed: range(0, 3)}"), ("range(0", "split", "quote it")),
     "an option named no": (sweep("axes: {model: [no, lstm]}"), ("boolean", '"no"', "axes.model")),
     "an option named no with a body": (sweep("axes: {model: {no: {}, lstm: {}}}"), ("boolean", '"no"', "axes.model")),
