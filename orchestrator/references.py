@@ -91,6 +91,16 @@ def _own(path: Path, value: Any, globs: Sequence[str], where: str) -> bool:
     )
 
 
+def _check_addressable(found: Mapping[Path, str], where: str) -> None:
+    for path in found:
+        if any("." in str(part) for part in path):
+            raise ConfigError(
+                f"{dotted(path)!r} is kept as {found[path]}, and a key on its way holds a dot",
+                where=where,
+                fix="rename it",
+            )
+
+
 def find(tree: Any, globs: Sequence[str], where: str) -> dict[Path, str]:
     """The references of an unresolved config: path -> expression."""
     written = [(path, value) for path, value in leaves(tree) if value is not None]
@@ -104,5 +114,6 @@ def find(tree: Any, globs: Sequence[str], where: str) -> dict[Path, str]:
             if path not in found and any(touch(target, name) for target in paths for name in known)
         }
         if not more:
+            _check_addressable(found, where)
             return found
         found |= more

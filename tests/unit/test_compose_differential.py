@@ -45,7 +45,11 @@ def check(file: Path, plan: SweepPlan, fixed: Sequence[str] = (), sigils: dict[s
     """Compare every trial with Hydra; returns how many there were."""
     count = 0
     for trial in plan.trials():
-        overrides = [line(key, value, GROUPS, (sigils or {}).get(key, "")) for key, value in trial.overrides.items()]
+        overrides = [
+            line(key, value, GROUPS, (sigils or {}).get(key, ""))
+            for key, value in trial.overrides.items()
+            if value is not None or key not in (sigils or {})
+        ]
         expected = composed(file, [*fixed, *overrides])
         assert canonical(trial.config) == canonical(expected), overrides
         count += 1
