@@ -40,7 +40,9 @@ def test_what_is_kept_of_a_trial(project: Project) -> None:
     assert (folder / "files" / "result.txt").read_text() == "3"
     assert (folder / "attempt-1.log").read_text() == f"hello from {trial['trial_id']} attempt 1\n"
     assert "hello from" in project.run("logs", trial["trial_id"][:6])
-    row, *_ = project.query("SELECT node, gpus, pid, threads, method, started < ended, entered <= returned FROM attempt LIMIT 1")
+    row, *_ = project.query(
+        "SELECT node, gpus, pid, threads, method, started < ended, entered <= returned FROM attempt LIMIT 1"
+    )
     assert row[1] in [f'["{index}"]' for index in range(4)]
     assert row[3:] == (1, "fork", 1, 1)
     (shown,) = project.json("show", trial["trial_id"], "--json")

@@ -1,0 +1,135 @@
+"""Several nodes: what a trial asks for it gets, alone, and nothing needs a shared file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ray.support import Project, until
+
+ATTEMPTS = "SELECT node_id, gpus, started, ended FROM attempt WHERE started IS NOT NULL"
+
+
+def assert_never_shared(rows: list[tuple[Any, ...]], at_once: int = 1) -> None:
+    """No more than `at_once` trials held one GPU of one node at any time."""
+    changes = defaultdict(list)
+    for node, gpus, started, ended in rows:
+        for gpu in json.loads(gpus):
+            changes[node, gpu] += [(started, 1), (ended, -1)]
+    assert changes
+    for slot, events in changes.items():
+        held = 0
+        for _, change in sorted(events):
+            held += change
+            assert held <= at_once, slot
+
+
+def test_no_gpu_is_ever_shared(project: Project) -> None:
+    """Sixty trials on six GPUs of two nodes, and a second sweep beside them."""
+    other = project.start("sweep", "conf/sweep.yaml", "sweep.name=other", "x=range(30)", f"meet={project.meet}")
+    project.sweep("x=range(30)", "steps=6")
+    other.communicate(timeout=120)
+    rows = project.query(ATTEMPTS) + project.query(ATTEMPTS, "other")
+    assert len(rows) == 60
+    assert_never_shared(rows)
+    assert len({(node, gpus) for node, gpus, _, _ in rows}) == 6
+
+
+def test_fractions_of_a_gpu(project: Project) -> None:
+    process = project.start_sweep("x=range(12)", "do=hold", "sweep.resources.gpus=0.5", "sweep.resources.cpus=0.5")
+    project.until_waiting(12, process)
+    project.go()
+    process.communicate(timeout=60)
+    rows = project.query(ATTEMPTS)
+    assert_never_shared(rows, at_once=2)
+    assert len({(node, gpus) for node, gpus, _, _ in rows}) == 6
+
+
+def test_several_gpus_as_the_config_says(project: Project) -> None:
+    """`gpus: ${...}` is resolved for each trial."""
+    project.sweep("+wide=1,2,4", "x=0", "sweep.resources.gpus=${wide}")
+    widths = project.query("SELECT json_extract(t.config, '$.wide'), t.gpus FROM trials t ORDER BY 1")
+    assert [(wide, len(json.loads(gpus))) for wide, gpus in widths] == [(1, 1), (2, 2), (4, 4)]
+
+
+def test_labels_and_custom_resources(project: Project) -> None:
+    project.sweep("x=0,1", "sweep.resources.labels={zone: north}")
+    (north,) = set(project.query("SELECT node_id FROM attempt"))
+    project.sweep("x=2,3", "sweep.resources.custom={licence: 1}")
+    assert set(project.query("SELECT node_id FROM attempt")) == {north}
+    times = project.query("SELECT started, ended FROM attempt ORDER BY started")[-2:]
+    assert times[0][1] <= times[1][0]
+    out = project.sweep("x=4", "sweep.resources.labels={zone: south}", code=2)
+    assert "with labels {'zone': 'south'}, and no node has that" in out
+
+
+def test_threads_and_devices_of_a_trial(project: Project) -> None:
+    """What Ray gave is what the trial sees; one without a GPU sees none."""
+    (project.root / "seen.py").write_text(
+        "import os\n"
+        "def train(cfg, run):\n"
+        "    print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], 'RAY_AUTH_TOKEN' in os.environ)\n"
+        "    return 1.0\n"
+    )
+    project.sweep("x=range(4)", "sweep.trainer=seen:train", "sweep.resources.cpus=2")
+    for trial_id, gpus in project.query("SELECT trial_id, gpus FROM trials"):
+        log = (project.runs / "work" / "trials" / trial_id / "attempt-1.log").read_text()
+        assert log == f"{json.loads(gpus)[0]} 2 False\n"
+    project.sweep("x=0", "sweep.trainer=seen:train", "sweep.resources.gpus=0", "--rerun", "all")
+    ((trial_id,),) = project.query("SELECT trial_id FROM trials WHERE current")
+    logs = project.runs / "work" / "trials" / trial_id
+    assert (logs / "attempt-2.log").read_text().split() == ["1", "False"]  # no GPU at all, one thread
+
+
+@pytest.fixture
+def far(project: Project, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A third node that does not see the project: over its folder lies an empty one, in a mount namespace."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs a mount namespace")
+    scratch = tmp_path_factory.mktemp("far")
+    ray = Path(sys.executable).parent / "ray"
+    start = (
+        f"mount -t tmpfs none {project.root} && export TMPDIR={scratch} && cd / && "
+        f"exec {ray} start --address={project.address} --num-cpus=2 --num-gpus=2 --block --disable-usage-stats "
+        f"--object-store-memory=100000000 --labels zone=far --resources '{{\"far\": 2}}'"
+    )
+    node = subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", start],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    import ray as client
+
+    client.init(address=project.address, logging_level="ERROR", log_to_driver=False)
+    try:
+        until(lambda: "far" in client.cluster_resources())
+        client.shutdown()
+        yield project
+    finally:
+        client.shutdown()
+        os.killpg(node.pid, 15)
+        node.communicate(timeout=60)
+
+
+def test_a_node_without_the_sweeps_folder(far: Project) -> None:
+    """Code goes there; reports, output, files and checkpoints come back; a killed trial goes on from its checkpoint."""
+    far.sweep("do=once", "x=0,1", "save=true", "sweep.resources.custom={far: 1}", "sweep.retries=1")
+    rows = far.query("SELECT attempt, state, restored FROM attempt ORDER BY trial, attempt")
+    assert rows == [(1, "FAILED", None), (2, "SUCCEEDED", 1)] * 2
+    for trial in far.trials():
+        folder = far.runs / "work" / "trials" / trial["trial_id"]
+        assert (folder / "files" / "result.txt").read_text() == str(trial["overrides"]["x"])
+        assert "attempt 2" in (folder / "attempt-2.log").read_text()
+        assert list((folder / "checkpoints").iterdir())
+        (shown,) = far.json("show", trial["trial_id"], "--json")
+        assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
