@@ -27,6 +27,7 @@ _ABSENT = object()
 class Rendered:
     """One trial's config, the slow and certain way."""
 
+    nodes: Any  # OmegaConf's
     raw: Mapping[Any, Any]
     config: dict[Any, Any]
     kept: Mapping[Path, str]
@@ -118,7 +119,7 @@ class Shape:
         return template if filled is not None and same(template.build(filled), rendered.config) else None
 
     def _compare_twice(self, rendered: Rendered) -> None:
-        again = resolved(self._last, rendered.kept, self.where)
+        again = resolved(rendered.nodes, rendered.kept, self.where)
         before = {dotted(path): value for path, value in leaves(rendered.config)}
         for path, value in leaves(again):
             if not same(value, before.get(dotted(path))):
@@ -138,8 +139,7 @@ class Shape:
             raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
         raw = unresolved(config, where)
         kept = find({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
-        self._last = config
-        return Rendered(raw, resolved(config, kept, where), kept)
+        return Rendered(config, raw, resolved(config, kept, where), kept)
 
     def base_seed(self, assignment: Assignment) -> int:
         """The seed that a trial has before repeats add to it."""
