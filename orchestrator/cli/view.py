@@ -15,7 +15,7 @@ from orchestrator.coordinator import Transition
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State
+from orchestrator.model import Objective, State
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,7 +24,7 @@ REFRESH = 0.5  # seconds
 WORDS = {
     State.SUCCEEDED: ("succeeded", "green"),
     State.RUNNING: ("running", "cyan"),
-    State.LAUNCHING: ("launching", "cyan"),
+    State.LAUNCHING: ("queued", "dim"),
     State.PENDING: ("waiting", "dim"),
     State.FAILED: ("failed", "red"),
     State.LOST: ("lost", "red"),
@@ -41,17 +41,11 @@ def counts_text(counts: dict[State, int]) -> str:
 def render(snap: Snapshot, now: float) -> RenderableType:
     """The whole view as one renderable."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [_headline(snap), Text("  ") + _counts(snap.counts)]
     if snap.running:
-        grid = Table.grid(padding=(0, 2))
-        for style in ("cyan", "", "dim", "", "dim"):
-            grid.add_column(style=style, no_wrap=True, overflow="ellipsis")
-        for row in snap.running:
-            grid.add_row(*_running(row, now))
-        parts += [Text(), grid]
+        parts += [Text(), _running_table(snap, now)]
         hidden = snap.counts.get(State.RUNNING, 0) - len(snap.running)
         if hidden > 0:
             parts.append(Text(f"  … and {hidden} more running", style="dim"))
@@ -84,10 +78,30 @@ def _counts(counts: dict[State, int]) -> RenderableType:
     return Text(" · ", style="dim").join(parts)
 
 
-def _running(row: Running, now: float) -> tuple[str, ...]:
-    shown = list(row.metrics.items())[:3]
-    metrics = "  ".join(f"{key} {naming.metric(value)}" for key, value in shown)
-    return f"  {row.trial_id[:8]}", row.label, row.slot, metrics, naming.duration(now - row.since)
+def _running_table(snap: Snapshot, now: float) -> RenderableType:
+    """One line a trial; where the terminal is narrow, what varies is cut, never the numbers."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2), expand=True)
+    rows = [_running(row, snap.objective, now) for row in snap.running]
+    for column, style in enumerate(("cyan", "", "", "dim", "dim")):
+        if column == 1:
+            grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        else:
+            width = max(len(row[column]) for row in rows)
+            grid.add_column(style=style, no_wrap=True, width=width)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _running(row: Running, objective: Objective | None, now: float) -> tuple[str, ...]:
+    """Id, what varies, the numbers (the objective first), the slot, how long."""
+    names = list(row.metrics)
+    if objective is not None and objective.metric in names:
+        names.insert(0, names.pop(names.index(objective.metric)))
+    metrics = "  ".join(f"{name} {naming.metric(row.metrics[name])}" for name in names[:2])
+    return f"  {row.trial_id[:8]}", row.label, metrics, row.slot, naming.duration(now - row.since)
 
 
 def _facts(snap: Snapshot) -> RenderableType | None:
