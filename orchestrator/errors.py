@@ -48,11 +48,19 @@ class LockedError(OrchestratorError):
 
 
 class TrackingError(OrchestratorError):
-    """A tracker cannot be reached now, or refuses what it is given; what was not delivered stays in the manifest."""
+    """A tracker cannot be reached now; what was not delivered stays in the manifest."""
+
+
+class RefusedError(TrackingError):
+    """A tracker was reached, and does not take the run: trying again soon is no use."""
 
 
 class NotFoundError(OrchestratorError):
     """No sweep or trial goes by that name."""
+
+
+class AmbiguousError(NotFoundError):
+    """Several trials go by that name."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

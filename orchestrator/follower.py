@@ -11,7 +11,7 @@ from typing import Literal
 
 from orchestrator import naming
 from orchestrator.delivery import Goal, Steps, goals, run_id
-from orchestrator.errors import TrackingError
+from orchestrator.errors import RefusedError, TrackingError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
@@ -20,6 +20,7 @@ from orchestrator.ports import TrackedRun, Tracker
 
 _LIVE = 512  # runs open at once; each costs about 3 MB
 _BACKLOG = 1000  # runs that are over and wait; further ones stay in the manifest
+_TRIES = 3  # of a run that is refused
 _OPENING, _FINISHING = 4, 16  # at once; both wait for the network
 
 
@@ -36,6 +37,8 @@ class Job:
     opening: Future[int] | None = None
     finishing: Future[None] | None = None
     closing: str = ""  # the version that is being finished
+    refusals: int = 0
+    not_before: float = 0.0
 
 
 class Follower:
@@ -55,6 +58,8 @@ class Follower:
         self.failures = 0  # of the tracker, in a row
         self.trouble: TrackingError | None = None  # the last of them
         self.sent = 0  # runs wholly delivered
+        self.refused = 0  # runs that the tracker does not take
+        self._oldest_refused: int | None = None
 
     def tick(self, held: bool) -> bool:
         """Whether nothing is left to be done now."""
@@ -127,7 +132,8 @@ class Follower:
 
     def _advance(self, job: Job, room: bool) -> bool:
         """Take the next step with a run. Whether it was to open it."""
-        if job.stage == "waiting" and room and (job.goal.over or self._live):
+        ready = job.stage == "waiting" and (job.goal.over or self._live) and time.monotonic() >= job.not_before
+        if ready and room:
             job.stage, job.opening = "opening", self._openers.submit(self._tracker.start, self._described(job))
             return True
         if job.stage == "opening" and job.opening and job.opening.done():
@@ -205,20 +211,32 @@ class Follower:
             job.stage = "waiting"
             return
         self.sent += 1
+        self._drop(job)
+
+    def _drop(self, job: Job) -> None:
         del self._jobs[job.goal.trial_id, job.goal.lineage]
         for attempt in job.goal.attempts:
             self._of_attempt.pop((job.goal.trial_id, attempt.attempt), None)
 
     def _failed(self, job: Job, error: TrackingError) -> None:
         """The run is opened again later, and says then which steps it has."""
-        job.stage = "waiting"
-        self.failures, self.trouble = self.failures + 1, error
-        self._not_before = time.monotonic() + min(15.0, 0.5 * 2 ** min(self.failures, 5))
+        job.stage, self.trouble = "waiting", error
+        if not isinstance(error, RefusedError):
+            self.failures += 1
+            self._not_before = time.monotonic() + min(15.0, 0.5 * 2 ** min(self.failures, 5))
+            return
+        job.refusals, job.not_before = job.refusals + 1, time.monotonic() + 1
+        if job.refusals == _TRIES:  # one run that was deleted over there must not keep the others waiting
+            self.refused += 1
+            self._oldest_refused = min(self._oldest_refused or self._changed, job.goal.attempts[-1].changed)
+            self._drop(job)
 
     def _keep_cursor(self) -> None:
         """Up to the change before the first that belongs to a run not yet delivered."""
-        firsts = (job.goal.attempts[-1].changed for job in self._jobs.values())
-        cursor = min(self._changed, min(firsts, default=self._changed + 1) - 1)
+        firsts = [job.goal.attempts[-1].changed for job in self._jobs.values()]
+        if self._oldest_refused is not None:
+            firsts.append(self._oldest_refused)
+        cursor = min([self._changed, *(first - 1 for first in firsts)])
         if cursor > self._saved:
             self._ledger.cursor = self._saved = cursor
 

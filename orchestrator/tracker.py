@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator import tracking, wandb_tracker
 from orchestrator.errors import LockedError, OrchestratorError, TrackingError
-from orchestrator.folder import SweepFolder, holder
+from orchestrator.folder import Holder, SweepFolder, holder
 from orchestrator.follower import Follower
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
@@ -40,19 +40,19 @@ def follow(folder: SweepFolder) -> bool:
         _note(f"following, {'online' if tracker.live else 'offline'}")
         ledger = Ledger(folder, "online" if tracker.live else "offline", write=True)
         follower = Follower(folder, ledger, tracker, live=tracker.live)
-        done = _follow(follower, folder, coordinator.pid if coordinator else 0)
+        done = _follow(follower, folder, coordinator)
         _note(f"{follower.sent} runs delivered" + ("" if done else f"; gave up: {follower.trouble or 'replaced'}"))
         if done:
             tracker.close()
-        return done
+        return done and not follower.refused
 
 
-def _follow(follower: Follower, folder: SweepFolder, mine: int) -> bool:
+def _follow(follower: Follower, folder: SweepFolder, mine: Holder | None) -> bool:
     """Whether everything was delivered. Another coordinator brings a tracker of its own, which goes on from here."""
     trouble, orphaned = None, None
     while True:
         now = holder(folder)
-        held = now is not None and now.pid in (mine, 0)  # 0: it has not said yet who it is
+        held = now is not None and (now == mine or not now.pid)  # no pid: it has not said yet who it is
         if now is not None and not held:
             return False
         if follower.tick(held) and not held:
@@ -71,18 +71,20 @@ def sync(folder: SweepFolder) -> int:
     with _locked(folder, wait=False):
         tracker = wandb_tracker.WandbTracker(_settings(folder) or {}, folder.name, folder.path, online=True)
         if not tracker.live:
-            where = wandb_tracker.base_url()
-            raise TrackingError("not logged in to W&B", where=where, fix="wandb login, or set WANDB_API_KEY")
+            raise TrackingError("not logged in to W&B", where=tracker.server, fix="wandb login, or set WANDB_API_KEY")
         follower = Follower(folder, Ledger(folder, "online", write=True), tracker, live=False)
         told = time.monotonic()
         while not follower.tick(holder(folder) is not None) and (follower.more or follower.left):
-            if follower.trouble:
+            if follower.trouble and (follower.failures or not follower.sent):
                 raise follower.trouble
             if time.monotonic() - told > 5:
                 told = time.monotonic()
                 _tell(say=f"{follower.sent} sent, {follower.left} to go")
             time.sleep(0 if follower.more else 0.05)
         tracker.close()
+        if follower.refused and follower.trouble:
+            _tell(say=f"{follower.sent} sent, {follower.refused} refused")
+            raise follower.trouble
         return follower.sent
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
+import re
 import resource
 import shutil
 import threading
@@ -14,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import wandb
 
-from orchestrator.errors import TrackingError
+from orchestrator.errors import RefusedError, TrackingError
 from orchestrator.ports import TrackedRun
 
 # Of a W&B run that we may ourselves be part of: it is not the run of any trial.
@@ -40,6 +42,8 @@ _ONLINE: Mapping[str, Any] = {
     "x_file_stream_retry_wait_min_seconds": 1,
     "x_file_stream_retry_wait_max_seconds": 10,
 }
+# What W&B's messages say where it is the network or the server, and not the run.
+_OUT = re.compile(r"deadline|time(d )?out|while retrying|connection|EOF|HTTP (5|429)|error 5|in use|abandoned", re.I)
 
 
 def turned_off(options: Mapping[str, Any]) -> bool:
@@ -64,7 +68,8 @@ class WandbTracker:
         _allow_many_files()
         wanted = mode(options) not in ("offline", "dryrun") if online is None else online
         os.environ["WANDB_MODE"] = "online" if wanted else "offline"  # read by wandb's own settings
-        self.live = wanted and _logged_in()
+        self.server = str(wandb.setup().settings.base_url)
+        self.live = wanted and _logged_in(self.server)
         self._options, self._group = options, str(os.environ.get("WANDB_RUN_GROUP") or options.get("group") or sweep)
         self._project = str(os.environ.get("WANDB_PROJECT") or options.get("project") or sweep)
         self._entity = os.environ.get("WANDB_ENTITY") or options.get("entity") or None
@@ -102,6 +107,7 @@ class WandbTracker:
                 settings=wandb.Settings(**settings),
             )
         except Exception as error:
+            _abandon(run.run_id)
             raise self._trouble(error) from error
         self._runs[run.run_id] = handle
         if self.live and self._address is None:
@@ -151,30 +157,35 @@ class WandbTracker:
     def _trouble(self, error: Exception) -> TrackingError:
         """Why, in words; W&B's own process is started anew next time if it has died."""
         if isinstance(error, ConnectionError) or "Mailbox" in type(error).__name__:
-            with self._reviving:
-                try:
-                    wandb.teardown()
-                except Exception:
-                    pass  # it is dead: that it cannot say goodbye is no news
+            with self._reviving, contextlib.suppress(Exception):  # it is dead: that it cannot say goodbye is no news
+                wandb.teardown()
         text = " ".join(str(error).split()) or type(error).__name__
-        refused = "401" in text or "403" in text or isinstance(error, wandb.errors.AuthenticationError)
-        if refused:
-            return TrackingError(f"W&B refuses the login: {text}", where=base_url(), fix="wandb login --relogin")
-        return TrackingError(f"W&B cannot be reached: {text}", where=base_url(), fix="try again when it is up")
+        if isinstance(error, wandb.errors.AuthenticationError) or re.search(r"\b40[13]\b", text):
+            return RefusedError(f"W&B refuses the login: {text}", where=self.server, fix="wandb login --relogin")
+        if isinstance(error, wandb.errors.Error) and not _OUT.search(text):
+            return RefusedError(f"W&B does not take the run: {text}", where=self.server, fix="orchestrate sync, later")
+        return TrackingError(f"W&B cannot be reached: {text}", where=self.server, fix="try again when it is up")
 
 
-def base_url() -> str:
-    """The server, from the environment or wandb's own settings files."""
-    return str(wandb.setup().settings.base_url)
+def _abandon(run_id: str) -> None:
+    """Make W&B's own process let go of a run whose start failed: it would refuse the next try as "in use".
+
+    It lets go only of a run that was told to exit, and stands still for all runs if asked before that.
+    """
+    with contextlib.suppress(Exception):
+        service = wandb.setup().assert_service()
+        _, interface = service.inform_attach(attach_id=run_id)
+        interface.deliver_exit(1).wait_or(timeout=10)
+        service.inform_finish(run_id=run_id)
 
 
-def _logged_in() -> bool:
-    """Whether there are credentials for the server; asks no network, and leaves them unread as far as it can."""
+def _logged_in(server: str) -> bool:
+    """Whether there are credentials for the server. Asks no network."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     if wandb.setup().settings.api_key:
         return True
-    host = urlsplit(base_url()).netloc
+    host = urlsplit(server).netloc
     try:
         found = netrc.netrc(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
     except (OSError, netrc.NetrcParseError):
