@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,11 @@ def checkpoint(place: Place, order: Order, saved: Saved) -> Iterator[Event]:
     yield saved
 
 
-def files(place: Place, order: Order) -> Iterator[Event]:
-    """What the trainer left in `run.dir`, smallest names first, up to the cap of the order."""
+def files(place: Place, order: Order, succeeded: bool) -> Iterator[Event]:
+    """What the trainer left in `run.dir`, up to the cap of the order.
+
+    A trial that failed may come back to this node, so its scratch folder stays.
+    """
     left, behind = order.file_cap, 0
     for path in sorted(_regular(place.files)):
         size = path.stat().st_size
@@ -34,6 +38,8 @@ def files(place: Place, order: Order) -> Iterator[Event]:
             continue
         left -= size
         yield Filed(f"{FILES}/{path.relative_to(place.files)}", path.read_bytes())
+    if not behind and succeeded:
+        shutil.rmtree(place.root, ignore_errors=True)
     if behind:
         yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(place.files)}")
 

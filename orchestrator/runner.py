@@ -219,7 +219,7 @@ class _Attempt:
             yield Logged(data)
         if self.end is not None:
             if not self.place.shared:
-                yield from carrying.files(self.place, self.order)
+                yield from carrying.files(self.place, self.order, self.end.get("exit_code") == 0)
             yield self._ended(self.end)
 
     def _told(self, entry: Entry) -> Iterator[Event]:
@@ -233,6 +233,10 @@ class _Attempt:
             yield entry
 
     def _ended(self, end: dict[str, Any]) -> Ended:
+        if end.get("exit_code") == 0 and "E" not in self.times and self.why is None:
+            end["exit_code"] = 1  # a module that leaves with 0 has trained nothing
+            text = "the process ended before the trainer was called, while its module was imported"
+            self.failure = Failure("SystemExit", text, "", text)
         return Ended(
             at=time.time(),
             failure=self.failure,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,11 +51,33 @@ def escape(value: Any) -> Any:
     return value
 
 
+def imitate_hydra(order: Order, files: Path) -> None:
+    """For a trainer that is a Hydra app: what `HydraConfig.get()` and Hydra's logging would give it."""
+    if "hydra.core.hydra_config" not in sys.modules:
+        return
+    node = OmegaConf.structured(sys.modules["hydra.conf"].HydraConf)
+    for key, value in _job(order, files).items():
+        for name, item in value.items():
+            OmegaConf.update(node, f"{key}.{name}", item)
+    holder = sys.modules["hydra.core.hydra_config"].HydraConfig.instance()
+    holder.cfg = OmegaConf.create({"hydra": node})
+    form = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stdout)
+
+
+def _job(order: Order, files: Path) -> dict[str, dict[str, Any]]:
+    """A trial in Hydra's words."""
+    name = order.trainer.partition(":")[0].rpartition(".")[2]
+    return {
+        "job": {"num": 0, "id": order.trial_id, "name": name},
+        "runtime": {"cwd": os.getcwd(), "output_dir": str(files)},
+        "run": {"dir": str(files)},
+    }
+
+
 def _register_resolvers(order: Order, files: Path) -> None:
     """Hydra's own `now` and `hydra` as a job of ours sees them; `oc.env` and its kin come with OmegaConf."""
-    job = {"num": 0, "id": order.trial_id, "name": order.trainer.partition(":")[0].rpartition(".")[2]}
-    runtime = {"cwd": os.getcwd(), "output_dir": str(files)}
-    hydra = OmegaConf.create({"job": job, "runtime": runtime, "run": {"dir": str(files)}})
+    hydra = OmegaConf.create(_job(order, files))
 
     def look_up(path: str) -> Any:
         value = OmegaConf.select(hydra, path)

@@ -32,7 +32,7 @@ TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end 
 
 def preload(order: Order) -> BaseException | None:
     """Import the trainer's module and what it will need; what it raised, if it did. Starts no thread."""
-    sys.path[:0] = [path for path in order.import_path if path not in sys.path]
+    _import_from(order.import_path)
     sys.argv = [order.trainer]
     enter_cwd(order)
     sys.stdout, sys.stderr = _console(1), _console(2)
@@ -49,6 +49,11 @@ def preload(order: Order) -> BaseException | None:
         if order.start == "fork":
             _keep_for_children()
     return None
+
+
+def _import_from(folders: Sequence[str]) -> None:
+    """Look there before anywhere else."""
+    sys.path[:] = [*folders, *(path for path in sys.path if path not in folders)]
 
 
 def _warm(order: Order) -> None:
@@ -111,7 +116,7 @@ def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
     """
     os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
     os.environ.update({key: value for key, value in zygote.trial_environment(order.threads, []).items() if value})
-    sys.path[:0] = [path for path in order.import_path if path not in sys.path]
+    _import_from(order.import_path)
     place = places.Place(Path(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-")), shared=True)
     started = time.time()
     code, told = attempt(order, _Echo(echo), place)
@@ -164,6 +169,7 @@ def train(order: Order, writer: Writer, place: places.Place) -> None:
     function = find(order.trainer)
     run = Run(order, writer, place)
     cfg = settings.build(order, place.files)
+    settings.imitate_hydra(order, place.files)
     seeding.name_operations(writer.notice)
     seeding.Setup(order.seed, order.threads, order.deterministic).apply()
     writer.called("E")
@@ -221,7 +227,7 @@ def flush() -> None:
 
 
 def _roots(order: Order) -> tuple[str, ...]:
-    return (*order.import_path, order.cwd, str(Path.cwd()))
+    return (*order.import_path, order.cwd)
 
 
 def _end_on_sigterm() -> None:

@@ -137,10 +137,17 @@ def test_sys_exit(tmp_path: Path, nursery: Nursery, code: str, exit_code: int, m
 
 def test_hydra_main_is_unwrapped(tmp_path: Path, nursery: Nursery) -> None:
     (tmp_path / "hydra_app.py").write_text(
-        "import hydra\n@hydra.main(version_base=None, config_path=None)\ndef main(cfg):\n    return cfg.lr\n"
+        "import hydra, logging\n"
+        "from hydra.core.hydra_config import HydraConfig\n"
+        "@hydra.main(version_base=None, config_path=None)\n"
+        "def main(cfg):\n"
+        "    logging.info(HydraConfig.get().runtime.output_dir)\n"
+        "    return cfg.lr\n"
     )
     wanted = order(tmp_path, "hydra_app:main", {"lr": 0.5}, import_path=(str(tmp_path),))
-    assert run(wanted, nursery).rows == [(0, {"objective": 0.5})]
+    result = run(wanted, nursery)
+    assert result.rows == [(0, {"objective": 0.5})]
+    assert result.log.endswith(f"[root][INFO] - {wanted.folder}/files\n")
 
 
 def test_config_is_private_writable_and_struct(

@@ -115,6 +115,18 @@ def test_crash_of_an_import(tmp_path: Path) -> None:
     assert "imported" in ended.detail
 
 
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_an_import_that_leaves_is_no_success(tmp_path: Path, start: str) -> None:
+    (tmp_path / "leaves.py").write_text("import os\nos._exit(0)\n")
+    wanted = order(tmp_path, "leaves:train", import_path=(str(tmp_path),), start=start)
+    nursery = Nursery()
+    ended = run(wanted, nursery).ended
+    nursery.close()
+    assert ended.exit_code == 1
+    assert ended.failure is not None
+    assert "before the trainer was called" in ended.failure.message
+
+
 def test_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
