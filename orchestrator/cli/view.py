@@ -63,8 +63,8 @@ def _headline(snap: Snapshot) -> RenderableType:
     for _ in range(4):
         line.add_column(no_wrap=True)
     done = f"{snap.finished}/{snap.total}"
-    eta = f"about {naming.duration(snap.eta)} left" if snap.eta is not None and snap.finished < snap.total else ""
-    bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, width=36)
+    eta = f"about {naming.duration(round(snap.eta))} left" if snap.eta is not None and snap.finished < snap.total else ""
+    bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, width=36, complete_style="cyan")
     line.add_row(f"[bold]{snap.name}[/bold]", bar, done, f"[dim]{eta}[/dim]")
     return line
 
@@ -75,7 +75,7 @@ def _counts(counts: dict[State, int]) -> RenderableType:
     parts = [
         Text(f"{counts[state]} {word}", style=style) for state, (word, style) in WORDS.items() if counts.get(state)
     ]
-    return Text(" · ", style="dim").join(parts)
+    return Text(" · ").join(parts)
 
 
 def _running_table(snap: Snapshot, now: float) -> RenderableType:
@@ -109,7 +109,7 @@ def _facts(snap: Snapshot) -> RenderableType | None:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, min_width=8)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     if snap.best is not None and snap.objective is not None:
         text = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"

@@ -1,0 +1,45 @@
+"""Make docs/terminal.svg from a real run: `python docs/picture.py`, in the project's folder."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.cli import snapshot, view
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+
+COMMAND = ["sweep", "conf/sweep.yaml"]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as runs:
+        subprocess.run([sys.executable, "-m", "orchestrator.cli", *COMMAND, "--runs", runs, "--detach"], check=True)
+        picture = caught(SweepFolder(Path(runs) / "address-tagging"))
+        Path("docs/terminal.svg").write_text(picture, encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "orchestrator.cli", "status", "--watch", "--runs", runs], check=True)
+
+
+def caught(folder: SweepFolder) -> str:
+    """The live view at an instant past the middle at which two trials have reported."""
+    with Reader(folder) as reader:
+        while True:
+            snap = snapshot.take(folder, reader)
+            telling = [row for row in snap.running if len(row.metrics) > 1]
+            if snap.finished > snap.total * 0.6 and len(telling) > 1:
+                break
+            time.sleep(0.05)
+    console = Console(record=True, width=118, force_terminal=True, file=io.StringIO())
+    console.print(f"[bold green]$[/bold green] orchestrate {' '.join(COMMAND)}")
+    console.print(view.render(snap, time.time()))
+    return console.export_svg(title="orchestrate")
+
+
+if __name__ == "__main__":
+    main()
