@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,13 +116,15 @@ class Coordinator:
             return []
         if self._stop_asked and not self.stopping:
             self.stop()
-        batches = self._executor.poll(POLL if self.live else 0.0)
+        batches = self._executor.poll(POLL if self.live or self._next else 0.0)
         transitions: list[Transition] = []
         with self._manifest.transaction():
             for batch in batches:
                 transitions += self._record(batch)
-            self._answer_requests()
+            answers = [(path, self._apply_request(request)) for path, request in folders.asked(self._manifest.folder)]
             launches = [] if self.stopping else self._open(now)
+        for path, text in answers:
+            folders.answer(path, text)
         for live, order in launches:
             self._executor.launch(order, live.spec.resources)
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
@@ -148,7 +150,7 @@ class Coordinator:
         self._executor.kill()
         with self._manifest.transaction():
             for live in self.live.values():
-                outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice")
+                outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice", retry=live.started is None)
                 self._manifest.close_attempt(live.key, live.attempt, outcome, now, None, None)
         self.live.clear()
 
@@ -180,7 +182,11 @@ class Coordinator:
             self._exhausted = not self._next
             if self._next:
                 self._after = self._next[-1].position
-        return self._next.popleft() if self._next else None
+        while self._next:  # since it was read there, a trial may have been resubmitted, and run
+            due = self._manifest.due_one(self._next.popleft().spec.trial_id)
+            if due is not None:
+                return due
+        return None
 
     def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
         earlier = self._manifest.attempts(due.key)
@@ -232,10 +238,12 @@ class Coordinator:
         progress = False
         transitions = []
         for event in batch.events:
-            progress |= isinstance(event, Reported)
+            progress |= isinstance(event, (Reported, Restored))
             transition = self._apply(live, event)
             if transition:
                 transitions.append(transition)
+            if isinstance(event, Ended):
+                break
         if progress:
             self._manifest.progressed(live.key, live.attempt, live.seq, live.metrics, live.objective)
         return transitions
@@ -256,6 +264,7 @@ class Coordinator:
         elif isinstance(event, Restored):
             live.restored = True
             self._manifest.restored(live.key, live.attempt, event.step)
+            self._go_back(live)
         elif isinstance(event, Noticed):
             self._manifest.noticed(live.key, live.attempt, event.text)
             self._warn(event.text)
@@ -267,16 +276,25 @@ class Coordinator:
         if live.offered is not None and not live.restored:
             self._start_anew(live)
         self._manifest.reported(live.key, live.attempt, event.rows)
-        objective = self._spec.objective
         for _, _, text in event.rows:
-            row = json.loads(text)
-            live.metrics.update(row)
-            value = row.get(objective.metric) if objective else None
-            if objective is None or value is None:
-                continue
-            number = value if isinstance(value, (int, float)) else None
-            if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
-                live.objective = number
+            self._take_in(live, json.loads(text))
+
+    def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
+        """The last metrics and the objective, with one more row."""
+        live.metrics.update(row)
+        objective = self._spec.objective
+        value = row.get(objective.metric) if objective else None
+        if objective is None or value is None:
+            return
+        number = value if isinstance(value, (int, float)) else None
+        if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
+            live.objective = number
+
+    def _go_back(self, live: Live) -> None:
+        """What was reported beyond the restored step is void: it will be reported again."""
+        live.metrics, live.objective = {}, None
+        for text in self._manifest.series(live.key):
+            self._take_in(live, json.loads(text))
 
     def _start_anew(self, live: Live) -> None:
         """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
@@ -310,7 +328,7 @@ class Coordinator:
         """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
         root = self._manifest.folder.trial(live.spec.trial_id)
         place = (root / event.path).resolve()
-        if not place.is_relative_to(root.resolve()):
+        if root.resolve() not in place.parents:
             self._warn(f"{event.path}: a file outside the trial's folder was refused")
             return
         try:
@@ -326,10 +344,6 @@ class Coordinator:
             self.warnings.append(text)
 
     # ------------------------------------------------------------ requests
-
-    def _answer_requests(self) -> None:
-        for path, request in folders.asked(self._manifest.folder):
-            folders.answer(path, self._apply_request(request))
 
     def _apply_request(self, request: dict[str, Any]) -> str:
         if request.get("kind") == "stop":

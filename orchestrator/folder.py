@@ -7,10 +7,10 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -86,12 +86,28 @@ def create(root: Path, name: str) -> SweepFolder:
             ignore.write_text("*\n")
         folder.requests.mkdir(exist_ok=True)
     except OSError as error:
-        raise ManifestError(
-            f"cannot write: {error.strerror or error}",
-            where=str(folder.path),
-            fix="free the disk or choose another place with --runs DIR",
-        ) from error
+        raise _unwritable(folder, error) from error
     return folder
+
+
+def discard(folder: SweepFolder, folder_too: bool, root_too: bool) -> None:
+    """Undo `create` for a sweep of which no plan was written; never touches what was there before."""
+    if folder_too:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    else:
+        for path in folder.path.glob("manifest.db*"):
+            path.unlink(missing_ok=True)
+    root = folder.path.parent
+    if root_too and [path.name for path in root.iterdir()] == [".gitignore"]:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _unwritable(folder: SweepFolder, error: OSError) -> ManifestError:
+    return ManifestError(
+        f"cannot write: {error.strerror or error}",
+        where=str(folder.path),
+        fix="free the disk, make the folder writable, or choose another place with --runs DIR",
+    )
 
 
 def sweeps(root: Path) -> list[SweepFolder]:
@@ -103,7 +119,7 @@ def sweeps(root: Path) -> list[SweepFolder]:
 def find(root: Path, sweep: str | None) -> SweepFolder:
     """The sweep of that name or folder; the latest one for None. Raises NotFoundError."""
     if sweep is not None and (Path(sweep) / "manifest.db").is_file():
-        return SweepFolder(Path(sweep).absolute())
+        return SweepFolder(Path(os.path.abspath(sweep)))
     known = sweeps(root)
     if sweep is None:
         if not known:
@@ -152,27 +168,38 @@ class Lock:
 
     @classmethod
     def take(cls, folder: SweepFolder) -> Lock:
-        """Raises LockedError with the holder's host, pid and start time."""
-        handle = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
+        """Raises LockedError with the holder's host, pid and start time; ManifestError where nobody may write."""
+        try:
+            handle = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
+            try:
+                cls._seize(handle)
+            except BaseException:
+                handle.close()
+                raise
+        except BlockingIOError as error:
+            raise LockedError(
+                f"another coordinator runs this sweep ({holder(folder) or 'starting up'})",
+                where=str(folder.path),
+                fix=f"orchestrate status {folder.name} --watch shows it; orchestrate stop {folder.name} ends it",
+            ) from error
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        return cls(handle)
+
+    @staticmethod
+    def _seize(handle: IO[str]) -> None:
         for patience in range(10, -1, -1):  # a reader that looks who holds it locks it for an instant
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
-                if patience:
-                    time.sleep(0.02)
-                    continue
-                handle.close()
-                raise LockedError(
-                    f"another coordinator runs this sweep ({holder(folder) or 'starting up'})",
-                    where=str(folder.path),
-                    fix=f"orchestrate status {folder.name} --watch shows it; orchestrate stop {folder.name} ends it",
-                ) from error
+            except BlockingIOError:
+                if not patience:
+                    raise
+                time.sleep(0.02)
         handle.seek(0)
         handle.truncate()
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, handle)
         handle.flush()
-        return cls(handle)
 
     def release(self) -> None:
         self._handle.seek(0)
@@ -209,8 +236,12 @@ def ask(folder: SweepFolder, request: dict[str, Any], timeout: float = 30.0) -> 
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     path, answer = folder.requests / f"{name}.json", folder.requests / f"{name}.answer"
     draft = folder.requests / f"{name}.tmp"
-    draft.write_text(json.dumps(request), encoding="utf-8")
-    draft.rename(path)
+    try:
+        folder.requests.mkdir(exist_ok=True)
+        draft.write_text(json.dumps(request), encoding="utf-8")
+        draft.rename(path)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     until = time.monotonic() + timeout
     while time.monotonic() < until and holder(folder) is not None:
         if answer.exists():
@@ -238,22 +269,18 @@ def asked(folder: SweepFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
             path.unlink(missing_ok=True)
 
 
+def forget_requests(folder: SweepFolder) -> None:
+    """Drop what was asked of an earlier coordinator; whoever asked is gone."""
+    for path in folder.requests.glob("*"):
+        path.unlink(missing_ok=True)
+
+
 def answer(path: Path, text: str) -> None:
     """Answer a request, and take it off the pile."""
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     draft.rename(path.with_suffix(".answer"))
     path.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: SweepFolder) -> Iterator[Lock]:
-    """Hold the sweep for a while."""
-    lock = Lock.take(folder)
-    try:
-        yield lock
-    finally:
-        lock.release()
 
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

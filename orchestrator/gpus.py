@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+LOCKS = Path("/tmp/orchestrate-gpus")  # the same for all users, whatever their TMPDIR
 BUSY_MEMORY = 500  # MiB in use that make a GPU visibly busy, where the driver names no process
 
 
@@ -42,7 +42,7 @@ class Claim:
 def listed() -> tuple[Gpu, ...]:
     """All GPUs of the machine, as the driver tells; none where there is no driver."""
     rows = _query("--query-gpu=index,uuid,memory.used")
-    return tuple(Gpu(row[0], row[1], int(float(row[2])) if row[2].replace(".", "").isdigit() else 0) for row in rows)
+    return tuple(Gpu(row[0], row[1], int(row[2]) if row[2].isdigit() else 0) for row in rows if len(row) == 3)
 
 
 def busy_uuids() -> dict[str, str]:
@@ -96,13 +96,12 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
 
 def _lock(uuid: str) -> tuple[IO[str] | None, str]:
     """An exclusive lock on the GPU, or None and who holds it. Shared by all users of the machine."""
-    folder = Path(tempfile.gettempdir()) / "orchestrate-gpus"
-    folder.mkdir(mode=0o1777, exist_ok=True)
-    if folder.stat().st_uid == os.getuid():
-        folder.chmod(0o1777)
-    path = folder / f"{uuid}.lock"
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    _open_to_all(LOCKS, 0o1777)
+    path = LOCKS / f"{uuid}.lock"
     try:
-        handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8")
+        handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
+        _open_to_all(path, 0o644)
     except PermissionError:
         handle = open(path, encoding="utf-8")  # noqa: SIM115 - a colleague's file: lock it as it is
     try:
@@ -116,6 +115,11 @@ def _lock(uuid: str) -> tuple[IO[str] | None, str]:
         handle.write(f"pid {os.getpid()}")
         handle.flush()
     return handle, ""
+
+
+def _open_to_all(path: Path, mode: int) -> None:
+    if path.stat().st_uid == os.getuid():
+        path.chmod(mode)
 
 
 def _query(what: str) -> list[list[str]]:

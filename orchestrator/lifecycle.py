@@ -1,11 +1,12 @@
 """What the end of an attempt means, and what follows from it. Pure: data in, data out.
 
-    PENDING → LAUNCHING → RUNNING → SUCCEEDED | FAILED | STOPPED | CANCELLED | LOST
-       ↑_______________________________________________|  a retry, or the user's `resubmit`
+PENDING → LAUNCHING → RUNNING → SUCCEEDED | FAILED | STOPPED | CANCELLED | LOST
+   ↑_______________________________________________|  a retry, or the user's `resubmit`
 """
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 
@@ -14,7 +15,10 @@ from orchestrator.model import AttemptRow, Checkpoint, Ended, Objective, Outcome
 ENDED_BY_US = {"cancelled": State.CANCELLED, "stopped": State.STOPPED}
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
-FREE_LAUNCHES = 5  # attempts in a row that may fail to start before they count as lost
+LONGEST = 500  # characters of a message
+FREE_LAUNCHES = 5  # attempts in a row that may fail to start free of charge; the next one is the last
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def classify(ended: Ended) -> Outcome:
@@ -25,7 +29,7 @@ def classify(ended: Ended) -> Outcome:
         return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail)
     failure = ended.failure
     if failure is not None:
-        message = f"{failure.type}: {failure.message}" if failure.message else failure.type
+        message = one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)
         cause = _exception_cause(failure.type, failure.message)
         return Outcome(State.FAILED, cause, message, failure.traceback, failure.where)
     if ended.signal:
@@ -33,6 +37,13 @@ def classify(ended: Ended) -> Outcome:
     if ended.exit_code:
         return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {ended.exit_code}")
     return Outcome(State.SUCCEEDED)
+
+
+def one_line(text: str) -> str:
+    """A message as one line without control characters; the traceback keeps it whole."""
+    words = _COLOUR.sub("", text).split()
+    line = " ".join("".join(mark for mark in word if mark.isprintable()) for word in words)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _exception_cause(kind: str, message: str) -> str:

@@ -15,7 +15,7 @@ def value(item: Any) -> str:
         return {True: "true", False: "false", None: "null"}[item]
     if isinstance(item, (list, tuple)):
         return "[" + ",".join(value(part) for part in item) + "]"
-    return str(item)
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in str(item))
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
@@ -34,9 +34,14 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
 
 
 def label(overrides: Mapping[str, Any]) -> str:
-    """ "model=lstm optimizer=adam lr=0.01": what varies, in the order of the axes."""
+    """ "lstm adam lr=0.01": what varies, in the order of the axes. A word that speaks for itself needs no key."""
     short = short_keys(overrides)
-    return " ".join(f"{short[key]}={value(item)}" for key, item in overrides.items()) or "(no axes)"
+    words = Counter(item for item in overrides.values() if isinstance(item, str))
+    parts = [
+        item if isinstance(item, str) and item.isidentifier() and words[item] == 1 else f"{short[key]}={value(item)}"
+        for key, item in overrides.items()
+    ]
+    return " ".join(parts) or "(no axes)"
 
 
 def metric(number: float | None) -> str:
@@ -45,7 +50,7 @@ def metric(number: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """ "0.4s", "42s", "3m 20s", "2h 05m"."""
-    if 0 < seconds < 9.95:
+    if 0 < seconds < 9.95 and seconds != round(seconds):
         return f"{seconds:.1f}s"
     whole = max(0, round(seconds))
     if whole < 60:

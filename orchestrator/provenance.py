@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.metadata
@@ -19,12 +20,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, ManifestError
 
 FILE_LIMIT = 10 * 2**20  # bytes; a larger file is data, not code
 TREE_LIMIT = 256 * 2**20
 SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
-NOT_CODE = ("tests/", "docs/", "examples/")
+NOT_CODE = ("tests/", "docs/")
 SKIPPED = {"__pycache__", ".venv", "venv", ".git", "runs", "wandb", "outputs", "multirun", "node_modules", "mlruns"}
 
 
@@ -45,11 +46,16 @@ def import_path(tree: Path) -> tuple[str, ...]:
 
 
 def keep_code(project: Path, store: Path) -> Code:
-    """Copy the project's files to `store`/<hash>, once. Raises ConfigError where there are too many."""
+    """Copy the project's files to `store`/<hash>, once. Raises ConfigError where there are too many, ManifestError."""
     files, left_out = project_files(project)
     target = store / _hash(project, files)
     if not target.is_dir():
-        _copy(project, files, target)
+        try:
+            _copy(project, files, target)
+        except OSError as error:
+            raise ManifestError(
+                f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or target)
+            ) from error
     return Code(_hash(project, filter(_is_code, files)), target.name, target, left_out)
 
 
@@ -61,7 +67,11 @@ def code_hash(project: Path) -> str:
 def _hash(project: Path, files: Iterable[str]) -> str:
     total = hashlib.sha256()
     for name in files:
-        total.update(f"{name}\0{hashlib.sha256((project / name).read_bytes()).hexdigest()}\n".encode())
+        try:
+            content = (project / name).read_bytes()
+        except OSError:
+            continue  # an editor's file, gone meanwhile, or one that this user may not read
+        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return total.hexdigest()[:12]
 
 
@@ -72,7 +82,7 @@ def _is_code(name: str) -> bool:
 def project_files(project: Path) -> tuple[list[str], tuple[str, ...]]:
     """Relative names of the project's files, sorted, and those left out for their size."""
     listed = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = sorted(set(listed.split("\0")) - {""}) if listed is not None else _source_files(project)
+    names = sorted(set((listed or "").split("\0")) - {""}) or _source_files(project)  # a repository may ignore it
     kept, left_out, total = [], [], 0
     for name in names:
         path = project / name
@@ -114,7 +124,8 @@ def _copy(project: Path, files: Sequence[str], target: Path) -> None:
         for name in files:
             place = draft / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, place)
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                shutil.copy2(project / name, place)
         draft.chmod(0o755)
         draft.rename(target)
     except BaseException:
@@ -125,7 +136,7 @@ def _copy(project: Path, files: Sequence[str], target: Path) -> None:
 def pack(tree: Path) -> bytes:
     """The copy as a zip, for nodes that do not see the sweep's folder."""
     buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in sorted(tree.rglob("*")):
             if path.is_file():
                 archive.write(path, path.relative_to(tree))
@@ -139,7 +150,8 @@ def unpack(data: bytes, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     with zipfile.ZipFile(BytesIO(data)) as archive:
-        archive.extractall(draft)
+        for entry in archive.infolist():
+            os.chmod(archive.extract(entry, draft), entry.external_attr >> 16)
     try:
         draft.rename(target)
     except OSError:
@@ -178,7 +190,7 @@ def environment(project: Path, store: Path) -> dict[str, Any]:
     packages = "\n".join(
         sorted({f"{dist.name}=={dist.version}" for dist in importlib.metadata.distributions()}, key=str.lower)
     )
-    change = _git(project, "diff", "HEAD", "--binary")
+    change = _git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
     return {
         "commit": (_git(project, "rev-parse", "HEAD") or "").strip(),
         "change": _keep(store, "change", change) if change else "",

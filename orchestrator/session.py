@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,18 +51,18 @@ class Session:
         if self.released:
             return
         self.released = True
-        try:
+        with ExitStack() as last:
+            last.callback(self.lock.release)
+            last.callback(self.manifest.close)
             if self.executor is not None:
                 self.executor.close()
-        finally:
-            self.manifest.close()
-            self.lock.release()
 
 
 def hold(folder: SweepFolder) -> Session:
     """Take the sweep for writing; `release` it. Raises LockedError, ManifestError."""
     lock = Lock.take(folder)
     try:
+        folders.forget_requests(folder)
         return Session(folder, Manifest.open(folder), lock)
     except BaseException:
         lock.release()
@@ -79,18 +78,18 @@ def plan_sweep(
     start_executor: Callable[[], Executor],
 ) -> Session:
     """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind."""
-    had_root, had_sweep = root.exists(), (root / plan.spec.name / "manifest.db").exists()
+    made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
     folder = folders.create(root, plan.spec.name)
+    session = hold(folder)
     try:
-        session = hold(folder)
-        try:
-            write_plan(session, plan, project, rerun, limits, start_executor)
-        except BaseException:
-            session.release()
-            raise
+        write_plan(session, plan, project, rerun, limits, start_executor)
     except BaseException:
-        if not had_sweep:
-            shutil.rmtree(folder.path if had_root else root, ignore_errors=True)
+        try:
+            if session.manifest.current_plan() is None:  # undone while the lock is held: nobody else is in there
+                session.manifest.close()
+                folders.discard(folder, made_folder, made_root)
+        finally:
+            session.release()
         raise
     return session
 
@@ -119,6 +118,7 @@ def write_plan(
             total = manifest.add_trials(number, plan.trials())
             summary = plan.summary()
             manifest.finish_plan(number, total, summary.excluded, summary.duplicates)
+            manifest.judge(number, plan.spec.objective)
             manifest.resume_cancelled(number)
             if rerun:
                 manifest.rerun(number, rerun)

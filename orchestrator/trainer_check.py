@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -19,6 +20,7 @@ from pathlib import Path
 from orchestrator.errors import TrainerError
 
 MARK = "orchestrate-trainer-check "
+CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 PATIENCE = 300.0  # seconds an import may take
 
 
@@ -59,7 +61,7 @@ class TrainerCheck:
 
     def cancel(self) -> None:
         if self._process.poll() is None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
     @property
@@ -76,7 +78,8 @@ def check(trainer: str) -> dict[str, str]:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             fix = f"is {error.name.replace('.', '/')}.py below the folder you run from, or its package installed?"
             return {"what": f"no module named {error.name!r}", "fix": fix}
-        return {"what": f"cannot be imported: {_frame(error)}{error}", "fix": f"pip install {error.name}?"}
+        missing = {"fix": f"pip install {error.name}?"} if error.name else {}
+        return {"what": f"cannot be imported: {_frame(error)}{error}", **missing}
     except BaseException as error:
         return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {error}"}
     function = getattr(module, name, None)
@@ -94,22 +97,28 @@ def check(trainer: str) -> dict[str, str]:
 def _arity(function: object) -> dict[str, str]:
     """A trainer takes (cfg, run) or (cfg)."""
     try:
-        parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+        signature = inspect.signature(function)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return {}
+    parameters = signature.parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [item for item in parameters if item.kind in kinds]
+    named = [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
+    needed = [name for name in named if signature.parameters[name].default is inspect.Parameter.empty]
+    if needed:
+        return {"what": f"needs the argument {needed[0]!r}, which nobody gives it", "fix": CALLED}
     variadic = any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
     required = sum(item.default is inspect.Parameter.empty for item in positional)
     if variadic or (required <= 2 and positional):
         return {}
-    return {"what": f"takes {required} arguments", "fix": "a trainer is called as train(cfg, run) or train(cfg)"}
+    return {"what": f"takes {required} arguments", "fix": CALLED}
 
 
 def _frame(error: BaseException) -> str:
     """ "train.py:3: " of the frame that raised."""
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+    users = [frame for frame in users if "site-packages" not in frame.filename] or users
     return f"{Path(users[-1].filename).name}:{users[-1].lineno}: " if users else ""
 
 

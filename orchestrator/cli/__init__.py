@@ -29,14 +29,10 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Mistakes of the user are one message and exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"orchestrate {__version__}")
-        return 0
     try:
-        return _run(words[0], words[1:])
+        code = _run(words)
+        sys.stdout.flush()  # here, where a closed pipe is understood
+        return code
     except OrchestratorError as error:
         print(f"orchestrate: {error}", file=sys.stderr)
         return error.exit_code
@@ -47,14 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(command: str, words: list[str]) -> int:
+def _run(words: list[str]) -> int:
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if command in ("-V", "--version"):
+        print(f"orchestrate {__version__}")
+        return 0
     if command not in COMMANDS:
         near = nearest(command, COMMANDS)
         raise OrchestratorError(
             f"no such command: {command}", fix=f"did you mean {near}?" if near else "orchestrate --help lists them"
         )
     module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
-    code: int = module.run(words)
+    code: int = module.run(words[1:])
     return code
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator import folder as folders
-from orchestrator.errors import NotFoundError, OrchestratorError
+from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import TrialRow
@@ -50,23 +51,20 @@ def find_sweep(options: argparse.Namespace) -> SweepFolder:
     return folders.find(folders.runs_root(options.runs), options.sweep)
 
 
-def find_trial(options: argparse.Namespace) -> tuple[SweepFolder, TrialRow]:
-    """The trial named by `ID`, `SWEEP/ID`, or `SWEEP ID` through options.sweep; the latest sweep that has it."""
-    root = folders.runs_root(options.runs)
-    sweep, _, trial = options.trial.rpartition("/")
-    if sweep or getattr(options, "sweep", None):
-        folder = folders.find(root, sweep or options.sweep)
-        with Reader(folder) as reader:
-            return folder, reader.trial(trial)
-    missing: NotFoundError | None = None
-    for folder in [folders.find(root, None), *folders.sweeps(root)[1:]]:
+def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
+    """The trial named by `SWEEP/ID`, or by `ID` in the latest sweep that has one."""
+    root = folders.runs_root(runs)
+    sweep, _, trial = name.rpartition("/")
+    found = [folders.find(root, sweep)] if sweep else folders.sweeps(root) or [folders.find(root, None)]
+    for folder in found:
         try:
             with Reader(folder) as reader:
                 return folder, reader.trial(trial)
-        except NotFoundError as error:
-            if "several" in error.what:
+        except AmbiguousError:
+            raise
+        except OrchestratorError:  # not in this one, or it cannot be read
+            if len(found) == 1:
                 raise
-            missing = missing or error
     raise NotFoundError(f"no trial begins with {trial!r}", where=str(root), fix="orchestrate trials lists them")
 
 
@@ -83,7 +81,8 @@ def literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         pass
-    words = {"true": True, "false": False, "null": None, "none": None, "~": None}
+    words: dict[str, Any] = {"true": True, "false": False, "null": None, "none": None, "~": None}
+    words.update({".nan": math.nan, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf})
     if text.lower() in words:
         return words[text.lower()]
     try:

@@ -22,10 +22,12 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("-n", "--lines", type=positive, metavar="N", help="only the last N lines")
     parser.add_argument("--attempt", type=positive, metavar="K", help="of attempt K")
     options = parser.read(words)
-    folder, trial = find_trial(options)
+    folder, trial = find_trial(options.runs, options.trial)
     attempt = options.attempt or trial.attempts
     if not attempt:
         raise NotFoundError("it has not run yet", where=f"trial {trial.trial_id}")
+    if attempt > trial.attempts:
+        raise NotFoundError(f"it has no attempt {attempt}, only {trial.attempts}", where=f"trial {trial.trial_id}")
     position = _print(folder, trial.trial_id, attempt, options.lines)
     while options.follow and _running(folder, trial.trial_id, attempt):
         time.sleep(LOOK)

@@ -26,7 +26,10 @@ def run(words: Sequence[str]) -> int:
             with Reader(folder) as reader:
                 snap = snapshot.take(folder, reader, shown=0)
         except OrchestratorError as error:
-            print(f"{folder.name:<{width}}  unreadable: {error.what}")
+            if options.json:
+                print_json({"sweep": folder.name, "unreadable": error.what})
+            else:
+                print(f"{folder.name:<{width}}  unreadable: {error.what}")
             continue
         if options.json:
             print_json(snap.as_json())

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from orchestrator import folder as folders
-from orchestrator.cli.common import Parser, find_sweep
+from orchestrator.cli.common import Parser, find_sweep, find_trial
 from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State
+from orchestrator.model import State, TrialRow
 from orchestrator.session import Limits, hold, reopen
 
 
@@ -33,7 +33,7 @@ def parser() -> Parser:
 
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
-    folder = find_sweep(options)
+    folder = _folder(options)
     trials = _chosen(options, folder)
     if not trials:
         print(f"{folder.name}: no trial to run again")
@@ -55,9 +55,27 @@ def run(words: Sequence[str]) -> int:
         session.release()
 
 
+def _folder(options: argparse.Namespace) -> SweepFolder:
+    """The sweep that was named, by itself or with its trials; else the latest one that has them."""
+    if options.sweep or not options.trial:
+        return find_sweep(options)
+    found = {folder.path: folder for folder, _ in (find_trial(options.runs, name) for name in options.trial)}
+    if len(found) > 1:
+        raise ConfigError(f"the trials are of {len(found)} sweeps", where="--trial", fix="resubmit them one by one")
+    return next(iter(found.values()))
+
+
+def _current(trial: TrialRow) -> str:
+    if not trial.current:
+        raise ConfigError(
+            "it is no longer in this sweep", where=f"trial {trial.trial_id}", fix="run the sweep as it was when it was"
+        )
+    return trial.trial_id
+
+
 def _chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
     with Reader(folder) as reader:
         if options.trial:
-            return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
+            return [_current(reader.trial(name.rpartition("/")[2])) for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
         return [row.trial_id for state in sorted(states) for row in reader.trials(state=state)]

@@ -22,7 +22,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.read(words)
-    folder, trial = find_trial(options)
+    folder, trial = find_trial(options.runs, options.trial)
     with Reader(folder) as reader:
         attempts = reader.attempts(trial.trial_id)
         plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()

@@ -11,9 +11,11 @@ from orchestrator import naming
 from orchestrator.cli.common import Parser, find_sweep, literal, positive, print_json
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 from orchestrator.manifest.reader import Reader
+from orchestrator.manifest.rows import dumps
 from orchestrator.model import Objective, State, TrialRow
 
 FIXED = ("trial_id", "state", "cause", "attempts", "objective", "node", "seconds", "message")
+MISSING = object()
 
 
 def parser() -> Parser:
@@ -128,8 +130,9 @@ def _print(
     form: str,
 ) -> None:
     names = list(columns) if columns else _columns(rows, metric, objective)
+    _check_columns(rows, names)
     if form == "csv":
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([_cell(row, name, exact=True) for name in names] for row in rows)
         return
@@ -151,6 +154,16 @@ def _columns(rows: Sequence[TrialRow], metric: str | None, objective: Objective 
     return ["trial_id", "state", *settings, *[name for name in shown if name], *extra]
 
 
+def _check_columns(rows: Sequence[TrialRow], names: Sequence[str]) -> None:
+    known = dict.fromkeys([*FIXED, *(key for row in rows for key in (*row.overrides, *row.metrics))])
+    for name in names:
+        if rows and name not in known and all(_setting(row.config, name) is MISSING for row in rows):
+            near = nearest(name, known)
+            raise ConfigError(
+                f"no trial has {name!r}", where="--columns", fix=f"did you mean {near}?" if near else ", ".join(known)
+            )
+
+
 def _is_metric(rows: Sequence[TrialRow], name: str) -> bool:
     return any(name in row.metrics for row in rows)
 
@@ -169,15 +182,17 @@ def _cell(row: TrialRow, name: str, exact: bool) -> str:
         return repr(value) if exact else naming.metric(value)
     else:
         value = _setting(row.config, name)
-    if value is None:
+    if value is MISSING or (name in FIXED and value is None):
         return ""
-    return str(value) if exact and not isinstance(value, (list, dict)) else naming.value(value)
+    if not exact:
+        return naming.value(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def _setting(config: Any, name: str) -> Any:
     for part in name.split("."):
         if not isinstance(config, dict) or part not in config:
-            return None
+            return MISSING
         config = config[part]
     return config
 

@@ -21,13 +21,10 @@ _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshf
 
 def connect_writer(path: Path) -> Connection:
     """Open for writing, creating the schema if the file is new. The caller holds the sweep's lock."""
-    with errors(path):
-        new = not path.exists() or path.stat().st_size == 0
-        db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        db.row_factory = sqlite3.Row
+    with errors(path), _opening(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
         db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
         db.execute("PRAGMA synchronous = FULL")
-        if new:
+        if _empty(db):
             script = (resources.files("orchestrator.manifest") / "schema.sql").read_text(encoding="utf-8")
             db.executescript(f"BEGIN; {script} PRAGMA user_version = {VERSION}; COMMIT;")
         check_version(db, path)
@@ -38,11 +35,27 @@ def connect_reader(path: Path) -> Connection:
     """Open for reading, live or dead; a folder that cannot be written is read as it stands."""
     if not path.is_file():
         raise ManifestError("no manifest here", where=str(path), fix="orchestrate ls lists the sweeps")
-    with errors(path):
-        db = _open_read_only(path)
-        db.row_factory = sqlite3.Row
+    with errors(path), _opening(_open_read_only(path)) as db:
+        if _empty(db):
+            raise ManifestError("nothing has been planned here yet", where=str(path), fix="run the sweep again")
         check_version(db, path)
         return db
+
+
+@contextmanager
+def _opening(db: Connection) -> Iterator[Connection]:
+    """Closed again if it turns out to be of no use."""
+    try:
+        db.row_factory = sqlite3.Row
+        yield db
+    except BaseException:
+        db.close()
+        raise
+
+
+def _empty(db: Connection) -> bool:
+    """Whether the file is new, or its maker died before the schema was in it."""
+    return not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0]
 
 
 def _open_read_only(path: Path) -> Connection:
@@ -51,10 +64,10 @@ def _open_read_only(path: Path) -> Connection:
     try:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return db
-    except sqlite3.OperationalError:
-        # WAL needs a writable folder; nobody can be writing where nobody may write.
+    except sqlite3.Error as error:
         db.close()
-        if os.access(path.parent, os.W_OK):
+        # WAL needs a writable folder; nobody can be writing where nobody may write.
+        if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK):
             raise
         return sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
 
@@ -88,8 +101,8 @@ def close_writer(db: Connection) -> None:
     try:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.OperationalError:
-        pass  # a reader is there; the log is folded in by the next writer
+    except sqlite3.Error:
+        pass  # a reader is there: the log is folded in by the next writer
     db.close()
 
 
@@ -99,10 +112,11 @@ def transaction(db: Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # a full disk has rolled it back already
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 @contextmanager
@@ -112,7 +126,8 @@ def snapshot(db: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        db.execute("COMMIT")
+        if db.in_transaction:
+            db.execute("COMMIT")
 
 
 @contextmanager
@@ -124,6 +139,8 @@ def errors(path: Path) -> Iterator[None]:
         raise _explained(error, path) from error
     except OSError as error:
         raise ManifestError(error.strerror or str(error), where=str(path)) from error
+    except OverflowError as error:
+        raise ManifestError("a whole number is too large for the manifest (64 bits)", where=str(path)) from error
 
 
 def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
@@ -134,9 +151,13 @@ def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
             where=where,
             fix="free space on the disk, then run the same command again: nothing recorded is lost",
         )
-    if "readonly" in text or "unable to open" in text:
+    if "readonly" in text:
         return ManifestError(
             f"cannot write the manifest: {text}", where=where, fix="make the folder writable, or use --runs DIR"
+        )
+    if "unable to open" in text:
+        return ManifestError(
+            f"cannot open the manifest: {text}", where=where, fix="may this user read and write the folder?"
         )
     if "not a database" in text or "malformed" in text:
         return ManifestError(
@@ -153,7 +174,7 @@ def on_network(path: Path) -> bool:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    target, best, kind = str(path.absolute()), "", ""
+    target, best, kind = str(path.resolve()), "", ""
     for line in mounts:
         _, point, fstype, *_ = line.split(" ")
         inside = target == point or target.startswith(point.rstrip("/") + "/")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from orchestrator.errors import ConfigError, NotFoundError, nearest
+from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError, nearest
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
 from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State, TrialRow
@@ -116,7 +116,7 @@ class Reader:
                 fix=f"orchestrate trials {self.name} lists them",
             )
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
-        raise NotFoundError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
+        raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
 
     def trials(
         self,
@@ -139,7 +139,7 @@ class Reader:
             values += bound
         order = "current DESC, position"
         if sort:
-            path = _path([sort])
+            path = json_path(sort)
             order = (
                 f"json_type(metrics, {path}) IN ('real', 'integer') DESC, "
                 f"json_extract(metrics, {path}) {'DESC' if descending else 'ASC'}, position"
@@ -151,16 +151,20 @@ class Reader:
 
     def _match(self, key: str, value: Any) -> tuple[str, list[Any]]:
         """A condition on what a trial was given: as it varies (a group's option), or as configured."""
-        paths = f"coalesce(json_extract(overrides, {_path([key])}), json_extract(config, {_path(key.split('.'))}))"
-        types = (f"json_type(overrides, {_path([key])})", f"json_type(config, {_path(key.split('.'))})")
-        known = f"({types[0]} IS NOT NULL OR {types[1]} IS NOT NULL)"
+        varied, fixed = json_path(key), json_path(*key.split("."))
+        found = f"coalesce(json_extract(overrides, {varied}), json_extract(config, {fixed}))"
+        known = f"(json_type(overrides, {varied}) IS NOT NULL OR json_type(config, {fixed}) IS NOT NULL)"
         if self._db.execute(f"SELECT 1 FROM trials WHERE {known} LIMIT 1").fetchone() is None:
             self._unknown_key(key)
         if value is None:
-            return f"({paths} IS NULL AND {known})", []
+            return f"({found} IS NULL AND {known})", []
+        value = rows.tagged(value)
         if isinstance(value, (list, dict)):
-            return f"{paths} = json(?)", [json.dumps(value)]
-        return f"({paths} = ? OR CAST({paths} AS TEXT) = ?)", [value, str(value)]
+            return f"{found} = ?", [rows.dumps(value)]
+        text = str(value)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            value = text  # no number of SQLite's is that large
+        return f"({found} = ? OR CAST({found} AS TEXT) = ?)", [value, text]
 
     def _unknown_key(self, key: str) -> None:
         row = self._db.execute("SELECT overrides, config FROM trials LIMIT 1").fetchone()
@@ -275,9 +279,9 @@ class Reader:
         return db.errors(self.folder.manifest)
 
 
-def _path(parts: list[str]) -> str:
-    """A JSON path as an SQL literal."""
-    quoted = "".join('."' + part.replace('"', '\\"') + '"' for part in parts)
+def json_path(*parts: str) -> str:
+    """A JSON path as an SQL literal. SQLite compares keys as they are written: with JSON's escapes."""
+    quoted = "".join("." + json.dumps(part, ensure_ascii=False) for part in parts)
     return "'$" + quoted.replace("'", "''") + "'"
 
 

@@ -31,16 +31,17 @@ def dumps(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_tagged(value), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(tagged(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def _tagged(value: Any) -> Any:
+def tagged(value: Any) -> Any:
+    """The same, with names in the place of non-finite numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
     if isinstance(value, Mapping):
-        return {key: _tagged(item) for key, item in value.items()}
+        return {key: tagged(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tagged(item) for item in value]
+        return [tagged(item) for item in value]
     return value
 
 

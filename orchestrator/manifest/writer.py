@@ -13,8 +13,19 @@ from typing import Any
 
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
-from orchestrator.manifest.reader import ATTEMPT, PLAN
-from orchestrator.model import AttemptRow, Checkpoint, Outcome, PlanRow, Resources, Started, SweepSpec, TrialSpec
+from orchestrator.manifest.reader import ATTEMPT, PLAN, json_path
+from orchestrator.model import (
+    AttemptRow,
+    Checkpoint,
+    Objective,
+    Outcome,
+    PlanRow,
+    Resources,
+    Started,
+    State,
+    SweepSpec,
+    TrialSpec,
+)
 
 _DUE = """
     FROM trial t LEFT JOIN attempt a
@@ -124,6 +135,22 @@ class Manifest:
             (total, excluded, duplicates, plan),
         )
 
+    def judge(self, plan: int, objective: Objective | None) -> None:
+        """Read the objective of the plan's trials anew, if an earlier plan had another one."""
+        asked = "SELECT count(DISTINCT coalesce(json_extract(spec, '$.objective'), '')) FROM plan"
+        if self._db.execute(asked).fetchone()[0] < 2:
+            return
+        value = "NULL" if objective is None else _number("last", objective.metric)
+        if objective is not None and objective.at == "best":
+            value = f"""(SELECT {objective.mode}({_number("r.metrics", objective.metric)})
+                FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = attempt.trial)"""
+        self._db.execute(
+            f"""UPDATE attempt SET objective = {value}
+                WHERE trial IN (SELECT id FROM trial WHERE plan = ?)
+                  AND attempt = (SELECT max(attempt) FROM attempt a WHERE a.trial = attempt.trial)""",
+            (plan,),
+        )
+
     def end_run(self, plan: int, now: float) -> None:
         self._db.execute("UPDATE plan SET ended = ? WHERE plan = ?", (now, plan))
 
@@ -199,13 +226,12 @@ class Manifest:
 
     def recover(self, now: float) -> int:
         """Close what a coordinator that died left open: those trials run again, free of charge. How many."""
-        cursor = self._db.execute(
-            """UPDATE attempt SET state = 'LOST', retry = 1, cause = 'lost_coordinator',
-                   message = 'the coordinator went away', ended = ?, changed = ?
-               WHERE state IN ('LAUNCHING', 'RUNNING')""",
-            (now, self._tick()),
-        )
-        return cursor.rowcount
+        found = self._db.execute("SELECT trial, attempt FROM attempt WHERE state IN ('LAUNCHING', 'RUNNING')")
+        opened = [(row["trial"], row["attempt"]) for row in found]
+        outcome = Outcome(State.LOST, "lost_coordinator", "the coordinator went away", retry=True)
+        for key, attempt in opened:
+            self.close_attempt(key, attempt, outcome, now, None, None)
+        return len(opened)
 
     def attempts(self, key: int) -> list[AttemptRow]:
         return [
@@ -218,11 +244,11 @@ class Manifest:
         return [rows.attempt(row) for row in self._db.execute(query, (key, before))]
 
     def checkpoint(self, key: int, lineage: int) -> Checkpoint | None:
-        """The newest durable state of this series that the manifest knows."""
+        """The newest durable state of this series that the manifest knows; an attempt that went back counts."""
         row = self._db.execute(
             """SELECT c.step, c.path FROM checkpoint c
                JOIN attempt a ON a.trial = c.trial AND a.attempt = c.attempt
-               WHERE c.trial = ? AND a.lineage = ? ORDER BY c.step DESC, c.saved DESC LIMIT 1""",
+               WHERE c.trial = ? AND a.lineage = ? ORDER BY c.attempt DESC, c.step DESC LIMIT 1""",
             (key, lineage),
         ).fetchone()
         return Checkpoint(row["step"], row["path"]) if row else None
@@ -279,6 +305,11 @@ class Manifest:
             (step, self._tick(), key, attempt),
         )
 
+    def series(self, key: int) -> list[str]:
+        """The rows of the trial's effective series, as JSON text, in the order of their arrival."""
+        query = "SELECT r.metrics FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = ? ORDER BY r.id"
+        return [row["metrics"] for row in self._db.execute(query, (key,))]
+
     def new_lineage(self, key: int, attempt: int) -> None:
         """The attempt was offered a checkpoint and did not take it: its series starts anew."""
         self._db.execute(
@@ -322,6 +353,12 @@ class Manifest:
     def _tick(self) -> int:
         self._changed += 1
         return self._changed
+
+
+def _number(column: str, metric: str) -> str:
+    """The value of a metric in a column of JSON, in SQL; NULL where it is not finite."""
+    path = json_path(metric)
+    return f"CASE WHEN json_type({column}, {path}) IN ('real', 'integer') THEN json_extract({column}, {path}) END"
 
 
 def _due(row: db.Row) -> Due:

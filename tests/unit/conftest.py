@@ -1,0 +1,36 @@
+"""What several tests of units begin with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.manifest.writer import Manifest
+from tests.unit import manifests
+
+
+@pytest.fixture
+def folder() -> Iterator[SweepFolder]:
+    """A new sweep's folder."""
+    with tempfile.TemporaryDirectory(dir=manifests.quick()) as root:
+        yield manifests.create(Path(root) / "runs")
+
+
+@pytest.fixture
+def manifest(folder: SweepFolder) -> Iterator[Manifest]:
+    """The writer of `folder`."""
+    opened = Manifest.open(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reader(manifest: Manifest) -> Iterator[Reader]:
+    """A reader beside the writer."""
+    with Reader(manifest.folder) as opened:
+        yield opened

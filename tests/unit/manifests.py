@@ -1,0 +1,112 @@
+"""Sweeps made by the real writer, for tests that read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator import folder as folders
+from orchestrator.folder import SweepFolder
+from orchestrator.manifest.writer import Manifest
+from orchestrator.model import Objective, Outcome, Resources, Started, State, SweepSpec, TrialSpec
+
+NOW = 2_000_000_000.0  # when everything happened here, seconds since the epoch
+LOSS = Objective("loss", "min", "last")
+SUCCESS = Outcome(State.SUCCEEDED)
+FAILURE = Outcome(State.FAILED, "exception", "KeyError: 'x'", "Traceback …", "train.py:88")
+LOST = Outcome(State.LOST, "lost_worker", "the worker went away")
+
+
+def sweep_spec(**changes: Any) -> SweepSpec:
+    return SweepSpec(**{"name": "s", "trainer": "train:train", "objective": LOSS, **changes})
+
+
+def trial_id(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()[:12]
+
+
+def trial_spec(number: int, **changes: Any) -> TrialSpec:
+    """The trial in which x is `number`."""
+    known: dict[str, Any] = {
+        "trial_id": trial_id(number),
+        "config": {"x": number, "model": {"size": 10 * number}},
+        "overrides": {"x": number},
+        "seed": 1,
+        "config_id": trial_id(number)[::-1],
+        "resources": Resources(gpus=0, cpus=1),
+    }
+    return TrialSpec(**{**known, **changes})
+
+
+def quick() -> str | None:
+    """A folder in memory where there is one: a manifest waits for its disk at every transaction."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def create(root: Path, name: str = "s") -> SweepFolder:
+    return folders.create(root, name)
+
+
+def plan(
+    manifest: Manifest,
+    trials: Iterable[TrialSpec],
+    *,
+    spec: SweepSpec | None = None,
+    code: str = "code-1",
+    provenance: Mapping[str, Any] | None = None,
+) -> int:
+    """One planning, as `orchestrate sweep` records it."""
+    spec = spec or sweep_spec()
+    facts = {"tree": f"tree-of-{code}", "commit": "c0ffee", "python": "3.11.2", "packages": "packages-1.txt"}
+    with manifest.transaction():
+        number = manifest.begin_plan(spec, "conf/sweep.yaml", ["x=1,2"], {**facts, **(provenance or {})}, code, "/work")
+        total = manifest.add_trials(number, trials)
+        manifest.finish_plan(number, total, 0, 0)
+        manifest.judge(number, spec.objective)
+        manifest.resume_cancelled(number)
+    return number
+
+
+def key_of(manifest: Manifest, number: int) -> int:
+    """The row of a trial that waits."""
+    due = manifest.due_one(trial_id(number))
+    assert due is not None
+    return due.key
+
+
+def begin(
+    manifest: Manifest, number: int, attempt: int = 1, *, lineage: int | None = None, code: str = "code-1"
+) -> int:
+    """Open an attempt and start it; the trial's row."""
+    key = key_of(manifest, number)
+    with manifest.transaction():
+        manifest.open_attempt(key, attempt, lineage or attempt, code, NOW)
+        manifest.started(key, attempt, Started(NOW + 1, "node-a", "", 77, ("1",), ("GPU-b",), 1, "fork"))
+    return key
+
+
+def report(manifest: Manifest, key: int, attempt: int, step: int, **metrics: Any) -> None:
+    """One row; its loss is the objective."""
+    last = json.dumps(metrics)
+    loss = metrics.get("loss")
+    with manifest.transaction():
+        manifest.reported(key, attempt, [(step, NOW + 2 + step, last)])
+        manifest.progressed(key, attempt, step, metrics, loss if isinstance(loss, (int, float)) else None)
+
+
+def end(manifest: Manifest, key: int, attempt: int = 1, outcome: Outcome = SUCCESS) -> None:
+    with manifest.transaction():
+        manifest.close_attempt(key, attempt, outcome, NOW + 10, NOW + 1.5, NOW + 9.5)
+
+
+def run(manifest: Manifest, number: int, outcome: Outcome = SUCCESS, attempt: int = 1, **metrics: Any) -> int:
+    """A whole attempt with one reported row."""
+    key = begin(manifest, number, attempt)
+    if metrics:
+        report(manifest, key, attempt, 0, **metrics)
+    end(manifest, key, attempt, outcome)
+    return key
