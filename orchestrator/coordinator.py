@@ -348,10 +348,10 @@ class Coordinator:
     def _apply_request(self, request: dict[str, Any]) -> str:
         if request.get("kind") == "stop":
             self.stop()
-            return f"{len(self.live)} running trials are asked to end"
+            return f"{_trials(len(self.live))} asked to end"
         if request.get("kind") == "resubmit":
             done = self.resubmit([str(name) for name in request.get("trials", [])])
-            return f"{done} trials join the queue"
+            return f"{_trials(done)} queued" + (" for the next run: this one is ending" if self.stopping else "")
         return "this coordinator does not know that request"
 
     def resubmit(self, trial_ids: Iterable[str]) -> int:
@@ -359,3 +359,7 @@ class Coordinator:
         done = self._manifest.resubmit(trial_ids)
         self._again.extend(done)
         return len(done)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
