@@ -114,7 +114,7 @@ def test_resubmit_joins_a_live_sweep(project: Project) -> None:
     failed = project.trials()[0]["trial_id"]
     process = project.start_sweep("do=hold", "x=0,1")
     project.until_waiting(2, process)
-    assert "1 trials join the queue" in project.run("resubmit", "work", "--trial", failed)
+    assert "1 trial queued" in project.run("resubmit", "work", "--trial", failed)
     until(lambda: project.query("SELECT max(attempt) FROM attempt") == [(2,)], process)
     project.go()
     process.communicate(timeout=60)
