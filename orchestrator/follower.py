@@ -52,6 +52,7 @@ class Follower:
         self._held = True
         self._changed = self._saved = ledger.cursor
         self._row: int | None = None
+        self._address: str | None = None
         self._openers, self._finishers = ThreadPoolExecutor(_OPENING), ThreadPoolExecutor(_FINISHING)
         self._not_before = 0.0
         self.more = False  # the manifest has more to read now
@@ -170,9 +171,9 @@ class Follower:
             self._failed(job, error)
             return
         self.failures, job.stage, job.seen = 0, "open", 0
-        address = self._tracker.address()
-        if address:
+        if self._address is None and (address := self._tracker.address()):
             self._ledger.keep("address", address)
+            self._address = address
         self._catch_up(job)
 
     def _catch_up(self, job: Job) -> None:
@@ -222,8 +223,10 @@ class Follower:
         """The run is opened again later, and says then which steps it has."""
         job.stage, self.trouble = "waiting", error
         if not isinstance(error, RefusedError):
-            self.failures += 1
-            self._not_before = time.monotonic() + min(15.0, 0.5 * 2 ** min(self.failures, 5))
+            now = time.monotonic()
+            if now >= self._not_before:  # many runs that fail at once are one failure
+                self.failures += 1
+                self._not_before = now + min(15.0, 0.5 * 2 ** min(self.failures, 5))
             return
         job.refusals, job.not_before = job.refusals + 1, time.monotonic() + 1
         if job.refusals == _TRIES:  # one run that was deleted over there must not keep the others waiting

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import tracking, wandb_tracker
-from orchestrator.errors import LockedError, OrchestratorError, TrackingError
+from orchestrator import tracking
+from orchestrator.errors import LockedError, ManifestError, OrchestratorError, TrackingError
 from orchestrator.folder import Holder, SweepFolder, holder
 from orchestrator.follower import Follower
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
+from orchestrator.wandb_tracker import WandbTracker, turned_off
 
 _PAUSE = 0.2  # seconds between two looks at the manifest
 _PATIENCE = 600.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
@@ -29,25 +30,25 @@ _PATIENCE = 600.0  # seconds that an orphaned tracker tries to reach W&B; then `
 
 def follow(folder: SweepFolder) -> bool:
     """Follow one sweep until nobody holds it and everything is delivered. Whether it was."""
-    os.nice(5)  # trials matter more
+    os.nice(max(0, 5 - os.nice(0)))  # trials matter more
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     coordinator = holder(folder)
     with _locked(folder, wait=True):
         settings = _settings(folder)
-        if settings is None or wandb_tracker.turned_off(settings):
+        if settings is None or turned_off(settings):
             return True
-        tracker = wandb_tracker.WandbTracker(settings, folder.name, folder.path)
+        tracker = WandbTracker(settings, folder.name, folder.path)
         _note(f"following, {'online' if tracker.live else 'offline'}")
         ledger = Ledger(folder, "online" if tracker.live else "offline", write=True)
         follower = Follower(folder, ledger, tracker, live=tracker.live)
-        done = _follow(follower, folder, coordinator)
+        done = _follow(follower, tracker, folder, coordinator)
         _note(f"{follower.sent} runs delivered" + ("" if done else f"; gave up: {follower.trouble or 'replaced'}"))
         if done:
             tracker.close()
         return done and not follower.refused
 
 
-def _follow(follower: Follower, folder: SweepFolder, mine: Holder | None) -> bool:
+def _follow(follower: Follower, tracker: WandbTracker, folder: SweepFolder, mine: Holder | None) -> bool:
     """Whether everything was delivered. Another coordinator brings a tracker of its own, which goes on from here."""
     trouble, orphaned = None, None
     while True:
@@ -55,8 +56,10 @@ def _follow(follower: Follower, folder: SweepFolder, mine: Holder | None) -> boo
         held = now is not None and (now == mine or not now.pid)  # no pid: it has not said yet who it is
         if now is not None and not held:
             return False
-        if follower.tick(held) and not held:
+        if _tick(follower, held) and not held:
             return True
+        if tracker.dead:
+            _begin_anew()
         if follower.trouble is not trouble:
             trouble = follower.trouble
             _note(str(trouble))
@@ -66,10 +69,30 @@ def _follow(follower: Follower, folder: SweepFolder, mine: Holder | None) -> boo
         time.sleep(0 if follower.more else _PAUSE)
 
 
+def _tick(follower: Follower, held: bool) -> bool:
+    """A manifest that cannot be read just now, on a network disk say, can be read a little later."""
+    for patience in range(20, -1, -1):
+        try:
+            return follower.tick(held)
+        except ManifestError as error:
+            if not patience:
+                raise
+            _note(str(error))
+            time.sleep(1)
+    raise AssertionError
+
+
+def _begin_anew() -> None:
+    """W&B's own process died. All we know is on disk: a fresh start of the same process knows how to go on."""
+    _note("W&B's process died; starting anew")
+    time.sleep(1)
+    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracker", *sys.argv[1:]])
+
+
 def sync(folder: SweepFolder) -> int:
     """Send whatever is over and has not arrived; how many runs that was."""
     with _locked(folder, wait=False):
-        tracker = wandb_tracker.WandbTracker(_settings(folder) or {}, folder.name, folder.path, online=True)
+        tracker = WandbTracker(_settings(folder) or {}, folder.name, folder.path, online=True)
         if not tracker.live:
             raise TrackingError("not logged in to W&B", where=tracker.server, fix="wandb login, or set WANDB_API_KEY")
         follower = Follower(folder, Ledger(folder, "online", write=True), tracker, live=False)

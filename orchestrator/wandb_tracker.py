@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ _ONLINE: Mapping[str, Any] = {
 }
 # What W&B's messages say where it is the network or the server, and not the run.
 _OUT = re.compile(r"deadline|time(d )?out|while retrying|connection|EOF|HTTP (5|429)|error 5|in use|abandoned", re.I)
+_NO = re.compile(r"(HTTP|error) 4(?!08|29)\d\d")  # a run that was deleted, for one
 
 
 def turned_off(options: Mapping[str, Any]) -> bool:
@@ -77,7 +77,7 @@ class WandbTracker:
         self._draft = folder / ".tracking"  # of runs that go on; on the same disk, so that a file appears at once
         self._runs: dict[str, wandb.Run] = {}
         self._address: str | None = None
-        self._reviving = threading.Lock()
+        self.dead = False  # W&B's own process is gone, and all its runs with it
         shutil.rmtree(self._draft, ignore_errors=True)
 
     def start(self, run: TrackedRun) -> int:
@@ -155,14 +155,12 @@ class WandbTracker:
             shutil.move(new, home / new.name)
 
     def _trouble(self, error: Exception) -> TrackingError:
-        """Why, in words; W&B's own process is started anew next time if it has died."""
-        if isinstance(error, ConnectionError) or "Mailbox" in type(error).__name__:
-            with self._reviving, contextlib.suppress(Exception):  # it is dead: that it cannot say goodbye is no news
-                wandb.teardown()
+        """Why, in words."""
+        self.dead = self.dead or isinstance(error, ConnectionError) or "Mailbox" in type(error).__name__
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, wandb.errors.AuthenticationError) or re.search(r"\b40[13]\b", text):
             return RefusedError(f"W&B refuses the login: {text}", where=self.server, fix="wandb login --relogin")
-        if isinstance(error, wandb.errors.Error) and not _OUT.search(text):
+        if _NO.search(text) or (isinstance(error, wandb.errors.Error) and not _OUT.search(text)):
             return RefusedError(f"W&B does not take the run: {text}", where=self.server, fix="orchestrate sync, later")
         return TrackingError(f"W&B cannot be reached: {text}", where=self.server, fix="try again when it is up")
 

@@ -67,6 +67,7 @@ class Server:
         self.runs: dict[str, Run] = {}
         self.unknown: list[str] = []  # operations it could not answer
         self.refused = 0  # requests that met an outage
+        self.deleted: set[str] = set()  # trials whose runs the user deleted: W&B never takes such a run again
         self._outage: Outage | None = None
         self._lock = threading.RLock()
         self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_": self}))
@@ -105,6 +106,10 @@ class Server:
                 self.unknown.append(operation)
                 return None
             return dict(method(variables))
+
+    def rejects(self, variables: dict[str, Any]) -> bool:
+        config = json.loads(variables.get("config") or "{}")
+        return config.get("sweep", {}).get("value", {}).get("trial") in self.deleted
 
     def _find(self, variables: dict[str, Any]) -> Run | None:
         name = next((variables[key] for key in ("name", "runName", "run", "runId") if variables.get(key)), None)
@@ -233,6 +238,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/graphql":
             named = re.search(r"(?:query|mutation)\s+(\w+)", body.get("query", ""))
             operation = body.get("operationName") or (named[1] if named else "?")
+            if operation == "UpsertBucket" and self.server_.rejects(body["variables"]):
+                self._send(409, {"errors": [{"message": "run was previously created and deleted"}]})
+                return
             data = self.server_.answer(operation, body.get("variables") or {})
             errors = [] if data is not None else [{"message": f"unknown operation {operation}"}]
             self._send(200, {"data": data} | ({"errors": errors} if errors else {}))

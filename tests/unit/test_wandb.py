@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator import folder as folders
-from orchestrator import tracking
+from orchestrator import naming, tracking
 from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import Outcome, Started, State, SweepSpec, TrialSpec
@@ -27,7 +28,7 @@ SETTINGS = {
     "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
     "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
     "WANDB_INIT_TIMEOUT": "2",
-    "WANDB_FINISH_TIMEOUT": "4",
+    "WANDB_FINISH_TIMEOUT": "3",
 }
 
 
@@ -147,7 +148,7 @@ def test_steps_arrive_while_the_sweep_runs_and_runs_say_what_they_are(server: Se
     assert sweep.close()
     assert run.steps == list(range(10))
     assert (run.group, run.job_type, run.project, run.notes) == ("sums", "trial", "shop", "why")
-    assert (run.tags, run.display_name) == (["spring"], "model=lstm lr=0")
+    assert (run.tags, run.display_name) == (["spring"], naming.label(_spec(0).overrides))
     assert run.setting("model") == {"name": "lstm", "size": 4}
     assert run.setting("key") == "${oc.env:SECRET}"
     assert run.setting("sweep")["axes"] == {"model": "lstm", "opt/lr": 0.0}
@@ -180,6 +181,8 @@ def test_every_step_arrives_once_whenever_the_server_is_out(
     sweep.end(State.SUCCEEDED)
     sweep.release()
     until(lambda: server.refused)
+    if kinds[2] == "503":  # so long that the run has to be opened once more
+        until(lambda: "Timed out" in tracking.log(sweep.folder).read_text())
     server.outage = None
     assert tracking.finish(sweep.tracker)
     run = server.one(trial=id_of(0))
@@ -200,6 +203,56 @@ def test_a_tracker_that_is_killed_is_continued_by_the_next(server: Server, sweep
     sweep.end(State.SUCCEEDED)
     assert sweep.close()
     assert (server.one(trial=id_of(0)).steps, server.one(trial=id_of(0)).state) == (list(range(20)), "finished")
+
+
+def test_a_tracker_gives_way_to_that_of_the_next_coordinator(server: Server, sweep: Sweep) -> None:
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(5))
+    until(lambda: server.runs and server.one(trial=id_of(0)).steps == list(range(4)))
+    server.outage = "drop"  # it cannot end by itself
+    sweep.report(range(5, 10))
+    sweep.release()
+    sweep.open()
+    first, sweep.tracker = sweep.tracker, None
+    sweep.track()
+    assert first
+    assert first.wait(20) == 1
+    server.outage = None
+    sweep.end(State.SUCCEEDED)
+    assert sweep.close()
+    assert (server.one(trial=id_of(0)).steps, server.one(trial=id_of(0)).state) == (list(range(10)), "finished")
+
+
+def test_when_wandbs_own_process_dies_the_runs_go_on(server: Server, sweep: Sweep) -> None:
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(10))
+    until(lambda: server.runs and len(server.one(trial=id_of(0)).steps) >= 5)
+    assert sweep.tracker
+    for child in psutil.Process(sweep.tracker.pid).children():
+        child.kill()
+    sweep.report(range(10, 20))
+    until(lambda: server.one(trial=id_of(0)).steps == list(range(19)))
+    sweep.end(State.SUCCEEDED)
+    assert sweep.close()
+    assert (server.one(trial=id_of(0)).steps, server.one(trial=id_of(0)).state) == (list(range(20)), "finished")
+
+
+def test_a_run_that_is_refused_keeps_no_other_waiting(
+    server: Server, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")  # W&B tries again for as long
+    server.deleted.add(id_of(0))
+    sweep.track()
+    for trial in (0, 1):
+        sweep.begin(trial)
+        sweep.report(range(5), trial)
+        sweep.end(State.SUCCEEDED, trial)
+    assert not sweep.close()
+    assert (server.one(trial=id_of(1)).steps, server.one(trial=id_of(1)).state) == (list(range(5)), "finished")
+    assert tracking.undelivered(sweep.folder) == 1
+    assert "previously created and deleted" in tracking.log(sweep.folder).read_text()
 
 
 def test_a_retry_is_a_new_run_from_scratch_and_the_same_run_from_a_checkpoint(server: Server, sweep: Sweep) -> None:
