@@ -1,0 +1,207 @@
+"""Writing a plan: all of it, or nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
+from orchestrator.folder import Lock, SweepFolder
+from orchestrator.manifest.reader import Reader
+from orchestrator.model import State, SweepSpec, TrialSpec
+from orchestrator.planning import PlanSummary
+from orchestrator.session import Limits, Session, hold, plan_sweep, reopen
+from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
+
+
+@dataclass
+class Plan:
+    """What `planning.load` gives, as far as a session asks."""
+
+    spec: SweepSpec = field(default_factory=lambda: sweep_spec(trainer="train:train"))
+    file: Path = Path("conf/sweep.yaml")
+    overrides: tuple[str, ...] = ()
+    count: int = 3
+
+    def trials(self) -> Any:
+        for number in range(self.count):
+            yield self.trial(number)
+
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number)
+
+    def summary(self) -> PlanSummary:
+        return PlanSummary(self.count, 0, 0, {}, ())
+
+
+class Cluster:
+    """An executor that only says whether trials fit."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.closed = error, False
+
+    def check(self, resources: Any) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "train.py").write_text("def train(cfg): pass\n")
+    monkeypatch.chdir(place)
+    return place
+
+
+def write(project: Path, plan: Any = None, cluster: Any = None, runs: str = "runs") -> Session:
+    return plan_sweep(project / runs, plan or Plan(), project, None, Limits(), lambda: cluster or Cluster())
+
+
+def files(place: Path) -> list[str]:
+    return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if "__pycache__" not in path.parts)
+
+
+def test_a_plan_is_written_whole(project: Path) -> None:
+    session = write(project)
+    assert session.plan is not None
+    assert session.plan.total == 3
+    tree = session.folder.code / str(session.plan.provenance["tree"])
+    assert files(tree) == ["train.py"]
+    session.release()
+    session.release()
+    with Reader(session.folder) as reader:
+        assert reader.counts() == {State.PENDING: 3}
+
+
+class Broken(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        if number == 2:
+            raise ZeroDivisionError
+        return trial_spec(number)
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], Any, type[Exception]]] = {
+    "trainer": (lambda: Plan(spec=sweep_spec(trainer="train:missing")), None, TrainerError),
+    "resources": (Plan, Cluster(ResourceError("too large")), ResourceError),
+    "config": (Broken, None, ZeroDivisionError),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_leaves_nothing_behind(project: Path, mistake: str) -> None:
+    plan, cluster, error = MISTAKES[mistake]
+    with pytest.raises(error):
+        write(project, plan(), cluster)
+    assert files(project) == ["train.py"]
+    if cluster is not None:
+        assert cluster.closed
+    write(project).release()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_leaves_an_older_sweep_as_it_was(project: Path, mistake: str) -> None:
+    write(project).release()
+    plan, cluster, error = MISTAKES[mistake]
+    with pytest.raises(error):
+        write(project, plan(), cluster)
+    with Reader(SweepFolder(project / "runs" / "s")) as reader:
+        assert reader.counts() == {State.PENDING: 3}
+        found = reader.plan()
+        assert found is not None
+        assert found.plan == 1
+
+
+def test_a_mistake_never_removes_what_was_there_before(project: Path) -> None:
+    """`--runs .` and a sweep named as a folder of the user's."""
+    notes = project / "s" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(TrainerError):
+        write(project, MISTAKES["trainer"][0](), runs=".")
+    assert notes.read_text() == "mine"
+    assert not (project / "s" / "manifest.db").exists()
+
+
+def test_a_second_start_of_a_new_sweep_removes_nothing(project: Path) -> None:
+    """It comes before the first one has written its manifest."""
+    root = project / "runs"
+    (root / "s").mkdir(parents=True)
+    lock = Lock.take(SweepFolder(root / "s"))
+    with pytest.raises(LockedError):
+        write(project)
+    assert (root / "s" / "lock").exists()
+    lock.release()
+
+
+def test_many_starts_at_once_make_one_sweep(project: Path) -> None:
+    written: list[Path] = []
+    refused: list[Exception] = []
+    all_have_tried = threading.Barrier(4)
+
+    def start() -> None:
+        try:
+            session = write(project)
+        except (LockedError, ManifestError) as error:
+            refused.append(error)
+            all_have_tried.wait(60)
+        else:
+            all_have_tried.wait(60)
+            written.append(session.folder.manifest)
+            session.release()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert written == [project / "runs" / "s" / "manifest.db"]
+    assert written[0].exists()
+    assert {type(error) for error in refused} == {LockedError}
+
+
+def test_nothing_is_started_where_nothing_waits(project: Path) -> None:
+    session = write(project)
+    for number in range(3):
+        run(session.manifest, number)
+    session.release()
+    again = plan_sweep(
+        project / "runs",
+        Plan(),
+        project,
+        None,
+        Limits(),
+        lambda: pytest.fail("a cluster"),  # type: ignore[arg-type]
+    )
+    assert again.executor is None
+    again.release()
+
+
+def test_reopening_asks_for_what_failed(project: Path) -> None:
+    session = write(project)
+    run(session.manifest, 0, FAILURE)
+    session.release()
+    again = hold(session.folder)
+    asked = reopen(again, lambda manifest: len(manifest.resubmit([trial_id(0)])), Cluster)  # type: ignore[arg-type]
+    assert asked == 1
+    assert again.executor is not None
+    again.release()
+    with Reader(session.folder) as reader:
+        assert reader.counts() == {State.PENDING: 3}
+
+
+def test_a_request_to_a_dead_coordinator_does_not_stop_the_next(project: Path) -> None:
+    session = write(project)
+    session.release()
+    (session.folder.requests / "1.json").write_text('{"kind": "stop"}')
+    again = hold(session.folder)
+    assert list(session.folder.requests.iterdir()) == []
+    again.release()
