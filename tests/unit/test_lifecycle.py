@@ -1,0 +1,202 @@
+"""What the end of an attempt means, and whether another follows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import lifecycle
+from orchestrator.lifecycle import FREE_LAUNCHES, LONGEST, better, classify, continues, next_lineage, one_line, retried
+from orchestrator.model import AttemptRow, Checkpoint, Ended, Failure, Objective, Outcome, Retries, State
+
+
+def ended(**facts: Any) -> Ended:
+    return Ended(1.0, **facts)
+
+
+def raised(kind: str, message: str = "") -> Ended:
+    return ended(exit_code=1, failure=Failure(kind, message, "train.py:88", "Traceback …"))
+
+
+def attempt(state: State, *, number: int = 1, started: bool = True, cause: str = "", lineage: int = 1) -> AttemptRow:
+    return AttemptRow(
+        trial_id="a" * 12,
+        attempt=number,
+        state=state,
+        lineage=lineage,
+        retry=True,
+        cause=cause,
+        message="",
+        traceback="",
+        place="",
+        created=0.0,
+        started=1.0 if started else None,
+        ended=2.0,
+        entered=None,
+        returned=None,
+        node="",
+        gpus=(),
+        gpu_uuids=(),
+        pid=None,
+        threads=None,
+        method="",
+        code="",
+        restored=None,
+        metrics={},
+        objective=None,
+        changed=number,
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "cause"),
+    [
+        (ended(exit_code=0), State.SUCCEEDED, ""),
+        (ended(exit_code=3), State.FAILED, "exit"),
+        (ended(signal=11), State.FAILED, "signal"),
+        (ended(signal=9, asked="cancelled"), State.CANCELLED, "cancelled"),
+        (ended(exit_code=0, asked="stopped"), State.STOPPED, "stopped"),
+        (
+            ended(exit_code=1, asked="cancelled", failure=Failure("KeyboardInterrupt", "", "", "")),
+            State.CANCELLED,
+            None,
+        ),
+        (ended(lost="node"), State.LOST, "lost_node"),
+        (ended(lost="worker", asked="cancelled"), State.LOST, "lost_worker"),
+        (raised("KeyError", "'x'"), State.FAILED, "exception"),
+        (raised("torch.cuda.OutOfMemoryError", "CUDA out of memory"), State.FAILED, "cuda_oom"),
+        (raised("RuntimeError", "CUDA out of memory. Tried"), State.FAILED, "cuda_oom"),
+        (raised("RuntimeError", "size mismatch"), State.FAILED, "exception"),
+        (raised("MemoryError"), State.FAILED, "oom"),
+        (raised("numpy.core._exceptions.MemoryError"), State.FAILED, "oom"),
+        (raised("ModuleNotFoundError", "No module named 'x'"), State.FAILED, "import_error"),
+        (raised("FileNotFoundError", "data.csv"), State.FAILED, "missing_file"),
+    ],
+)
+def test_causes(end: Ended, state: State, cause: str | None) -> None:
+    outcome = classify(end)
+    assert outcome.state is state
+    assert cause is None or outcome.cause == cause
+    assert bool(outcome.message) == (state in (State.FAILED, State.LOST))
+    assert outcome.message == outcome.message.strip()
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (raised("KeyError", "'x'"), "KeyError: 'x'"),
+        (raised("StopIteration"), "StopIteration"),
+        (
+            raised("RuntimeError", "size mismatch:\n\texpected 3\n\tgot 4\n"),
+            "RuntimeError: size mismatch: expected 3 got 4",
+        ),
+        (raised("E", "\x1b[31mred\x1b[0m and \x07bell"), "E: red and bell"),
+        (ended(signal=int(signal.SIGSEGV)), "killed by SIGSEGV"),
+        (ended(signal=int(signal.SIGKILL)), "killed by SIGKILL (the kernel does so when memory runs out)"),
+        (ended(signal=9, detail="peak memory 5000 MiB"), "killed by SIGKILL: peak memory 5000 MiB"),
+        (ended(signal=250), "killed by signal 250"),
+        (ended(exit_code=3), "the process ended with exit code 3"),
+        (ended(exit_code=3, detail="while the module was imported"), "while the module was imported"),
+        (ended(lost="node"), "the node went away"),
+    ],
+)
+def test_messages_are_one_line(end: Ended, message: str) -> None:
+    assert classify(end).message == message
+
+
+@given(st.text())
+def test_a_line_is_a_line(text: str) -> None:
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line) <= LONGEST
+
+
+def test_the_evidence_of_an_exception() -> None:
+    outcome = classify(raised("KeyError", "'x'"))
+    assert (outcome.traceback, outcome.place) == ("Traceback …", "train.py:88")
+
+
+# ---------------------------------------------------------------- retries
+
+
+LOSS = Outcome(State.LOST, "lost_worker")
+DEATH = Outcome(State.LOST, "lost_coordinator")
+FAILURE = Outcome(State.FAILED, "exception")
+failed = attempt(State.FAILED)
+lost = attempt(State.LOST, cause="lost_worker")
+died = attempt(State.LOST, cause="lost_coordinator")
+unborn = attempt(State.LOST, cause="lost_worker", started=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "never_started", "earlier", "retries", "again"),
+    [
+        (Outcome(State.SUCCEEDED), False, [], Retries(9, 9), False),
+        (Outcome(State.STOPPED), False, [], Retries(9, 9), False),
+        (Outcome(State.CANCELLED), False, [], Retries(9, 9), False),
+        (Outcome(State.CANCELLED), True, [], Retries(0, 0), True),
+        (FAILURE, False, [], Retries(error=0), False),
+        (FAILURE, False, [], Retries(error=1), True),
+        (FAILURE, False, [failed], Retries(error=1), False),
+        (FAILURE, False, [lost, lost, lost], Retries(error=1), True),
+        (LOSS, False, [], Retries(lost=0), False),
+        (LOSS, False, [lost, lost], Retries(lost=3), True),
+        (LOSS, False, [lost, lost, lost], Retries(lost=3), False),
+        (LOSS, False, [failed, died, unborn, died], Retries(lost=1), True),
+        (DEATH, False, [lost] * 9, Retries(0, 0), True),
+        (DEATH, True, [unborn] * 9, Retries(0, 0), True),
+        (LOSS, True, [], Retries(0, 0), True),
+        (LOSS, True, [unborn] * (FREE_LAUNCHES - 1), Retries(0, 0), True),
+        (LOSS, True, [unborn] * FREE_LAUNCHES, Retries(9, 9), False),
+        (LOSS, True, [*[unborn] * FREE_LAUNCHES, lost], Retries(0, 0), True),
+    ],
+)
+def test_retries(
+    outcome: Outcome, never_started: bool, earlier: list[AttemptRow], retries: Retries, again: bool
+) -> None:
+    assert retried(outcome, never_started, earlier, retries) is again
+
+
+@given(st.lists(st.sampled_from([FAILURE, LOSS]), max_size=30), st.integers(0, 4), st.integers(0, 4))
+def test_budgets_bound_the_attempts(ends: list[Outcome], error: int, loss: int) -> None:
+    earlier: list[AttemptRow] = []
+    for number, outcome in enumerate(ends, start=1):
+        if not retried(outcome, False, earlier, Retries(error, loss)):
+            break
+        earlier.append(attempt(outcome.state, number=number, cause=outcome.cause))
+    assert len(earlier) <= error + loss
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_only_a_success_is_run_anew() -> None:
+    assert not continues(None)
+    assert {state for state in State if continues(attempt(state))} == set(State) - {State.SUCCEEDED}
+
+
+def test_lineages() -> None:
+    last = attempt(State.LOST, number=4, lineage=2)
+    assert next_lineage(1, None, None) == 1
+    assert next_lineage(5, last, None) == 5
+    assert next_lineage(5, last, Checkpoint(3, "checkpoints/3")) == 2
+
+
+def test_better() -> None:
+    lowest, highest = Objective("loss", "min"), Objective("loss", "max")
+    assert better(lowest, 1.0, None)
+    assert better(lowest, 1.0, 2.0)
+    assert better(highest, 2.0, 1.0)
+    assert not better(lowest, 1.0, 1.0)
+    assert not any(better(way, math.nan, old) for way, old in itertools.product((lowest, highest), (None, 1.0)))
+
+
+def test_the_words_of_the_module_match_the_states() -> None:
+    assert lifecycle.__doc__ is not None
+    assert all(state.value in lifecycle.__doc__ for state in State)
