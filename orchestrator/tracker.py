@@ -25,7 +25,7 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.wandb_tracker import WandbTracker, turned_off
 
 _PAUSE = 0.2  # seconds between two looks at the manifest
-_PATIENCE = 600.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
+_PATIENCE = 60.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
 
 
 def follow(folder: SweepFolder) -> bool:

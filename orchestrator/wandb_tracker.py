@@ -40,6 +40,8 @@ _ONLINE: Mapping[str, Any] = {
     "x_file_stream_retry_max": 1_000_000,  # an outage ends some day; giving up would lose the rest of the run
     "x_file_stream_retry_wait_min_seconds": 1,
     "x_file_stream_retry_wait_max_seconds": 10,
+    "x_graphql_retry_wait_min_seconds": 1,
+    "x_graphql_retry_wait_max_seconds": 5,
 }
 # What W&B's messages say where it is the network or the server, and not the run.
 _OUT = re.compile(r"deadline|time(d )?out|while retrying|connection|EOF|HTTP (5|429)|error 5|in use|abandoned", re.I)
