@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.model import Event, Filed, Noticed, Order, Saved
@@ -44,16 +44,15 @@ def files(place: Place, order: Order, succeeded: bool) -> Iterator[Event]:
         yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(place.files)}")
 
 
-def receive(place: Place, order: Order, data: bytes) -> None:
-    """Put the state that `order.restore` names where `run.restore` looks for it."""
-    if order.restore is None or place.shared:
-        return
-    path = place.root / order.restore.path
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+def receive(place: Place, states: Mapping[str, bytes]) -> None:
+    """Put states where `run.restore` looks for them; by path below the trial's folder."""
+    for name, data in states.items():
+        path = place.root / name
+        if not place.shared and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_bytes(data)
+            temporary.replace(path)
 
 
 def _regular(folder: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ _PLAIN = b"orchestrate state 1\n"  # first bytes of a state written without torc
 _ARRAY = "\0array"  # key of an array inside a saved state
 _NAME = re.compile(r"(\d+)-step-(\d+)\.state")
 _KEPT = 2
+_YOUNG = 10.0  # seconds
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -43,18 +44,11 @@ def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
     return path
 
 
-def prune(folder: Path) -> None:
-    """Keep the newest states, by attempt and step."""
+def prune(folder: Path, now: float) -> None:
+    """Keep the newest states, by attempt and step, and those so young that the coordinator may not know of a newer."""
     for _, path in _known(folder)[:-_KEPT]:
-        path.unlink(missing_ok=True)
-
-
-def find(named: Path, attempt: int) -> Path | None:
-    """The named state; if it has given way to newer ones, the newest of an earlier attempt."""
-    if named.is_file():
-        return named
-    earlier = [path for (number, _), path in _known(named.parent) if number < attempt]
-    return earlier[-1] if earlier else None
+        if now - path.stat().st_mtime > _YOUNG:
+            path.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[int, Any]:

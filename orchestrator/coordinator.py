@@ -48,7 +48,7 @@ class Live:
     key: int
     spec: TrialSpec
     attempt: int
-    offered: Checkpoint | None
+    offered: tuple[Checkpoint, ...]
     created: float
     seq: int = -1
     started: Started | None = None
@@ -191,17 +191,21 @@ class Coordinator:
     def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
         earlier = self._manifest.attempts(due.key)
         last = earlier[-1] if earlier else None
-        offered = None
-        if last is not None and lifecycle.continues(last):
-            offered = self._manifest.checkpoint(due.key, last.lineage)
+        offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = last.attempt + 1 if last else 1
-        lineage = lifecycle.next_lineage(number, last, offered)
+        lineage = lifecycle.next_lineage(number, last, bool(offered))
         self._manifest.open_attempt(due.key, number, lineage, self._plan.code, now)
         live = Live(due.key, due.spec, number, offered, now)
-        if last is not None and offered is not None:
+        if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
         self.live[due.spec.trial_id, number] = live
         return live, self._order(live)
+
+    def _saved(self, due: Due, lineage: int) -> tuple[Checkpoint, ...]:
+        """What the next attempt may go on from: states that the manifest knows and that are still there."""
+        folder = self._manifest.folder.trial(due.spec.trial_id)
+        known = self._manifest.checkpoints(due.key, lineage)
+        return tuple(saved for saved in known if (folder / saved.path).is_file())
 
     def _order(self, live: Live) -> Order:
         spec, sweep = live.spec, self._spec
@@ -273,7 +277,7 @@ class Coordinator:
         return None
 
     def _reported(self, live: Live, event: Reported) -> None:
-        if live.offered is not None and not live.restored:
+        if live.offered and not live.restored:
             self._start_anew(live)
         self._manifest.reported(live.key, live.attempt, event.rows)
         for _, _, text in event.rows:
@@ -298,7 +302,7 @@ class Coordinator:
 
     def _start_anew(self, live: Live) -> None:
         """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
-        live.offered = None
+        live.offered = ()
         live.metrics, live.objective = {}, None
         self._manifest.new_lineage(live.key, live.attempt)
 

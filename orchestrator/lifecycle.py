@@ -10,7 +10,7 @@ import re
 import signal
 from collections.abc import Sequence
 
-from orchestrator.model import AttemptRow, Checkpoint, Ended, Objective, Outcome, Retries, State
+from orchestrator.model import AttemptRow, Ended, Objective, Outcome, Retries, State
 
 ENDED_BY_US = {"cancelled": State.CANCELLED, "stopped": State.STOPPED}
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
@@ -103,9 +103,9 @@ def continues(last: AttemptRow | None) -> bool:
     return last is not None and last.state is not State.SUCCEEDED
 
 
-def next_lineage(attempt: int, last: AttemptRow | None, checkpoint: Checkpoint | None) -> int:
+def next_lineage(attempt: int, last: AttemptRow | None, offered: bool) -> int:
     """An attempt that goes on from a checkpoint keeps its series; one from scratch begins another."""
-    return last.lineage if last is not None and checkpoint is not None else attempt
+    return last.lineage if last is not None and offered else attempt
 
 
 def better(objective: Objective, new: float, old: float | None) -> bool:

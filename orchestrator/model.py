@@ -136,7 +136,7 @@ class Order:
     grace: float
     interval: float  # seconds between two batches of events
     returned: str  # metric name of a returned number
-    restore: Checkpoint | None = None
+    restore: tuple[Checkpoint, ...] = ()  # what the manifest knows of earlier attempts, newest first
     log_cap: int = 16 * 2**20  # bytes kept of an attempt's output
     file_cap: int = 2**30  # bytes of `run.dir` carried back from a node that does not see `folder`
 

@@ -58,10 +58,10 @@ class Board:
         return self._why.get(key)
 
 
-def attempt(order: Order, board: Any, code: list[Any], state: list[Any]) -> Iterator[Batch]:
+def attempt(order: Order, board: Any, code: list[Any], states: dict[str, Any]) -> Iterator[Batch]:
     """Run one attempt on this node.
 
-    `code` and `state` hold references to the packed project and to the checkpoint, fetched only by a node that does
+    `code` and `states` hold references to the packed project and to checkpoints, fetched only by a node that does
     not see the sweep's folder.
     """
     away = not places.sees(order)
@@ -74,7 +74,7 @@ def attempt(order: Order, board: Any, code: list[Any], state: list[Any]) -> Iter
         node=socket.gethostname(),
         node_id=ray.get_runtime_context().get_node_id(),
         asked=_poller(board, (order.trial_id, order.attempt), order.interval),
-        checkpoint=ray.get(state[0]) if away and state else None,
+        states={path: ray.get(state) for path, state in states.items()} if away else {},
     )
 
 
@@ -223,7 +223,7 @@ class RayExecutor:
             options["resources"] = dict(wanted.custom)
         if wanted.labels:
             options["label_selector"] = dict(wanted.labels)
-        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order), self._state(order))
+        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order), self._states(order))
         key = (order.trial_id, order.attempt)
         self._flights[key] = _Flight(stream, self._share(wanted))
         self._streams[stream] = key
@@ -237,11 +237,11 @@ class RayExecutor:
             self._code = [ray.put(provenance.pack(Path(self._packed)))]
         return self._code
 
-    def _state(self, order: Order) -> list[Any]:
-        """A reference to the checkpoint that the order names, likewise."""
-        if self.address is None or order.restore is None:
-            return []
-        return [ray.put((Path(order.folder) / order.restore.path).read_bytes())]
+    def _states(self, order: Order) -> dict[str, Any]:
+        """References to the newest two checkpoints that the order names, likewise."""
+        if self.address is None:
+            return {}
+        return {saved.path: ray.put((Path(order.folder) / saved.path).read_bytes()) for saved in order.restore[:2]}
 
     def poll(self, timeout: float) -> list[Batch]:
         if not self._flights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Run:
 
     def __init__(self, order: Order, writer: Writer, place: Place) -> None:
         self.id, self.attempt, self.seed = order.trial_id, order.attempt, order.seed
-        self._writer, self._place, self._named = writer, place, order.restore
+        self._writer, self._place, self._offered = writer, place, order.restore
         self._step = -1
         self._warned: set[str] = set()
 
@@ -80,7 +81,7 @@ class Run:
             self._writer.notice(text)
 
     def save(self, state: Any, step: int | None = None) -> None:
-        """Keep a state, durably, for `restore` of a later attempt; the newest two are kept.
+        """Keep a state, durably, for `restore` of a later attempt: the newest two, and all of the last seconds.
 
         It may hold containers, numbers, strings, bytes, numpy arrays and tensors; anything else is a TypeError
         that names it. The random number generators are saved with it.
@@ -90,7 +91,7 @@ class Run:
             raise ValueError(f"step={step!r} is not a whole number from 0 on")
         path = checkpoint.save(self._place.checkpoints, state, at, self.attempt)
         self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
-        checkpoint.prune(self._place.checkpoints)
+        checkpoint.prune(self._place.checkpoints, time.time())
 
     def restore(self) -> Any:
         """The state that an earlier attempt saved, or None in a first attempt.
@@ -98,16 +99,17 @@ class Run:
         Sets the random number generators as they were; call it after the model is built. Tensors come back on
         the CPU.
         """
-        if self._named is None:
-            return None
-        found = checkpoint.find(self._place.root / self._named.path, self.attempt)
-        if found is None:
-            self._writer.notice(f"no checkpoint of step {self._named.step} on this node: started from scratch")
-            return None
-        step, state = checkpoint.load(found)
-        self._step = max(self._step, step)
-        self._writer.restored(step)
-        return state
+        for offered in self._offered:
+            try:
+                step, state = checkpoint.load(self._place.root / offered.path)
+            except Exception as error:  # torn, foreign, gone: the one before will do
+                why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                self._writer.notice(f"the checkpoint of step {offered.step} cannot be read and is passed over ({why})")
+                continue
+            self._step = max(self._step, step)
+            self._writer.restored(step)
+            return state
+        return None
 
 
 def _whole(step: Any) -> int | None:

@@ -11,8 +11,9 @@ import selectors
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import carrying, places
@@ -49,13 +50,13 @@ def run_attempt(
     node_id: str = "",
     asked: Callable[[], str | None],
     nursery: Nursery | None = None,
-    checkpoint: bytes | None = None,
+    states: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Batch]:
     """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
 
     `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL.
-    `checkpoint` is the content of `order.restore`, for a node that does not see the sweep's folder. The zygote
-    stays for the next attempt in `nursery`, which is this process's own unless one is given.
+    `states` are contents of what `order.restore` names, by path, for a node that does not see the sweep's folder. The
+    zygote stays for the next attempt in `nursery`, which is this process's own unless one is given.
     """
     global _nursery
     if nursery is None:
@@ -63,8 +64,7 @@ def run_attempt(
     started = _Start(tuple(gpus), tuple(gpu_uuids), node, node_id)
     attempt = _Attempt(order, started, asked, nursery)
     try:
-        if checkpoint is not None:
-            carrying.receive(attempt.place, order, checkpoint)
+        carrying.receive(attempt.place, states)
         yield from attempt.batches()
     finally:
         attempt.close()

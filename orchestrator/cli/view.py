@@ -63,7 +63,8 @@ def _headline(snap: Snapshot) -> RenderableType:
     for _ in range(4):
         line.add_column(no_wrap=True)
     done = f"{snap.finished}/{snap.total}"
-    eta = f"about {naming.duration(round(snap.eta))} left" if snap.eta is not None and snap.finished < snap.total else ""
+    under_way = snap.eta is not None and snap.finished < snap.total
+    eta = f"about {naming.duration(round(snap.eta or 0))} left" if under_way else ""
     bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, width=36, complete_style="cyan")
     line.add_row(f"[bold]{snap.name}[/bold]", bar, done, f"[dim]{eta}[/dim]")
     return line

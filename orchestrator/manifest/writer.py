@@ -243,15 +243,18 @@ class Manifest:
         query = f"{ATTEMPT} WHERE a.trial = ? AND a.attempt < ? AND a.attempt > t.resubmitted ORDER BY a.attempt"
         return [rows.attempt(row) for row in self._db.execute(query, (key, before))]
 
-    def checkpoint(self, key: int, lineage: int) -> Checkpoint | None:
-        """The newest durable state of this series that the manifest knows; an attempt that went back counts."""
-        row = self._db.execute(
+    def checkpoints(self, key: int, lineage: int) -> list[Checkpoint]:
+        """The latest durable states of this series that the manifest knows, newest first."""
+        found = self._db.execute(
             """SELECT c.step, c.path FROM checkpoint c
                JOIN attempt a ON a.trial = c.trial AND a.attempt = c.attempt
-               WHERE c.trial = ? AND a.lineage = ? ORDER BY c.attempt DESC, c.step DESC LIMIT 1""",
+               WHERE c.trial = ? AND a.lineage = ? AND NOT EXISTS (
+                   SELECT 1 FROM attempt later WHERE later.trial = c.trial AND later.attempt > c.attempt
+                     AND later.lineage = a.lineage AND later.restored < c.step)
+               ORDER BY c.attempt DESC, c.step DESC LIMIT 20""",
             (key, lineage),
-        ).fetchone()
-        return Checkpoint(row["step"], row["path"]) if row else None
+        )
+        return [Checkpoint(row["step"], row["path"]) for row in found]
 
     def open_attempt(self, key: int, attempt: int, lineage: int, code: str, now: float) -> None:
         self._db.execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,9 @@ def stream(
     nursery: Nursery,
     gpus: Sequence[str] = (),
     asked: Callable[[], str | None] = lambda: None,
-    checkpoint: bytes | None = None,
+    states: Mapping[str, bytes] | None = None,
 ) -> Iterator[Batch]:
-    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, nursery=nursery, checkpoint=checkpoint)
+    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, nursery=nursery, states=states or {})
 
 
 def run(wanted: Order, nursery: Nursery, **options: Any) -> Result:

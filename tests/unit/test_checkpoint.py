@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import time
 import pickle
 import random
 import subprocess
@@ -54,13 +55,11 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, nursery: Nursery) -> None:
     first = run(part, nursery)
     assert first.ended.exit_code == 9
     last = first.saved[-1].checkpoint
-    rest = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4}, attempt=2, restore=last, start="fork")
+    rest = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4}, attempt=2, restore=(last,), start="fork")
     second = run(rest, nursery)
     assert second.restored == [1]
     assert first.rows + second.rows == whole.rows
     assert second.log == whole.log
-    names = sorted(path.name for path in (Path(rest.folder) / "checkpoints").iterdir())
-    assert names == ["2-step-2.state", "2-step-3.state"]
 
 
 def test_workers_of_a_data_loader(tmp_path: Path, nursery: Nursery) -> None:
@@ -169,7 +168,7 @@ def test_a_failed_write_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest
 def test_the_newest_two_are_kept_by_attempt_and_step(tmp_path: Path) -> None:
     for attempt, step in ((1, 9), (1, 100), (2, 5), (2, 10)):
         checkpoint.save(tmp_path, {}, step, attempt)
-        checkpoint.prune(tmp_path)
+    checkpoint.prune(tmp_path, time.time())
+    assert len(list(tmp_path.iterdir())) == 4, "the coordinator may not know of the youngest yet"
+    checkpoint.prune(tmp_path, time.time() + 60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2-step-10.state", "2-step-5.state"]
-    assert checkpoint.find(tmp_path / "1-step-100.state", 3) == tmp_path / "2-step-10.state"
-    assert checkpoint.find(tmp_path / "1-step-100.state", 2) is None

@@ -99,6 +99,11 @@ class Scripted:
         key = (trial_id(number), attempt)
         self._seq[key] = self._seq.get(key, -1) + 1 if seq is None else seq
         self._batches.append(Batch(*key, self._seq[key], events))
+        for event in events:
+            if isinstance(event, Saved):
+                path = self.folder.trial(key[0]) / event.checkpoint.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
         if any(isinstance(event, Ended) for event in events):
             self._busy.discard(key)
 
@@ -189,7 +194,7 @@ def test_what_an_order_says(scene: Callable[..., Scene]) -> None:
     assert (order.trainer, order.config, order.seed) == ("train:train", {"x": 0, "model": {"size": 0}}, 1)
     assert (order.import_path, order.cwd, order.folder) == (("/sweep/code",), "/work", str(folder.trial(trial_id(0))))
     assert (order.threads, order.gpus, order.grace) == (2, 0.0, 3.0)
-    assert (order.start, order.deterministic, order.returned, order.restore) == ("spawn", "error", "loss", None)
+    assert (order.start, order.deterministic, order.returned, order.restore) == ("spawn", "error", "loss", ())
 
 
 def test_max_concurrent(scene: Callable[..., Scene]) -> None:
@@ -374,7 +379,7 @@ def saved(step: int) -> Saved:
 def test_a_checkpoint_that_is_taken_keeps_the_series(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=1)
     sweep.tell(0, STARTED, rows(0.9, 0.8, 0.1), saved(1), GONE)
-    assert sweep.executor.launched[-1].restore == Checkpoint(1, "checkpoints/1")
+    assert sweep.executor.launched[-1].restore == (Checkpoint(1, "checkpoints/1"),)
     sweep.tell(0, STARTED, Restored(1), attempt=2)
     (trial,) = sweep.reader.trials()
     assert (trial.metrics, trial.objective) == ({"loss": 0.8}, 0.8), "what lay behind the checkpoint is void"
@@ -400,13 +405,13 @@ def test_a_checkpoint_that_is_not_taken_begins_a_series(scene: Callable[..., Sce
     assert (trial.metrics, trial.objective) == ({"loss": 0.9}, 0.9)
     assert sweep.reader.series(trial_id(0)) == {0: {"loss": 0.9}}
     sweep.tell(0, GONE, attempt=2)
-    assert sweep.executor.launched[-1].restore is None, "the older series' checkpoint is not offered again"
+    assert sweep.executor.launched[-1].restore == (), "the older series' checkpoint is not offered again"
 
 
 def test_a_retry_without_a_checkpoint_begins_a_series(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=1)
     sweep.tell(0, STARTED, rows(0.1), GONE)
-    assert (sweep.executor.launched[-1].restore, sweep.attempts(0)[-1].lineage) == (None, 2)
+    assert (sweep.executor.launched[-1].restore, sweep.attempts(0)[-1].lineage) == ((), 2)
 
 
 def test_a_success_is_run_anew(scene: Callable[..., Scene]) -> None:
@@ -414,7 +419,7 @@ def test_a_success_is_run_anew(scene: Callable[..., Scene]) -> None:
     sweep.tell(0, STARTED, saved(0), DONE)
     sweep.coordinator.resubmit([trial_id(0)])
     sweep.tick()
-    assert (sweep.executor.launched[-1].restore, sweep.attempts(0)[-1].lineage) == (None, 2)
+    assert (sweep.executor.launched[-1].restore, sweep.attempts(0)[-1].lineage) == ((), 2)
 
 
 # ---------------------------------------------------------------- metrics and files
@@ -533,7 +538,7 @@ def test_what_was_stopped_goes_on_with_the_next_plan(scene: Callable[..., Scene]
     sweep.tell(1, Ended(2.0, asked="cancelled"))
     again = scene(trials=2)
     assert again.launched() == [0, 1]
-    assert [order.restore for order in again.executor.launched] == [Checkpoint(3, "checkpoints/3"), None]
+    assert [order.restore for order in again.executor.launched] == [(Checkpoint(3, "checkpoints/3"),), ()]
 
 
 # ---------------------------------------------------------------- requests

@@ -294,14 +294,14 @@ def test_the_checkpoint_offered_is_that_of_the_latest_attempt_that_saved(manifes
     with manifest.transaction():
         manifest.saved(key, 1, Checkpoint(5, "checkpoints/5"), 1.0)
         manifest.saved(key, 1, Checkpoint(10, "checkpoints/10"), 2.0)
-    assert manifest.checkpoint(key, 1) == Checkpoint(10, "checkpoints/10")
-    assert manifest.checkpoint(key, 2) is None
+    assert manifest.checkpoints(key, 1) == [Checkpoint(10, "checkpoints/10"), Checkpoint(5, "checkpoints/5")]
+    assert manifest.checkpoints(key, 2) == []
     end(manifest, key, 1, RETRIED)
     begin(manifest, 1, 2, lineage=1)
     with manifest.transaction():
         manifest.restored(key, 2, 5)  # the newer state could not be read
         manifest.saved(key, 2, Checkpoint(7, "checkpoints/7"), 3.0)
-    assert manifest.checkpoint(key, 1) == Checkpoint(7, "checkpoints/7")
+    assert manifest.checkpoints(key, 1) == [Checkpoint(7, "checkpoints/7"), Checkpoint(5, "checkpoints/5")]
 
 
 def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader) -> None:

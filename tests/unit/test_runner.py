@@ -147,9 +147,9 @@ def test_checkpoints_travel_from_node_to_node(
         monkeypatch.setattr("tempfile.tempdir", None)
         monkeypatch.setenv("TMPDIR", str(tmp_path / node))
         last = results[0].saved[-1].checkpoint if results else None
-        wanted = order(tmp_path, "keeps", {"steps": 5, **options}, sweep_uid="another", restore=last)
-        sent = results[0].filed[last.path] if last else None
-        results.append(run(wanted, nursery, checkpoint=sent))
+        wanted = order(tmp_path, "keeps", {"steps": 5, **options}, sweep_uid="another", restore=(last,) if last else ())
+        sent = {last.path: results[0].filed[last.path]} if last else {}
+        results.append(run(wanted, nursery, states=sent))
     nursery.close()
     first, second = results
     assert first.ended.exit_code == 9
@@ -161,11 +161,11 @@ def test_checkpoints_travel_from_node_to_node(
 
 
 def test_missing_checkpoint_is_said(tmp_path: Path, nursery: Nursery) -> None:
-    wanted = order(tmp_path, "keeps", {"steps": 1}, restore=Checkpoint(3, "checkpoints/1-step-3.state"))
+    wanted = order(tmp_path, "keeps", {"steps": 1}, restore=(Checkpoint(3, "checkpoints/1-step-3.state"),))
     result = run(wanted, nursery)
     assert result.ended.exit_code == 0
     assert result.restored == []
-    assert "no checkpoint of step 3" in result.notices[0]
+    assert "the checkpoint of step 3 cannot be read" in result.notices[0]
 
 
 def test_local_executor(tmp_path: Path) -> None:
