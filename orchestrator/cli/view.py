@@ -82,6 +82,7 @@ def _counts(counts: dict[State, int]) -> RenderableType:
 def _running_table(snap: Snapshot, now: float) -> RenderableType:
     """One line a trial; where the terminal is narrow, what varies is cut, never the numbers."""
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2), expand=True)
     rows = [_running(row, snap.objective, now) for row in snap.running]
@@ -92,7 +93,7 @@ def _running_table(snap: Snapshot, now: float) -> RenderableType:
             width = max(len(row[column]) for row in rows)
             grid.add_column(style=style, no_wrap=True, width=width)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))  # not as markup: a setting may be "[bold]"
     return grid
 
 
@@ -188,6 +189,8 @@ class PlainView:
             slot = f"{started.node}{' gpu ' + ','.join(started.gpus) if started.gpus else ''}" if started else ""
             again = f"  attempt {change.attempt}" if change.attempt > 1 else ""
             return f"→ {trial}  on {slot}{again}"
+        if change.retry and change.state is State.CANCELLED:
+            return None  # it was only queued, and still waits
         if change.retry:
             return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {change.message}"
         self._finished += 1
