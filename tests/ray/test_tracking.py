@@ -1,0 +1,77 @@
+"""From a trial to W&B through everything: the real SDK, online, against a recording server."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ray.support import Project, until
+from tests.wandb_server import Server
+
+WANDB = {
+    "WANDB_MODE": "online",
+    "WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567",
+    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
+    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
+}
+TRACKED = "sweep.tracking.wandb={project: shop}"
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[Server]:
+    server = Server()
+    project.env.update(WANDB, WANDB_BASE_URL=server.url, HOME=str(project.root))
+    yield server
+    server.close()
+
+
+def test_killed_and_resumed_is_one_run(project: Project, server: Server) -> None:
+    """The coordinator dies in the middle, the server is away meanwhile: one run a trial, each step once."""
+    words = ("do=hold", "x=0,1", "save=true", "+note=a", TRACKED)
+    process = project.start_sweep(*words)
+    project.until_waiting(2, process)
+    until(lambda: len(server.runs) == 2 and all(run.history for run in server.runs.values()), process)
+    until(lambda: project.query("SELECT count(*) FROM checkpoint")[0][0] >= 4, process)
+    server.outage = "503"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    project.go()
+    resumed = project.start_sweep(*words)
+    until(lambda: project.query("SELECT count(*) FROM attempt WHERE attempt = 2") == [(2,)], resumed)
+    server.outage = None
+    out, err = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, out + err
+    assert "orchestrate sync" not in out
+    assert len(server.runs) == 2
+    for run in server.runs.values():
+        assert run.steps == [0, 1, 2, 3]
+        assert (run.state, run.group) == ("finished", "work")
+        assert run.setting("note") == "a"
+    assert {run.display_name for run in server.runs.values()} == {"x=0", "x=1"}
+    assert "nothing to send" in project.run("sync")
+
+
+def test_a_failed_trial_is_a_failed_run(project: Project, server: Server) -> None:
+    project.sweep("do=odd", "x=0,1", TRACKED, code=1)
+    assert sorted(run.state for run in server.runs.values()) == ["failed", "finished"]
+
+
+def test_offline_then_synced(project: Project, server: Server) -> None:
+    """Recorded without a network, sent later: whole files first, then the same runs from the manifest."""
+    project.env["WANDB_MODE"] = "offline"
+    project.sweep("x=0,1", TRACKED)
+    assert not server.runs
+    assert len(list((project.runs / "work" / "wandb").glob("**/*.wandb"))) == 2
+    project.env["WANDB_MODE"] = "online"
+    assert "2 runs sent" in project.run("sync")
+    assert [run.steps for run in server.runs.values()] == [[0, 1, 2, 3]] * 2
+    assert "nothing to send" in project.run("sync")
+
+
+def test_off(project: Project, server: Server) -> None:
+    project.sweep("x=0")
+    assert not server.runs
+    assert not (project.runs / "work" / "wandb").exists()
