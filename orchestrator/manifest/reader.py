@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -158,9 +159,8 @@ class Reader:
             self._unknown_key(key)
         if value is None:
             return f"({found} IS NULL AND {known})", []
-        value = rows.tagged(value)
-        if isinstance(value, (list, dict)):
-            return f"{found} = ?", [rows.dumps(value)]
+        if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value)):
+            return f"{found} = ?", [rows.config_text(value)]
         text = str(value)
         if isinstance(value, int) and abs(value) >= 2**63:
             value = text  # no number of SQLite's is that large

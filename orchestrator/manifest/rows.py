@@ -45,6 +45,39 @@ def tagged(value: Any) -> Any:
     return value
 
 
+def config_text(value: Any) -> str:
+    """A config as JSON that gives it back exactly: what JSON lacks stands as {"$float": …} and {"$items": …}."""
+    return json.dumps(_exact(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def config(text: str) -> Any:
+    """Undo `config_text`."""
+    value = json.loads(text)
+    return _original(value) if '"$' in text else value
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": tagged(value)}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key not in ("$float", "$items") for key in value):
+            return {key: _exact(item) for key, item in value.items()}
+        return {"$items": [[_exact(key), _exact(item)] for key, item in value.items()]}
+    return [_exact(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _original(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_original(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$float" in value:
+        return _FINITE[value["$float"]]
+    if "$items" in value:
+        return {_original(key): _original(item) for key, item in value["$items"]}
+    return {key: _original(item) for key, item in value.items()}
+
+
 def metrics(text: str) -> dict[str, float]:
     """Metrics as numbers, from JSON text."""
     found: dict[str, float] = json.loads(text)
@@ -74,8 +107,8 @@ def trial_spec(row: Row) -> TrialSpec:
     """From a row of the table `trial`."""
     return TrialSpec(
         trial_id=row["trial_id"],
-        config=json.loads(row["config"]),
-        overrides=json.loads(row["overrides"]),
+        config=config(row["config"]),
+        overrides=config(row["overrides"]),
         seed=row["seed"],
         config_id=row["config_id"],
         references=json.loads(row["refs"]),
@@ -128,8 +161,8 @@ def trial(row: Row) -> TrialRow:
         cause=row["cause"],
         message=row["message"],
         place=row["place"],
-        overrides=json.loads(row["overrides"]),
-        config=json.loads(row["config"]),
+        overrides=config(row["overrides"]),
+        config=config(row["config"]),
         seed=row["seed"],
         config_id=row["config_id"],
         metrics=metrics(row["metrics"]),

@@ -120,8 +120,8 @@ class Manifest:
                     position,
                     spec.seed,
                     spec.config_id,
-                    rows.dumps(spec.overrides),
-                    rows.dumps(spec.config),
+                    rows.config_text(spec.overrides),
+                    rows.config_text(spec.config),
                     rows.dumps(spec.references),
                     rows.dumps(dataclasses.asdict(spec.resources)),
                 )

@@ -741,3 +741,14 @@ def check(reader: Reader, manifest: Manifest) -> None:
         opened = [attempt for attempt in reader.attempts(row.trial_id) if attempt.state.open]
         assert len(opened) <= 1
         assert row.state.open == bool(opened)
+
+
+def test_a_config_comes_back_exactly(manifest: Manifest) -> None:
+    """What JSON cannot hold included: the trainer gets what the config said."""
+    config = {"clip": math.inf, "names": {1: "a", True: "b", None: {"x": -math.inf}}, "cost": {"$float": 3}, "n": 1.0}
+    plan(manifest, [trial_spec(1, config=config, overrides={"clip": math.inf})])
+    due = manifest.due_one(trial_id(1))
+    assert due is not None
+    assert due.spec.config == config
+    assert str(due.spec.config) == str(config)
+    assert due.spec.overrides == {"clip": math.inf}
