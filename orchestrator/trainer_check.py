@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,9 @@ class TrainerCheck:
     def cancel(self) -> None:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     @property
     def _where(self) -> str:
@@ -115,10 +118,12 @@ def _arity(function: object) -> dict[str, str]:
 
 
 def _frame(error: BaseException) -> str:
-    """ "train.py:3: " of the frame that raised."""
+    """ "train.py:3: " of the user's frame that raised."""
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
-    users = [frame for frame in users if "site-packages" not in frame.filename] or users
+    libraries = (sysconfig.get_path("stdlib"), "<frozen")
+    own = [each for each in users if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
+    users = own or users
     return f"{Path(users[-1].filename).name}:{users[-1].lineno}: " if users else ""
 
 

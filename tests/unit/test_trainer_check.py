@@ -1,0 +1,163 @@
+"""A trainer that cannot be imported or called is told in one message, before anything runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator import trainer_check
+from orchestrator.errors import TrainerError
+from orchestrator.trainer_check import TrainerCheck
+
+MODULES = {
+    "good.py": """
+        import functools
+
+        def both(cfg, run): pass
+        def one(cfg): pass
+        def defaults(cfg, run=None, verbose=False): pass
+        def anything(*args, **more): pass
+        def named(cfg, run, *, verbose=False): pass
+        class Trainer:
+            def __init__(self, cfg, run): pass
+        def decorate(function):
+            @functools.wraps(function)
+            def inner(*args, **more): return function(*args, **more)
+            return inner
+        @decorate
+        def decorated(cfg): pass
+        print("noise without an end of line", end="")
+    """,
+    "bad.py": """
+        def none(): pass
+        def three(cfg, run, extra): pass
+        def needs(cfg, run, *, device): pass
+        number = 3
+    """,
+    "missing_package.py": "import no_such_package",
+    "missing_name.py": "\n\nfrom json import no_such_name",
+    "broken.py": "def train(cfg):\n    retrun 1\n",
+    "raises.py": "\n\n\nraise ValueError('at import')",
+    "deep.py": "import json\n\njson.loads('{')",
+    "exits.py": "import sys\nsys.exit(3)",
+    "vanishes.py": "import os\nprint('last words', flush=True)\nos._exit(7)",
+    "unnamed.py": "raise ModuleNotFoundError('install it')",
+    "pkg/__init__.py": "",
+    "pkg/inner.py": "def train(cfg): pass",
+    "src/deeper.py": "def train(cfg): pass",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in MODULES.items():
+        lines = text.splitlines()
+        indent = 8 if text.startswith("\n        ") else 0
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(line[indent:] for line in lines) + "\n")
+    return tmp_path
+
+
+def told(project: Path, trainer: str) -> str:
+    """What the check says; nothing if all is well."""
+    check = TrainerCheck(trainer, (str(project), str(project / "src")), project)
+    try:
+        check.result()
+    except TrainerError as error:
+        return str(error)
+    finally:
+        check.cancel()
+    return ""
+
+
+GOOD = ["both", "one", "defaults", "anything", "named", "Trainer", "decorated"]
+
+
+@pytest.mark.parametrize("trainer", [*(f"good:{name}" for name in GOOD), "pkg.inner:train", "deeper:train"])
+def test_a_good_trainer(project: Path, trainer: str) -> None:
+    assert told(project, trainer) == ""
+
+
+@pytest.mark.parametrize(
+    ("trainer", "messages"),
+    [
+        ("nowhere:train", ["no module named 'nowhere'", "is nowhere.py below the folder you run from"]),
+        ("pkg.nowhere:train", ["no module named 'pkg.nowhere'", "is pkg/nowhere.py below"]),
+        ("good:bth", ["good has no function 'bth'", "did you mean good:both?"]),
+        ("good:", ["has no function ''", "name a function as module:function"]),
+        (
+            "missing_package:train",
+            ["missing_package.py:1: No module named 'no_such_package'", "pip install no_such_pack"],
+        ),
+        ("missing_name:train", ["missing_name.py:3: ImportError: cannot import name 'no_such_name'"]),
+        ("broken:train", ["SyntaxError: invalid syntax (broken.py, line 2)"]),
+        ("raises:train", ["raises.py:4: ValueError: at import"]),
+        ("exits:train", ["exits.py:2: SystemExit: 3"]),
+        ("vanishes:train", ["its import ends the process: last words"]),
+        ("unnamed:train", ["unnamed.py:1: install it"]),
+        ("bad:none", ["takes 0 arguments", "train(cfg, run) or train(cfg)"]),
+        ("bad:three", ["takes 3 arguments"]),
+        ("bad:needs", ["needs the argument 'device'"]),
+        ("bad:number", ["number is no function but a int"]),
+    ],
+)
+def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str]) -> None:
+    text = told(project, trainer)
+    for message in messages:
+        assert message in text
+    assert text.startswith(f"sweep.trainer ({trainer}): ")
+    assert len(text.splitlines()) <= 2
+    assert "None" not in text
+
+
+def test_a_frame_of_the_users_is_named_rather_than_a_librarys(project: Path) -> None:
+    assert "deep.py:3: JSONDecodeError" in told(project, "deep:train")
+
+
+def test_an_import_that_takes_too_long(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_check, "PATIENCE", 0.3)
+    (project / "slow.py").write_text(
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open('child', 'w').write(str(child.pid))\n"
+        "time.sleep(600)\n"
+    )
+    check = TrainerCheck("slow:train", (str(project),), project)
+    until_exists(project / "child")
+    with pytest.raises(TrainerError, match="its import takes more than"):
+        check.result()
+    assert gone(int((project / "child").read_text()))
+
+
+def until_exists(path: Path, patience: int = 60) -> None:
+    until = time.monotonic() + patience
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "ZX"
+
+
+def test_a_check_is_cancelled(project: Path) -> None:
+    check = TrainerCheck("good:both", (str(project),), project)
+    check.cancel()
+    check.cancel()
+
+
+def test_a_check_leaves_no_trace_and_sees_no_gpu(project: Path) -> None:
+    (project / "looks.py").write_text(
+        "import os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''\ndef train(cfg): pass\n"
+    )
+    before = sorted(os.listdir(project))
+    assert told(project, "looks:train") == ""
+    assert sorted(os.listdir(project)) == before
