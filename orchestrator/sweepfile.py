@@ -211,7 +211,7 @@ def _search(section: Section) -> Search:
     return Search(cast(Any, method), count, seed)
 
 
-_WANDB = ("project", "entity", "mode", "tags", "notes", "group", "name", "dir", "base_url")
+_WANDB = ("project", "entity", "mode", "tags", "notes", "group", "dir", "base_url")
 
 
 def _tracking(section: Section) -> Mapping[str, Any]:

@@ -1,0 +1,60 @@
+"""The examples of docs/sweep-file.md mean what the page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from orchestrator import planning
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+GROUPS = {
+    "model/lstm": "cells: 1",
+    "model/gru": "cells: 2",
+    "db/engine/small": "size: 1",
+    "db/engine/large": "size: 2",
+    "optimizer/SGD": "{lr: 1.0, momentum: 0.5}",
+    "optimizer/adam": "{lr: 1.0, eps: 1.0}",
+    "optimizer/rmsprop": "{lr: 1.0}",
+}
+CONFIG = """
+defaults: [{model: lstm}, {db/engine: small}, {optimizer: SGD}, _self_]
+lr: 1.0
+betas: [0, 0]
+width: 1
+epochs: 1
+training: {batch: 1}
+data: {shuffle: true}
+seed: 1
+"""
+
+
+def conf(root: Path, section: str) -> Path:
+    for name, text in GROUPS.items():
+        path = root / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    file = root / "config.yaml"
+    file.write_text(CONFIG + section)
+    return file
+
+
+def test_the_axes(tmp_path: Path) -> None:
+    section, union = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    plan = planning.load(conf(tmp_path, section))
+    seen = list(plan.trials())
+    optimizers = 2 + 2 * 2 + 1  # SGD's momenta, adam's rows by shuffle, rmsprop
+    assert len(seen) == 2 * 2 * 2 * 2 * 4 * 2 * optimizers
+    adam = next(trial for trial in seen if trial.overrides["optimizer"] == "adam")
+    assert list(adam.config["optimizer"]) == ["lr", "eps"]
+    assert {trial.config["width"] for trial in seen} == {64, 128, 192, 256}
+    assert {trial.config["epochs"] for trial in seen} == {10}
+    both = planning.load(conf(tmp_path, f"sweep:\n  trainer: train:main\n{union}"))
+    assert [trial.overrides["model"] for trial in both.trials()] == ["lstm", "lstm", "gru"]
+
+
+def test_every_key_is_named() -> None:
+    from orchestrator.sweepfile import KEYS
+
+    rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+    assert rows == set(KEYS) - {"axes"}
