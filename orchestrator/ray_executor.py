@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 import socket
 import tempfile
@@ -28,7 +27,7 @@ from ray.exceptions import (
 )
 
 from orchestrator import gpus as gpu_driver
-from orchestrator import places, provenance, runner
+from orchestrator import places, provenance, runner, slots
 from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.model import Batch, Ended, Order, Resources
 
@@ -170,7 +169,7 @@ class RayExecutor:
             gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
         cpus = resources.cpus
         if cpus == "auto":
-            cpus = _cpus_per_slot(nodes, gpus)
+            cpus = slots.cpus_per_slot(nodes, gpus)
         return dataclasses.replace(resources, gpus=gpus, cpus=cpus)
 
     def check(self, resources: Resources) -> None:
@@ -178,8 +177,8 @@ class RayExecutor:
         wanted = self.resolve(resources)
         if self._capacity(wanted):
             return
-        there = "; ".join(_described(node) for node in self.nodes()) or "no node is alive"
-        asked = ", ".join(f"{name} {_number(value)}" for name, value in _bundle(wanted).items() if value)
+        there = "; ".join(slots.described(node) for node in self.nodes()) or "no node is alive"
+        asked = ", ".join(f"{name} {slots.number(value)}" for name, value in slots.bundle(wanted).items() if value)
         fix = "lower sweep.resources to what a node has"
         if wanted.gpus and not any(node["Resources"].get("GPU") for node in self.nodes()):
             fix = "sweep.resources.gpus=0 runs the trials on the CPU"
@@ -196,7 +195,7 @@ class RayExecutor:
         nodes = self.nodes()
         key = repr(wanted)
         if key not in self._capacities:
-            self._capacities[key] = sum(_fits(node, wanted) for node in nodes)
+            self._capacities[key] = sum(slots.fits(node, wanted) for node in nodes)
         return self._capacities[key]
 
     # ------------------------------------------------------------ the Executor protocol
@@ -363,61 +362,6 @@ def _join(address: str) -> None:
             where=address,
             fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
         ) from error
-
-
-def _cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:
-    """The node's cpus divided by its GPU slots, on the node where that is least."""
-    shares = []
-    for node in nodes:
-        slots = _slots(node.get("GPU", 0), gpus)
-        if slots:
-            shares.append(node.get("CPU", 1) / slots)
-    share = min(shares, default=1.0) if gpus else 1.0
-    return float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000
-
-
-def _slots(available: float, wanted: float) -> int:
-    """How often `wanted` GPUs fit: fractions never straddle two GPUs."""
-    if not wanted:
-        return 0
-    if wanted < 1:
-        return int(available) * int(1 / wanted + 1e-9)
-    return int((available + 1e-9) // wanted)
-
-
-def _bundle(wanted: Resources) -> dict[str, float]:
-    return {"GPU": float(wanted.gpus), "CPU": float(wanted.cpus), "memory": float(wanted.memory), **wanted.custom}
-
-
-def _fits(node: dict[str, Any], wanted: Resources) -> int:
-    """How many trials of this size the node runs at once."""
-    labels = node.get("Labels", {})
-    if any(labels.get(key) != value for key, value in wanted.labels.items() if not value.startswith(("!", "in("))):
-        return 0
-    counts = []
-    for name, value in _bundle(wanted).items():
-        if value:
-            there = node["Resources"].get(name, 0)
-            counts.append(_slots(there, value) if name == "GPU" else int((there + 1e-9) // value))
-    return min(counts, default=1)
-
-
-def _described(node: dict[str, Any]) -> str:
-    resources = node["Resources"]
-    parts = [f"{_number(resources.get('CPU', 0))} cpus", f"{_number(resources.get('GPU', 0))} gpus"]
-    if "memory" in resources:
-        parts.append(f"{resources['memory'] / 2**30:.0f} GiB")
-    known = {"CPU", "GPU", "memory", "object_store_memory"}
-    parts += [
-        f"{name} {_number(value)}"
-        for name, value in resources.items()
-        if name not in known and not name.startswith(("node:", "accelerator_type:"))
-    ]
-    return f"{node['NodeManagerHostname']} ({', '.join(parts)})"
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
 
 
 # ---------------------------------------------------------------- errors of Ray

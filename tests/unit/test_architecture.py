@@ -21,7 +21,7 @@ PACKAGE = "orchestrator"
 # Imports point to the same floor or down. Floor 0 is data, 1 decisions, 2 edges and the node, 3 the drive, 4 commands.
 FLOORS = {
     0: "model errors ports __init__",
-    1: """lifecycle space naming search search.grid search.random references identity template axes sweepfile delivery
+    1: """lifecycle space naming slots search search.grid search.random references identity template axes sweepfile delivery
           failure""",
     2: """folder manifest manifest.db manifest.rows manifest.reader manifest.writer manifest.ledger
           trouble plain compose source shape planning settings provenance gpus trainer_check

@@ -1,0 +1,72 @@
+"""How many trials fit on the nodes of a cluster. Pure: nodes come as Ray lists them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from orchestrator.model import Resources
+
+
+def cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:
+    """The node's cpus divided by its GPU slots, on the node where that is least."""
+    shares = []
+    for node in nodes:
+        count = gpu_slots(node.get("GPU", 0), gpus)
+        if count:
+            shares.append(node.get("CPU", 1) / count)
+    share = min(shares, default=1.0) if gpus else 1.0
+    return float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000
+
+
+def gpu_slots(available: float, wanted: float) -> int:
+    """How often `wanted` GPUs fit: fractions never straddle two GPUs."""
+    if not wanted:
+        return 0
+    if wanted < 1:
+        return int(available) * int(1 / wanted + 1e-9)
+    return int((available + 1e-9) // wanted)
+
+
+def bundle(wanted: Resources) -> dict[str, float]:
+    """What Ray is to reserve, by its names."""
+    return {"GPU": float(wanted.gpus), "CPU": float(wanted.cpus), "memory": float(wanted.memory), **wanted.custom}
+
+
+def fits(node: dict[str, Any], wanted: Resources) -> int:
+    """How many trials of this size the node runs at once."""
+    labels = node.get("Labels", {})
+    if not all(matches(labels.get(key), value) for key, value in wanted.labels.items()):
+        return 0
+    counts = []
+    for name, value in bundle(wanted).items():
+        if value:
+            there = node["Resources"].get(name, 0)
+            counts.append(gpu_slots(there, value) if name == "GPU" else int((there + 1e-9) // value))
+    return min(counts, default=1)
+
+
+def matches(label: str | None, wanted: str) -> bool:
+    """Whether a node's label is what a selector wants, in Ray's language: `x`, `!x`, `in(x,y)`, `!in(x,y)`."""
+    negated, rest = wanted.startswith("!"), wanted.removeprefix("!")
+    inside = rest[3:-1] if rest.startswith("in(") and rest.endswith(")") else rest
+    return (label in [name.strip() for name in inside.split(",")]) != negated
+
+
+def described(node: dict[str, Any]) -> str:
+    """ "worker-1 (8 cpus, 4 gpus, 64 GiB)"."""
+    resources = node["Resources"]
+    parts = [f"{number(resources.get('CPU', 0))} cpus", f"{number(resources.get('GPU', 0))} gpus"]
+    if "memory" in resources:
+        parts.append(f"{resources['memory'] / 2**30:.0f} GiB")
+    known = {"CPU", "GPU", "memory", "object_store_memory"}
+    parts += [
+        f"{name} {number(value)}"
+        for name, value in resources.items()
+        if name not in known and not name.startswith(("node:", "accelerator_type:"))
+    ]
+    return f"{node['NodeManagerHostname']} ({', '.join(parts)})"
+
+
+def number(value: float) -> str:
+    return f"{value:g}"

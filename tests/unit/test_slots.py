@@ -1,0 +1,59 @@
+"""How many trials fit where."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import slots
+from orchestrator.model import Resources
+
+
+def node(labels: dict[str, str] | None = None, **resources: float) -> dict[str, object]:
+    return {"NodeManagerHostname": "here", "Resources": resources, "Labels": labels or {}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "count"),
+    [
+        (Resources(1.0, 1.0), {"GPU": 4, "CPU": 8}, 4),
+        (Resources(1.0, 4.0), {"GPU": 4, "CPU": 8}, 2),
+        (Resources(3.0, 1.0), {"GPU": 4, "CPU": 8}, 1),
+        (Resources(0.5, 1.0), {"GPU": 2, "CPU": 8}, 4),
+        (Resources(0.4, 1.0), {"GPU": 2, "CPU": 8}, 4),  # two a GPU: a fraction never straddles two
+        (Resources(0.1, 0.5), {"GPU": 1, "CPU": 8}, 10),
+        (Resources(0.0, 1.0), {"CPU": 3}, 3),
+        (Resources(1.0, 1.0), {"CPU": 3}, 0),
+        (Resources(0.0, 1.0, memory=2**30), {"CPU": 8, "memory": 3 * 2**30}, 3),
+        (Resources(0.0, 1.0, custom={"licence": 1}), {"CPU": 8, "licence": 2}, 2),
+        (Resources(0.0, 1.0, custom={"licence": 1}), {"CPU": 8}, 0),
+    ],
+)
+def test_how_often_a_trial_fits(wanted: Resources, there: dict[str, float], count: int) -> None:
+    assert slots.fits(node(**there), wanted) == count
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"), [("north", 1), ("!north", 0), ("in(south, north)", 1), ("!in(south)", 1), ("south", 0)]
+)
+def test_labels(wanted: str, fits: int) -> None:
+    assert slots.fits(node({"zone": "north"}, CPU=1), Resources(0.0, 1.0, labels={"zone": wanted})) == fits
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "cpus"),
+    [
+        ([{"CPU": 32, "GPU": 4}], 1.0, 8.0),
+        ([{"CPU": 32, "GPU": 4}], 2.0, 16.0),
+        ([{"CPU": 32, "GPU": 4}], 0.5, 4.0),
+        ([{"CPU": 32, "GPU": 4}, {"CPU": 8, "GPU": 4}, {"CPU": 1}], 1.0, 2.0),
+        ([{"CPU": 2, "GPU": 4}], 1.0, 0.5),
+        ([{"CPU": 8}], 0.0, 1.0),
+    ],
+)
+def test_an_even_share_of_the_cpus(nodes: list[dict[str, float]], gpus: float, cpus: float) -> None:
+    assert slots.cpus_per_slot(nodes, gpus) == cpus
+
+
+def test_a_node_in_words() -> None:
+    text = slots.described(node(CPU=8, GPU=0.5, memory=2 * 2**30, licence=1, object_store_memory=5))
+    assert text == "here (8 cpus, 0.5 gpus, 2 GiB, licence 1)"
