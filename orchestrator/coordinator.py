@@ -82,7 +82,9 @@ class Coordinator:
         *,
         max_concurrent: int | None = None,
         limit: int | None = None,
+        first: Sequence[str] = (),
     ) -> None:
+        """`first` names trials that were resubmitted: they run before the rest, and need not be of this plan."""
         self._manifest, self._executor, self._plan = manifest, executor, plan
         self._import_path, self._max, self._limit = tuple(import_path), max_concurrent, limit
         self.live: dict[tuple[str, int], Live] = {}
@@ -91,7 +93,7 @@ class Coordinator:
         self.ended = 0  # attempts, in this run
         self._after = -1  # position up to which the plan was taken
         self._next: deque[Due] = deque()
-        self._again: deque[str] = deque()  # trials due once more
+        self._again = deque(first)  # trials due once more
         self._spec = plan.spec
         self._exhausted = False
         self._stop_asked = self._kill_asked = False

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,6 +43,7 @@ class Session:
     lock: Lock
     plan: PlanRow | None = None
     executor: Executor | None = None
+    first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
     released: bool = False
 
@@ -131,24 +132,23 @@ def write_plan(
         session.plan = manifest.current_plan()
 
 
-def reopen(session: Session, asked: Callable[[Manifest], int], start_executor: Callable[[], Executor]) -> int:
-    """Go on with the plan as it was written; `asked` says which trials are to run again, and how many are.
+def reopen(session: Session, asked: Callable[[Manifest], list[str]], start_executor: Callable[[], Executor]) -> int:
+    """Go on with the plan as it was written; `asked` has trials run again, and names them. How many they are.
 
     Fills session.plan, and session.executor where a trial waits.
     """
     manifest = session.manifest
     with manifest.transaction():
         manifest.recover(time.time())
-        count = asked(manifest)
+        session.first = asked(manifest)
         session.plan = manifest.current_plan()
         if session.plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
-        waiting = manifest.waiting_resources(session.plan.plan, None)
-        if count and waiting:
+        if session.first:
             session.executor = start_executor()
-            for resources in waiting:
+            for resources in manifest.waiting_resources(session.plan.plan, None, session.first):
                 session.executor.check(resources)
-    return count
+    return len(session.first)
 
 
 def drive(
@@ -166,6 +166,7 @@ def drive(
         code_path(session),
         max_concurrent=limits.max_concurrent,
         limit=limits.trials,
+        first=session.first,
     )
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))

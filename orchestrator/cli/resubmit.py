@@ -11,7 +11,7 @@ from orchestrator.cli.sweep import add_run_options, conduct, headline, start_exe
 from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State, TrialRow
+from orchestrator.model import State
 from orchestrator.session import Limits, hold, reopen
 
 
@@ -46,9 +46,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     session = hold(folder)
     try:
-        count = reopen(
-            session, lambda manifest: len(manifest.resubmit(trials)), lambda: start_executor(options.address)
-        )
+        count = reopen(session, lambda manifest: manifest.resubmit(trials), lambda: start_executor(options.address))
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
         return conduct(session, Limits(options.max_concurrent, None))
     finally:
@@ -65,17 +63,9 @@ def _folder(options: argparse.Namespace) -> SweepFolder:
     return next(iter(found.values()))
 
 
-def _current(trial: TrialRow) -> str:
-    if not trial.current:
-        raise ConfigError(
-            "it is no longer in this sweep", where=f"trial {trial.trial_id}", fix="run the sweep as it was when it was"
-        )
-    return trial.trial_id
-
-
 def _chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
     with Reader(folder) as reader:
         if options.trial:
-            return [_current(reader.trial(name.rpartition("/")[2])) for name in options.trial]
+            return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
         return [row.trial_id for state in sorted(states) for row in reader.trials(state=state)]

@@ -168,11 +168,12 @@ class Manifest:
         )
         return [_due(row) for row in found]
 
-    def waiting_resources(self, plan: int, limit: int | None) -> list[Resources]:
-        """What the waiting trials of the plan ask for, each size once."""
+    def waiting_resources(self, plan: int, limit: int | None, others: Sequence[str] = ()) -> list[Resources]:
+        """What the waiting trials of the plan (and those others) ask for, each size once."""
         found = self._db.execute(
-            f"SELECT DISTINCT t.resources {_DUE} AND t.plan = ? AND t.position < ?",
-            (plan, 2**62 if limit is None else limit),
+            f"""SELECT DISTINCT t.resources {_DUE} AND (
+                    t.plan = ? AND t.position < ? OR t.trial_id IN (SELECT value FROM json_each(?)))""",
+            (plan, 2**62 if limit is None else limit, rows.dumps(list(others))),
         )
         return [Resources(**json.loads(row["resources"])) for row in found]
 
@@ -182,14 +183,15 @@ class Manifest:
         return _due(row) if row else None
 
     def resubmit(self, trial_ids: Iterable[str]) -> list[str]:
-        """Ask for a further attempt of ended trials; those for which it was."""
+        """Ask for a further attempt of ended trials; those for which it was. Other trainers' are passed over."""
         done = []
         for trial_id in trial_ids:
             cursor = self._db.execute(
                 """UPDATE trial SET resubmitted = (SELECT max(attempt) FROM attempt WHERE trial = trial.id)
                    WHERE trial_id = ? AND EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id)
                      AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND state IN ('LAUNCHING', 'RUNNING'))
-                """,
+                     AND (SELECT json_extract(spec, '$.trainer') FROM plan WHERE plan = trial.plan)
+                       = (SELECT json_extract(spec, '$.trainer') FROM plan ORDER BY plan DESC LIMIT 1)""",
                 (trial_id,),
             )
             if cursor.rowcount:

@@ -603,6 +603,18 @@ def test_one_of_the_plan_that_is_resubmitted_before_its_turn_runs_once(
     assert sorted(sweep.launched()) == [0, 1, 2]
 
 
+def test_one_of_an_earlier_plan_runs_by_name(scene: Callable[..., Scene], manifest: Manifest) -> None:
+    manifests.plan(manifest, [trial_spec(9)])
+    manifests.run(manifest, 9, manifests.FAILURE)
+    with manifest.transaction():
+        first = manifest.resubmit([trial_id(9)])
+    sweep = scene(trials=2, first=first)
+    assert sweep.launched() == [9, 0, 1]
+    sweep.tell(9, STARTED, DONE, attempt=2)
+    assert sweep.reader.exactly(trial_id(9)).state is State.SUCCEEDED
+    assert sweep.states() == [State.LAUNCHING] * 2
+
+
 def test_stop_by_request(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=2)
     sweep.tell(0, STARTED)

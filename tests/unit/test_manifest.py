@@ -92,6 +92,8 @@ def test_what_was_planned_comes_back_as_it_was(manifest: Manifest, reader: Reade
     assert waiting.spec == trial
     assert manifest.waiting_resources(number, None) == [asked]
     assert manifest.waiting_resources(number, 0) == []
+    assert manifest.waiting_resources(number + 1, None) == []
+    assert manifest.waiting_resources(number + 1, None, [trial_id(1)]) == [asked]
 
 
 def test_a_whole_number_beyond_64_bits_is_refused_in_words(manifest: Manifest) -> None:
@@ -166,6 +168,15 @@ def test_resubmitted_trials_wait_again(manifest: Manifest, reader: Reader) -> No
     run(manifest, 1, FAILURE, attempt=2)
     assert [row.attempt for row in manifest.attempts_since_asked(key, before=3)] == [2]
     assert states(reader)[0] is State.FAILED
+
+
+def test_a_trial_of_another_trainer_is_not_run_with_this_one(manifest: Manifest) -> None:
+    plan(manifest, [trial_spec(1)])
+    run(manifest, 1, FAILURE)
+    plan(manifest, [trial_spec(2)])
+    assert manifest.resubmit([trial_id(1)]) == [trial_id(1)]
+    plan(manifest, [trial_spec(2)], spec=sweep_spec(trainer="other:train"))
+    assert manifest.resubmit([trial_id(1)]) == []
 
 
 def test_reruns(manifest: Manifest) -> None:
@@ -745,7 +756,7 @@ def check(reader: Reader, manifest: Manifest) -> None:
 
 def test_a_config_comes_back_exactly(manifest: Manifest) -> None:
     """What JSON cannot hold included: the trainer gets what the config said."""
-    config = {"clip": math.inf, "names": {1: "a", True: "b", None: {"x": -math.inf}}, "cost": {"$float": 3}, "n": 1.0}
+    config = {"clip": math.inf, "names": {1: "a", False: "b", None: {"x": -math.inf}}, "cost": {"$float": 3}, "n": 1.0}
     plan(manifest, [trial_spec(1, config=config, overrides={"clip": math.inf})])
     due = manifest.due_one(trial_id(1))
     assert due is not None
