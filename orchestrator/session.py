@@ -19,9 +19,9 @@ from orchestrator import provenance, tracking
 from orchestrator.coordinator import Coordinator, Transition
 from orchestrator.errors import ManifestError
 from orchestrator.folder import Lock, SweepFolder
+from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import PlanRow
-from orchestrator.planning import SweepPlan
 from orchestrator.ports import Executor
 from orchestrator.trainer_check import TrainerCheck
 

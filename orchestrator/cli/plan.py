@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import folder as folders
-from orchestrator import naming, planning, provenance
+from orchestrator import naming, provenance
 from orchestrator.cli.common import Parser, positive, print_json
 from orchestrator.folder import SweepFolder
+from orchestrator.language import planning
+from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State, TrialSpec
-from orchestrator.planning import SweepPlan
 
 SHOWN = 5
 

@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     if options.detach and DETACHED not in os.environ:
         return detach(words)
-    from orchestrator import planning
+    from orchestrator.language import planning
 
     plan = planning.load(options.file, options.overrides, options.config_dir)
     root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
@@ -67,10 +67,10 @@ def run(words: Sequence[str]) -> int:
 
 def start_executor(address: str | None) -> Executor:
     """Ray, embedded or joined; says which GPUs it leaves alone."""
-    from orchestrator import ray_environment
+    from orchestrator.executors import ray_environment
 
     joined = ray_environment.prepare(address)
-    from orchestrator.ray_executor import RayExecutor
+    from orchestrator.executors.ray_executor import RayExecutor
 
     executor = RayExecutor(joined)
     if executor.claim.left_out:

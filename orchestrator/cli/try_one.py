@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator import naming, planning, trial
+from orchestrator import naming
 from orchestrator.cli.common import Parser
+from orchestrator.language import planning
 from orchestrator.lifecycle import classify
 from orchestrator.model import Order, State
+from orchestrator.node import trial
 
 
 def parser() -> Parser:

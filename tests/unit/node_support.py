@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.model import Batch, Ended, Event, Filed, Logged, Noticed, Order, Reported, Restored, Saved, Started
-from orchestrator.nursery import Nursery
-from orchestrator.runner import run_attempt
+from orchestrator.node.nursery import Nursery
+from orchestrator.node.runner import run_attempt
 
 HERE = str(Path(__file__).parent)
 

@@ -21,26 +21,39 @@ PACKAGE = "orchestrator"
 # Imports point to the same floor or down. Floor 0 is data, 1 decisions, 2 edges and the node, 3 the drive, 4 commands.
 FLOORS = {
     0: "model errors ports __init__",
-    1: """lifecycle space naming slots search search.grid search.random references identity template axes sweepfile delivery
-          failure""",
-    2: """folder manifest manifest.db manifest.rows manifest.reader manifest.writer manifest.ledger
-          trouble plain compose source shape planning settings provenance gpus trainer_check
-          places processes output journal carrying checkpoint run seeding trial zygote nursery runner
-          local_executor ray_environment ray_executor wandb_tracker follower tracker tracking""",
+    1: """lifecycle naming executors.slots tracking.delivery node.failure
+          language.space language.search language.search.grid language.search.random language.references
+          language.identity language.template language.axes language.sweepfile""",
+    2: """folder provenance trainer_check
+          manifest manifest.db manifest.rows manifest.reader manifest.writer manifest.ledger
+          language language.trouble language.plain language.compose language.source language.shape language.planning
+          node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
+          node.run node.seeding node.trial node.zygote node.nursery node.runner
+          executors executors.gpus executors.local_executor executors.ray_environment executors.ray_executor
+          tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
     3: "coordinator session",
 }
 SOLE = {
     "sqlite3": {"manifest.db"},
-    "ray": {"ray_executor"},
-    "wandb": {"wandb_tracker"},
-    "hydra": {"compose"},
-    "omegaconf": {"compose", "plain", "settings"},
-    "torch": {"checkpoint", "seeding"},  # where the trainer has loaded it
+    "ray": {"executors.ray_executor"},
+    "wandb": {"tracking.wandb_tracker"},
+    "hydra": {"language.compose"},
+    "omegaconf": {"language.compose", "language.plain", "node.settings"},
+    "torch": {"node.checkpoint", "node.seeding"},  # where the trainer has loaded it
     "rich": {"cli.view"},
 }
-EDGES = {"compose", "ray_executor", "wandb_tracker", "manifest.db", "provenance", "gpus"}
-MAY = {("ray_executor", "gpus"), ("ray_executor", "provenance")}  # what the edge to Ray does on a node
-LATER = {"zygote": {"trial"}}  # imported when the warm process is up, with all that trials need
+EDGES = {
+    "language.compose",
+    "executors.ray_executor",
+    "executors.gpus",
+    "tracking.wandb_tracker",
+    "manifest.db",
+    "provenance",
+}
+# What the edge to Ray does on a node.
+MAY = {("executors.ray_executor", "executors.gpus"), ("executors.ray_executor", "provenance")}
+# Imported when the warm process is up, with all that trials need.
+LATER = {"node.zygote": {"node.trial"}}
 STANDARD_ONLY = {"model", "errors", "ports", "lifecycle", "naming", "folder", "coordinator"}
 
 

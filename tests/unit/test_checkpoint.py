@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import os
-import time
 import pickle
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator import checkpoint
-from orchestrator.nursery import Nursery
+from orchestrator.node import checkpoint
+from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import order, run
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_state_with_torch(tmp_path: Path) -> None:
 WITHOUT_TORCH = """
 import pickle, random, sys
 from pathlib import Path
-from orchestrator import checkpoint
+from orchestrator.node import checkpoint
 state = {"a": [1, (2.5, b"x")], 3: {"s"}, "nan": float("inf")}
 path = checkpoint.save(Path(sys.argv[1]), state, 0, 1)
 drawn = random.random()

@@ -15,9 +15,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from orchestrator import planning
-from orchestrator.identity import canonical
-from orchestrator.planning import SweepPlan
+from orchestrator.language import planning
+from orchestrator.language.identity import canonical
+from orchestrator.language.planning import SweepPlan
 from tests.unit.conf_trees import SWEEP, composed, line, quoted, write
 
 GROUPS = ("model", "optimizer", "data", "db", "db/engine", "optimizer@train.opt", "experiment", "extra", "combo")

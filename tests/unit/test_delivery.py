@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import folder as folders
-from orchestrator.delivery import Steps, goals, run_id
 from orchestrator.errors import RefusedError, TrackingError
-from orchestrator.follower import Follower
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import AttemptRow, Outcome, ReportRow, Started, State, SweepSpec, TrialSpec
 from orchestrator.ports import TrackedRun
+from orchestrator.tracking.delivery import Steps, goals, run_id
+from orchestrator.tracking.follower import Follower
 
 
 def _attempt(number: int, state: State, lineage: int = 1, retry: bool = False, **other: Any) -> AttemptRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from orchestrator import planning
+from orchestrator.language import planning
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
 GROUPS = {
@@ -54,7 +54,7 @@ def test_the_axes(tmp_path: Path) -> None:
 
 
 def test_every_key_is_named() -> None:
-    from orchestrator.sweepfile import KEYS
+    from orchestrator.language.sweepfile import KEYS
 
     rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
     assert rows == set(KEYS) - {"axes"}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import gpus
+from orchestrator.executors import gpus
 
 FOUR = [(str(index), f"GPU-{letter * 4}-{index}", "3") for index, letter in enumerate("abcd")]
 CLAIM = """
 import sys, time
 from pathlib import Path
-from orchestrator import gpus
+from orchestrator.executors import gpus
 gpus.LOCKS = Path(sys.argv[1])
 claim = gpus.claim()
 print(*claim.ids, flush=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.identity import Hole, IdSet, canonical, digest, identity_text, omitting, trial_id
+from orchestrator.language.identity import Hole, IdSet, canonical, digest, identity_text, omitting, trial_id
 
 NO_NAN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 DATA = st.recursive(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from orchestrator import planning
 from orchestrator.errors import ConfigError
-from orchestrator.identity import trial_id
+from orchestrator.language import planning
+from orchestrator.language.identity import trial_id
+from orchestrator.language.planning import SweepPlan
 from orchestrator.model import Objective, Resources, Retries, Search
-from orchestrator.planning import SweepPlan
 from tests.unit.conf_trees import write
 
 CONF = {

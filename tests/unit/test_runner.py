@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
-from orchestrator.nursery import Nursery
+from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import Result, alive, order, run, stream
 
 
@@ -169,7 +169,7 @@ def test_missing_checkpoint_is_said(tmp_path: Path, nursery: Nursery) -> None:
 
 
 def test_local_executor(tmp_path: Path) -> None:
-    from orchestrator.local_executor import LocalExecutor
+    from orchestrator.executors.local_executor import LocalExecutor
 
     executor = LocalExecutor(2, gpus=[["0"], ["1"]])
     size = Resources(gpus=1)

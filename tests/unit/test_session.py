@@ -12,9 +12,9 @@ import pytest
 
 from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.folder import Lock, SweepFolder
+from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State, SweepSpec, TrialSpec
-from orchestrator.planning import PlanSummary
 from orchestrator.session import Limits, Session, hold, plan_sweep, reopen
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import slots
+from orchestrator.executors import slots
 from orchestrator.model import Resources
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.axes import Reader, Replacement
 from orchestrator.errors import ConfigError
-from orchestrator.space import Interval, Setting, Space
+from orchestrator.language.axes import Reader, Replacement
+from orchestrator.language.space import Interval, Setting, Space
 
 GROUPS = {"model": ["lstm", "gru"], "optimizer": ["SGD", "adam"], "db": ["mysql", "pg"], "db/engine": ["x", "y"]}
 

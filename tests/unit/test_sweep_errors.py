@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import planning, sweepfile
 from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.language import planning, sweepfile
 from tests.unit.conf_trees import write
 
 CONF = {

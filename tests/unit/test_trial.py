@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from orchestrator import settings
-from orchestrator.nursery import Nursery
+from orchestrator.node import settings
+from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, file, order, run
 
 ROOT = Path(__file__).parents[2]
@@ -202,7 +202,7 @@ INLINE = """
 import sys
 from pathlib import Path
 from tests.unit.node_support import order
-from orchestrator import trial
+from orchestrator.node import trial
 for name in ("returns_mapping", "raises"):
     ended = trial.run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
     print(ended.exit_code, ended.failure and ended.failure.type)
@@ -226,9 +226,9 @@ def test_inline_keeps_the_terminal(tmp_path: Path) -> None:
 
 def test_reports_in_a_row_are_one_event(tmp_path: Path) -> None:
     """Three reports are three lines, read as one event."""
-    from orchestrator.journal import Reader, Writer
-    from orchestrator.places import Place
-    from orchestrator.run import Run
+    from orchestrator.node.journal import Reader, Writer
+    from orchestrator.node.places import Place
+    from orchestrator.node.run import Run
 
     with (tmp_path / "journal").open("w+b") as journal:
         subject = Run(order(tmp_path, "nothing"), Writer(journal.fileno()), Place(tmp_path, shared=True))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import zygote
-from orchestrator.nursery import Nursery
+from orchestrator.node import zygote
+from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, alive, order, run, wait_gone
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, nursery: Nurs
 PARENT = """
 import sys
 from pathlib import Path
-from orchestrator.nursery import Nursery
+from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import order, stream
 folder, start = Path(sys.argv[1]), sys.argv[2]
 wanted = order(folder, "leaves_stubborn_child", {"pids": str(folder / "pids"), "wait": True}, start=start)

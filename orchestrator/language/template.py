@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.identity import MARK, Hole, Omit, canonical, identity_text
-from orchestrator.references import Path, dotted, interpolates, leaves, targets, touch
+from orchestrator.language.identity import MARK, Hole, Omit, canonical, identity_text
+from orchestrator.language.references import Path, dotted, interpolates, leaves, targets, touch
 
 _NODE = re.compile(r"\$\{\s*\.*[^{}:$\\]+\}")
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*\w+\s*(?:,[^{}$\\]*)?\}")

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.compose import Composition, has
 from orchestrator.errors import ConfigError
-from orchestrator.identity import Omit, canonical, digest, identity_text, omitting
+from orchestrator.language.compose import Composition, has
+from orchestrator.language.identity import Omit, canonical, digest, identity_text, omitting
+from orchestrator.language.plain import accepts, keys, resolved, unresolved
+from orchestrator.language.references import Path, dotted, find, leaves
+from orchestrator.language.space import Assignment, Key, Setting
+from orchestrator.language.sweepfile import resources
+from orchestrator.language.template import Template, make, same
+from orchestrator.language.trouble import close_to
 from orchestrator.model import Resources, SweepSpec, TrialSpec
-from orchestrator.plain import accepts, keys, resolved, unresolved
-from orchestrator.references import Path, dotted, find, leaves
-from orchestrator.space import Assignment, Key, Setting
-from orchestrator.sweepfile import resources
-from orchestrator.template import Template, make, same
-from orchestrator.trouble import close_to
 
 _ABSENT = object()
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import carrying, places
-from orchestrator.journal import Called, Entry, Reader
 from orchestrator.model import (
     Batch,
     Ended,
@@ -31,8 +29,10 @@ from orchestrator.model import (
     Saved,
     Started,
 )
-from orchestrator.nursery import Nursery
-from orchestrator.output import Output
+from orchestrator.node import carrying, places
+from orchestrator.node.journal import Called, Entry, Reader
+from orchestrator.node.nursery import Nursery
+from orchestrator.node.output import Output
 
 BATCH = 2**20  # bytes of output or reports in one batch
 _HOLD = 0.05  # seconds the first batch may wait: a trial that is shorter needs one message in all

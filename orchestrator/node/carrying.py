@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.model import Event, Filed, Noticed, Order, Saved
-from orchestrator.places import FILES, Place
+from orchestrator.node.places import FILES, Place
 
 
 def checkpoint(place: Place, order: Order, saved: Saved) -> Iterator[Event]:

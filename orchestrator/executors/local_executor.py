@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 
 from orchestrator.model import Batch, Ended, Order, Resources
-from orchestrator.nursery import Nursery
-from orchestrator.runner import run_attempt
+from orchestrator.node.nursery import Nursery
+from orchestrator.node.runner import run_attempt
 
 _Key = tuple[str, int]
 

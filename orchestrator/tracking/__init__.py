@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.delivery import goals, run_id
 from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import SweepSpec
+from orchestrator.tracking.delivery import goals, run_id
 
 
 def start(folder: SweepFolder, spec: SweepSpec) -> subprocess.Popen[bytes] | None:
@@ -120,7 +120,7 @@ def _spawn(
     """The tracker's process; wandb is imported nowhere else."""
     with open(log(folder), "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.tracker", str(folder.path), job],
+            [sys.executable, "-m", "orchestrator.tracking.tracker", str(folder.path), job],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=file,

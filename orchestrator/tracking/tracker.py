@@ -1,4 +1,4 @@
-"""The tracker's process: `python -m orchestrator.tracker SWEEP_FOLDER follow | sync`.
+"""The tracker's process: `python -m orchestrator.tracking.tracker SWEEP_FOLDER follow | sync`.
 
 It stands between the manifest and W&B, in a session of its own, so that neither an outage nor Ctrl-C couples them.
 """
@@ -19,10 +19,10 @@ from typing import Any
 from orchestrator import tracking
 from orchestrator.errors import LockedError, ManifestError, OrchestratorError, TrackingError
 from orchestrator.folder import Holder, SweepFolder, holder
-from orchestrator.follower import Follower
 from orchestrator.manifest.ledger import Ledger
 from orchestrator.manifest.reader import Reader
-from orchestrator.wandb_tracker import WandbTracker, turned_off
+from orchestrator.tracking.follower import Follower
+from orchestrator.tracking.wandb_tracker import WandbTracker, turned_off
 
 _PAUSE = 0.2  # seconds between two looks at the manifest
 _PATIENCE = 60.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
@@ -86,7 +86,7 @@ def _begin_anew() -> None:
     """W&B's own process died. All we know is on disk: a fresh start of the same process knows how to go on."""
     _note("W&B's process died; starting anew")
     time.sleep(1)
-    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracker", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.tracker", *sys.argv[1:]])
 
 
 def sync(folder: SweepFolder) -> int:

@@ -21,11 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import failure, places, processes, seeding, settings, zygote
 from orchestrator.errors import TrainerError, nearest
-from orchestrator.journal import Writer
 from orchestrator.model import Ended, Failure, Order
-from orchestrator.run import Run
+from orchestrator.node import failure, places, processes, seeding, settings, zygote
+from orchestrator.node.journal import Writer
+from orchestrator.node.run import Run
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.space import Axis, Block, Interval, Key, Setting, Space
+from orchestrator.language.space import Axis, Block, Interval, Key, Setting, Space
 
 _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
 

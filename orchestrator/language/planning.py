@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.compose import Composition
 from orchestrator.errors import ConfigError
-from orchestrator.identity import IdSet
+from orchestrator.language.compose import Composition
+from orchestrator.language.identity import IdSet
+from orchestrator.language.search import METHODS
+from orchestrator.language.shape import Shape
+from orchestrator.language.source import Source, opened
+from orchestrator.language.space import Assignment, Key, Space
 from orchestrator.model import SweepSpec, TrialSpec
-from orchestrator.search import METHODS
-from orchestrator.shape import Shape
-from orchestrator.source import Source, opened
-from orchestrator.space import Assignment, Key, Space
 
 _SHAPES = 2048  # kept at a time
 _PATIENCE = 10_000  # draws in a row that bring nothing new, before a random search gives up

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator import checkpoint
-from orchestrator.journal import Writer
 from orchestrator.model import Checkpoint, Order
-from orchestrator.places import CHECKPOINTS, Place
+from orchestrator.node import checkpoint
+from orchestrator.node.journal import Writer
+from orchestrator.node.places import CHECKPOINTS, Place
 
 _LONGEST = 2**16  # characters of one row
 _WARNINGS = 20  # an attempt says no more than this about bad values

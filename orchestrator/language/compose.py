@@ -38,9 +38,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
-from orchestrator.plain import keys, unresolved
-from orchestrator.space import Interval, Setting
-from orchestrator.trouble import close_to, explain, explained
+from orchestrator.language.plain import keys, unresolved
+from orchestrator.language.space import Interval, Setting
+from orchestrator.language.trouble import close_to, explain, explained
 
 Layout: TypeAlias = DefaultsList
 Parsed: TypeAlias = Override

@@ -26,10 +26,12 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from orchestrator import gpus as gpu_driver
-from orchestrator import places, provenance, runner, slots
+from orchestrator import provenance
 from orchestrator.errors import ClusterError, ResourceError
+from orchestrator.executors import gpus as gpu_driver
+from orchestrator.executors import slots
 from orchestrator.model import Batch, Ended, Order, Resources
+from orchestrator.node import places, runner
 
 Key = tuple[str, int]
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.axes import Reader, Replacement
-from orchestrator.compose import Composer, Composition, Parsed, added, override, package_of
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language.axes import Reader, Replacement
+from orchestrator.language.compose import Composer, Composition, Parsed, added, override, package_of
+from orchestrator.language.plain import unresolved
+from orchestrator.language.space import Interval, Setting, Space
+from orchestrator.language.sweepfile import read
 from orchestrator.model import SweepSpec
-from orchestrator.plain import unresolved
-from orchestrator.space import Interval, Setting, Space
-from orchestrator.sweepfile import read
 
 
 @dataclass

@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator import zygote
 from orchestrator.model import Order
+from orchestrator.node import zygote
 
 _FIXED = {
     # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.

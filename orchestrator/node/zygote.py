@@ -25,13 +25,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from orchestrator import processes
 from orchestrator.model import Order
+from orchestrator.node import processes
 
 BOOT = """import sys
 sys.path[:] = filter(None, sys.path)
 sys.path.append(sys.argv[1])
-from orchestrator import zygote
+from orchestrator.node import zygote
 zygote.{}()
 """
 MESSAGE = 2**16  # bytes of the longest message
@@ -44,7 +44,7 @@ HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 
 def command(entry: str, *arguments: object) -> list[str]:
     """The command line of an interpreter that runs `entry` of this module, not importing from its cwd."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-c", BOOT.format(entry), root, *map(str, arguments)]
 
 
@@ -130,7 +130,7 @@ class _Zygote:
         """
         if self._warm:
             return None
-        from orchestrator import trial
+        from orchestrator.node import trial
 
         _redirect(self._null, log_fd)  # what a module prints while it is imported
         self._error = trial.preload(order)
@@ -151,7 +151,7 @@ class _Zygote:
             os.close(order_fd)
             _redirect(self._null, log_fd)
             os.close(log_fd)
-            from orchestrator import trial
+            from orchestrator.node import trial
 
             code = trial.main(order, gpus, journal_fd, self._error)
         except BaseException:  # of ours: `main` tells the trainer's own
@@ -196,7 +196,7 @@ def fresh() -> NoReturn:
         os.set_inheritable(fd, False)
     order, gpus = pickle.loads(os.pread(_ORDER, os.fstat(_ORDER).st_size, 0))
     os.close(_ORDER)
-    from orchestrator import trial
+    from orchestrator.node import trial
 
     os._exit(trial.main(order, gpus, _JOURNAL, trial.preload(order)))
 

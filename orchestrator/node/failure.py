@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from orchestrator.model import Failure
 
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LONGEST = 20_000  # characters of a traceback; the middle of a longer one is left out
 
 

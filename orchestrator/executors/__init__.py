@@ -1,0 +1,1 @@
+"""Where attempts run: on a Ray cluster, or on this machine without one."""

@@ -1,0 +1,1 @@
+"""What happens on a node: `runner` supervises one attempt, `zygote` forks it, `trial` calls the trainer."""
