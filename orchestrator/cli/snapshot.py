@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import folder as folders
 from orchestrator import naming, tracking
 from orchestrator.folder import Holder, SweepFolder
-from orchestrator.manifest.reader import Reader
+from orchestrator.manifest.reader import Reader, Standing
 from orchestrator.model import AttemptRow, Objective, State, TrialRow
 
 SHOWN_FAILURES = 3
@@ -92,21 +92,20 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
     holder = folders.holder(folder)
     with reader.snapshot():
         plan = reader.plan()
-        counts = reader.counts()
+        standing = reader.standing()
         objective = plan.spec.objective if plan else None
         attempts = reader.running()
         running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
-        durations = reader.durations()
         return Snapshot(
             name=reader.name,
-            total=plan.total or sum(counts.values()) if plan else 0,
-            counts=counts,
-            stale=reader.stale(),
+            total=plan.total or sum(standing.counts.values()) if plan else 0,
+            counts=dict(standing.counts),
+            stale=standing.stale,
             objective=objective,
             best=reader.best(objective),
             running=running,
             failures=_failures(reader),
-            eta=_eta(counts, attempts, durations) if holder else None,
+            eta=_eta(standing, attempts) if holder else None,
             holder=holder,
             address=tracking.address(folder),
             created=plan.created if plan else 0.0,
@@ -131,9 +130,10 @@ def _failures(reader: Reader) -> tuple[FailureLine, ...]:
     return tuple(FailureLine(text, count, example[text]) for text, count in counted.most_common(SHOWN_FAILURES))
 
 
-def _eta(counts: dict[State, int], attempts: list[AttemptRow], mean: float | None) -> float | None:
+def _eta(standing: Standing, attempts: list[AttemptRow]) -> float | None:
     """Seconds until the plan is done, if trials go on to take as long as they did."""
     running = [row for row in attempts if row.state is State.RUNNING]
+    mean, counts = standing.seconds, standing.counts
     if mean is None or not running:
         return None
     now = time.time()

@@ -81,7 +81,8 @@ def start_executor(address: str | None) -> Executor:
 def headline(folder: SweepFolder) -> str:
     """ "address-tagging: 24 trials: 20 done, 1 failed (orchestrate resubmit), 3 to run"."""
     with Reader(folder) as reader:
-        counts, stale, plan = reader.counts(), reader.stale(), reader.plan()
+        standing, plan = reader.standing(), reader.plan()
+    counts, stale = standing.counts, standing.stale
     done = counts.get(State.SUCCEEDED, 0) + counts.get(State.STOPPED, 0)
     failed = counts.get(State.FAILED, 0) + counts.get(State.LOST, 0)
     parts = []

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError, nearest
@@ -15,14 +16,25 @@ from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State,
 
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
 ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
-_COUNTS = """
-    SELECT CASE WHEN a.attempt IS NULL OR a.retry OR a.attempt <= t.resubmitted THEN 'PENDING'
-           ELSE a.state END AS state, count(*) AS n
-    FROM trial t LEFT JOIN (
-        SELECT trial, max(attempt) AS attempt, state, retry FROM attempt GROUP BY trial
-    ) a ON a.trial = t.id
-    WHERE t.plan = (SELECT max(plan) FROM plan) GROUP BY 1
+_CURRENT = "t.plan = (SELECT max(plan) FROM plan)"
+# The last attempt of each trial. Read in the order of the table, once: that is what a large manifest can afford.
+_LAST = """(
+    SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code FROM attempt GROUP BY trial
+) a CROSS JOIN trial t ON t.id = a.trial"""
+_STANDING = f"""
+    SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds,
+           total(a.code <> (SELECT code FROM plan ORDER BY plan DESC LIMIT 1)) AS other_code
+    FROM {_LAST} WHERE {_CURRENT} AND NOT a.retry AND a.attempt > t.resubmitted GROUP BY a.state
 """
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the current plan's trials stand."""
+
+    counts: Mapping[State, int]  # of those that occur
+    stale: int  # finished, with code that is not the plan's
+    seconds: float | None  # mean, of those that succeeded
 
 
 class Reader:
@@ -59,20 +71,21 @@ class Reader:
             row = self._db.execute(query, (attempt.code, attempt.created)).fetchone()
             return rows.plan(row) if row else None
 
-    def counts(self) -> dict[State, int]:
-        """Trials of the current plan by state."""
+    def standing(self) -> Standing:
+        """Counts of the current plan, in one pass over its attempts."""
         with self._errors():
-            return {State(row["state"]): row["n"] for row in self._db.execute(_COUNTS)}
+            found = {State(row["state"]): row for row in self._db.execute(_STANDING)}
+            total: int = self._db.execute(f"SELECT count(*) FROM trial t WHERE {_CURRENT}").fetchone()[0]
+        counts = {state: row["trials"] for state, row in found.items()}
+        waiting = total - sum(counts.values())
+        if waiting:
+            counts[State.PENDING] = waiting
+        done = found.get(State.SUCCEEDED)
+        return Standing(counts, int(done["other_code"]), done["seconds"]) if done else Standing(counts, 0, None)
 
-    def stale(self) -> int:
-        """Finished trials of the current plan whose code is not today's."""
-        with self._errors():
-            query = """SELECT count(*) FROM attempt a JOIN trial t ON t.id = a.trial
-                       WHERE t.plan = (SELECT max(plan) FROM plan) AND a.state = 'SUCCEEDED'
-                         AND a.attempt > t.resubmitted
-                         AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = a.trial)
-                         AND a.code <> (SELECT code FROM plan ORDER BY plan DESC LIMIT 1)"""
-            return int(self._db.execute(query).fetchone()[0])
+    def counts(self) -> Mapping[State, int]:
+        """Trials of the current plan by state."""
+        return self.standing().counts
 
     def best(self, objective: Objective | None) -> TrialRow | None:
         """The trial of the current plan with the best finite objective; it may still run, but not have failed."""
@@ -80,9 +93,8 @@ class Reader:
             return None
         order = "DESC" if objective.mode == "max" else "ASC"
         query = f"""SELECT * FROM trials WHERE trial_id = (
-            SELECT t.trial_id FROM trial t JOIN attempt a ON a.trial = t.id
-            WHERE t.plan = (SELECT max(plan) FROM plan) AND a.objective IS NOT NULL AND a.state <> 'FAILED'
-              AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
+            SELECT t.trial_id FROM {_LAST}
+            WHERE {_CURRENT} AND a.objective IS NOT NULL AND a.state <> 'FAILED'
             ORDER BY a.objective {order}, t.position LIMIT 1)"""
         with self._errors():
             row = self._db.execute(query).fetchone()
@@ -194,21 +206,12 @@ class Reader:
             query = "SELECT DISTINCT e.key FROM attempt a, json_each(a.last) e"
             return {row[0] for row in self._db.execute(query)}
 
-    def durations(self) -> float | None:
-        """Mean seconds of a trial of the current plan that succeeded; None before the first."""
-        with self._errors():
-            query = """SELECT avg(a.ended - a.started) FROM attempt a JOIN trial t ON t.id = a.trial
-                       WHERE a.state = 'SUCCEEDED' AND t.plan = (SELECT max(plan) FROM plan)"""
-            mean: float | None = self._db.execute(query).fetchone()[0]
-            return mean
-
     def failed(self) -> list[tuple[str, str, str]]:
         """(trial id, message, user's frame) of the failed and lost trials of the current plan."""
         with self._errors():
-            query = """SELECT t.trial_id, a.message, a.place FROM attempt a JOIN trial t ON t.id = a.trial
-                       WHERE a.state IN ('FAILED', 'LOST') AND NOT a.retry AND a.attempt > t.resubmitted
-                         AND t.plan = (SELECT max(plan) FROM plan)
-                         AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)"""
+            query = f"""SELECT t.trial_id, a.message, a.place FROM attempt a CROSS JOIN trial t ON t.id = a.trial
+                        WHERE a.state IN ('FAILED', 'LOST') AND NOT a.retry AND a.attempt > t.resubmitted
+                          AND {_CURRENT} AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)"""
             return [(row["trial_id"], row["message"], row["place"]) for row in self._db.execute(query)]
 
     def series(self, trial_id: str) -> dict[int, dict[str, float]]:

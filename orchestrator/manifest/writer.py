@@ -32,11 +32,14 @@ _DUE = """
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
     WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
 """
+_MOVE_TRIAL = "UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ? WHERE trial_id = ?"
+_RENEW_CONFIG = """
+    UPDATE trial SET config = ?1 WHERE trial_id = ?2 AND config <> ?1 AND NOT EXISTS (
+        SELECT 1 FROM attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
+"""  # ignored keys are no part of an id: their new values are for what is still to run
 _PUT_TRIAL = """
-    INSERT INTO trial (trial_id, plan, position, seed, config_id, overrides, config, refs, resources)
+    INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (trial_id) DO UPDATE SET plan = excluded.plan, position = excluded.position,
-        overrides = excluded.overrides, refs = excluded.refs, resources = excluded.resources
 """
 
 
@@ -108,25 +111,20 @@ class Manifest:
 
     def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
         """Insert, or move into this plan, each trial; how many there were."""
-        count = 0
-
-        def values() -> Iterator[tuple[Any, ...]]:
-            nonlocal count
-            for position, spec in enumerate(specs):
-                count = position + 1
-                yield (
-                    spec.trial_id,
-                    plan,
-                    position,
-                    spec.seed,
-                    spec.config_id,
-                    rows.config_text(spec.overrides),
-                    rows.config_text(spec.config),
-                    rows.dumps(spec.references),
-                    rows.dumps(dataclasses.asdict(spec.resources)),
-                )
-
-        self._db.executemany(_PUT_TRIAL, values())
+        count, size, size_text = 0, None, ""
+        ignoring = self._db.execute("SELECT json_array_length(spec, '$.ignore') FROM plan WHERE plan = ?", (plan,))
+        may_differ = bool(ignoring.fetchone()[0])
+        for count, spec in enumerate(specs, 1):
+            if spec.resources is not size:  # many trials share one object
+                size = spec.resources
+                size_text = rows.dumps(dataclasses.asdict(size))
+            overrides = rows.config_text(spec.overrides)
+            references = rows.dumps(spec.references) if spec.references else "{}"
+            moved = (plan, count - 1, overrides, references, size_text, spec.trial_id)
+            if not self._db.execute(_MOVE_TRIAL, moved).rowcount:
+                self._db.execute(_PUT_TRIAL, (*moved, spec.seed, spec.config_id, rows.config_text(spec.config)))
+            elif may_differ:
+                self._db.execute(_RENEW_CONFIG, (rows.config_text(spec.config), spec.trial_id))
         return count
 
     def finish_plan(self, plan: int, total: int, excluded: int, duplicates: int) -> None:

@@ -205,6 +205,15 @@ def test_what_was_cancelled_is_resumed_by_the_next_plan(manifest: Manifest, read
     assert states(reader) == [State.PENDING, State.SUCCEEDED]
 
 
+def test_a_new_value_of_an_ignored_key_is_for_what_is_still_to_run(manifest: Manifest, reader: Reader) -> None:
+    spec = sweep_spec(ignore=("data",))
+    plan(manifest, [trial_spec(each, config={"data": "old"}) for each in range(3)], spec=spec)
+    run(manifest, 0)
+    run(manifest, 1, FAILURE)
+    plan(manifest, [trial_spec(each, config={"data": "new"}) for each in range(3)], spec=spec)
+    assert [row.config["data"] for row in reader.trials()] == ["old", "new", "new"]
+
+
 def test_recovery_closes_what_a_dead_coordinator_left(manifest: Manifest, reader: Reader) -> None:
     plan(manifest, [trial_spec(each) for each in range(4)])
     run(manifest, 0)
@@ -389,13 +398,13 @@ def test_stale_is_what_succeeded_with_other_code(manifest: Manifest, reader: Rea
     plan(manifest, trials)
     run(manifest, 0)
     run(manifest, 1, FAILURE)
-    assert reader.stale() == 0
+    assert reader.standing().stale == 0
     plan(manifest, trials, code="code-2")
-    assert reader.stale() == 1
+    assert reader.standing().stale == 1
     assert [row.stale for row in reader.trials()] == [True, False, False]
     with manifest.transaction():
         manifest.resubmit([trial_id(0)])
-    assert reader.stale() == 0
+    assert reader.standing().stale == 0
     begin(manifest, 0, 2, code="code-2")
     assert [row.stale for row in reader.trials()] == [False, False, False]
     assert reader.trees() == [("code-1", "tree-of-code-1"), ("code-2", "tree-of-code-2")]
