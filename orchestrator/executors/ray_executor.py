@@ -36,6 +36,7 @@ from orchestrator.node import places, runner
 Key = tuple[str, int]
 
 OBJECT_STORE = 128 * 2**20  # bytes; events are small
+KNOCK = 10.0  # seconds
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
 
@@ -348,9 +349,25 @@ def _start_embedded(ids: tuple[str, ...]) -> None:
         ) from error
 
 
+def _knock(address: str) -> None:
+    """Ray tries for minutes to reach a cluster that is not there: find out first."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a scheme that only Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cannot join the Ray cluster: {error.strerror or error}",
+            where=address,
+            fix="is it running, and reachable from here? Without --address and RAY_ADDRESS, Ray starts here",
+        ) from error
+
+
 def _join(address: str) -> None:
     import orchestrator
 
+    _knock(address)
     try:
         ray.init(
             address=address,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.ray.support import Project, until
+from tests.ray.support import Project, alive, until
 
 ATTEMPTS = "SELECT node_id, gpus, started, ended FROM attempt WHERE started IS NOT NULL"
 
@@ -133,3 +133,32 @@ def test_a_node_without_the_sweeps_folder(far: Project) -> None:
         assert list((folder / "checkpoints").iterdir())
         (shown,) = far.json("show", trial["trial_id"], "--json")
         assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
+
+
+def test_a_node_is_lost(project: Project, cluster: Any) -> None:
+    """Its trial goes on elsewhere, free of charge, and leaves no process there."""
+    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"spare": 1})
+    process = project.start_sweep("do=hold", "x=0", "save=true", "sweep.resources.custom={spare: 1}")
+    (pid,) = project.until_waiting(1, process)
+    until(lambda: project.query("SELECT count(*) FROM checkpoint") == [(2,)], process)
+    cluster.remove_node(node, allow_graceful=False)
+    until(lambda: not alive(pid))
+    until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
+    project.go()
+    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"spare": 1})  # joins late
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, out + err
+    rows = project.query("SELECT attempt, state, cause IN ('lost_node', 'lost_worker'), restored FROM attempt")
+    assert rows == [(1, "LOST", 1, None), (2, "SUCCEEDED", 0, 1)]
+
+
+def test_a_cluster_that_cannot_be_joined(project: Project) -> None:
+    out = project.run("sweep", "conf/sweep.yaml", "--address", "127.0.0.1:9", code=2)
+    assert "orchestrate: 127.0.0.1:9: cannot join the Ray cluster" in out
+    assert "Traceback" not in out
+    project.env["RAY_AUTH_TOKEN"] = "d" * 64
+    out = project.sweep(code=2)
+    assert f"orchestrate: {project.address}: cannot join the Ray cluster" in out
+    assert "RAY_AUTH_TOKEN" in out
+    assert "d" * 64 not in out
+    assert not project.runs.exists()
