@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import importlib.abc
 import importlib.machinery
+import linecache
 import os
 import random
 import re
@@ -50,7 +51,8 @@ class Setup:
 
     def _torch(self, torch: Any) -> None:
         # `torch.manual_seed` also seeds devices, and notes a traceback for each: 4 ms that a trial without one saves.
-        devices = os.environ.get("CUDA_VISIBLE_DEVICES") != "" or torch.xpu.is_available()
+        cuda = torch.backends.cuda.is_built() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+        devices = cuda or torch.xpu.is_available()
         (torch.manual_seed if devices else torch.default_generator.manual_seed)(self.seed % 2**63)
         torch.set_num_threads(self.threads)
         if self.deterministic != "off":
@@ -103,8 +105,12 @@ def warm_torch() -> None:
 
     Imports only. Running an operation here would start pools that do not survive a fork.
     """
+    import torch._compile
     import torch._dynamo
     import torch._inductor.config
     import torch.optim
+
+    for module in (torch._dynamo.eval_frame, torch._compile, torch.random, torch.cuda.random):
+        linecache.getlines(str(module.__file__))  # `torch.manual_seed` notes a traceback: 5 ms to read its sources
 
     atexit.unregister(torch._dynamo.utils.dump_compile_times)  # nothing is compiled here: 1 ms at each trial's exit
