@@ -21,7 +21,7 @@ SHOWN = 5
 def parser() -> Parser:
     options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `orchestrate sweep` would run; run nothing.")
     options.add_argument("file", type=Path, help="the sweep file")
-    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     options.add_argument("--limit", type=positive, metavar="N", help=f"show the first N trials (default {SHOWN})")
     options.add_argument("--json", action="store_true", help="one JSON object a line for each trial")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_trial, print_json, relative
+from orchestrator.cli.common import Parser, find_trial, literal, print_json, relative
 from orchestrator.cli.trials import as_json
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
@@ -72,8 +73,19 @@ def _tree(node: Mapping[str, Any], depth: int) -> list[str]:
         if isinstance(value, Mapping) and value:
             lines += [f"{'  ' * depth}{key}:", *_tree(value, depth + 1)]
         else:
-            lines.append(f"{'  ' * depth}{key}: {naming.value(value)}")
+            lines.append(f"{'  ' * depth}{key}: {_exact(value)}")
     return lines
+
+
+def _exact(item: Any) -> str:
+    """A setting with all its digits, which could be typed as an override."""
+    if isinstance(item, float):
+        return repr(item)
+    if isinstance(item, (list, tuple)):
+        return "[" + ",".join(map(_exact, item)) + "]"
+    if isinstance(item, str) and (not item or not isinstance(literal(item), str)):
+        return json.dumps(item)
+    return naming.value(item)
 
 
 def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:
@@ -103,7 +115,11 @@ def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
     slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
     seconds = f", {naming.duration(row.ended - row.started)}" if row.started and row.ended else ""
     print(f"\nattempt {row.attempt}: {row.state}{slot}{seconds}, {_when(row.started or row.created)}")
-    facts = [f"pid {row.pid}" if row.pid else "", row.method, f"{row.threads} threads" if row.threads else ""]
+    facts = [
+        f"pid {row.pid}" if row.pid else "",
+        row.method,
+        f"{row.threads} thread{'s' * (row.threads != 1)}" if row.threads else "",
+    ]
     if row.gpu_uuids:
         facts.append(" ".join(row.gpu_uuids))
     if row.restored is not None:

@@ -55,12 +55,22 @@ class Snapshot:
 
     @property
     def finished(self) -> int:
-        return sum(count for state, count in self.counts.items() if state is not State.PENDING and not state.open)
+        """Trials that the same command would not run again."""
+        waits = (State.PENDING, State.CANCELLED)
+        return sum(count for state, count in self.counts.items() if state not in waits and not state.open)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get(State.FAILED, 0) + self.counts.get(State.LOST, 0)
+
+    @property
+    def failed_otherwise(self) -> int:
+        """Failed trials of which `failures` does not speak."""
+        return max(0, self.failed - sum(line.trials for line in self.failures))
 
     @property
     def exit_code(self) -> int:
-        bad = sum(self.counts.get(state, 0) for state in (State.FAILED, State.LOST))
-        return 1 if bad else 0
+        return 1 if self.failed else 0
 
     def as_json(self) -> dict[str, Any]:
         best = self.best

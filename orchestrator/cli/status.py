@@ -73,6 +73,8 @@ def _print(snap: Snapshot) -> None:
         print(f"  best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
     for failure in snap.failures:
         print(f"  failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
+    if snap.failed_otherwise:
+        print(f"  failed: {snap.failed_otherwise} more in other ways  (orchestrate trials {snap.name} --state failed)")
     if snap.stale:
         print(f"  {snap.stale} stale: finished with other code (orchestrate sweep … --rerun stale)")
     if snap.address:

@@ -31,7 +31,9 @@ def parser() -> Parser:
         "what is done stays done, only the difference runs.",
     )
     options.add_argument("file", type=Path, help="the sweep file: a Hydra config with a `sweep` section")
-    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides; key=a,b replaces an axis")
+    options.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="Hydra overrides; key=a,b replaces an axis"
+    )
     options.add_argument("--config-dir", type=Path, metavar="DIR", help="where group folders stand (default: by FILE)")
     options.add_argument("--rerun", choices=["stale", "failed", "all"], help="run these ended trials again")
     options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials of the plan")
@@ -150,6 +152,12 @@ def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None
             print(f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
         for failure in snap.failures:
             print(f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
+        if snap.failed_otherwise:
+            print(
+                f"failed: {snap.failed_otherwise} more in other ways  (orchestrate trials {snap.name} --state failed)"
+            )
+    elif snap.failures:
+        print(f"orchestrate show {snap.failures[0].example[:8]}   tells why it failed")
     if session.interrupted:
         print("interrupted: the same command goes on from here")
     elif snap.exit_code:

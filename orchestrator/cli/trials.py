@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -198,8 +199,12 @@ def _setting(config: Any, name: str) -> Any:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they must be; the last one may be cut by the terminal."""
+    """Columns as wide as they must be; the last one is cut where a terminal ends."""
     cells = [list(titles), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
     for row in cells:
+        if room > before and len(row[-1]) > room - before:
+            row[-1] = row[-1][: room - before - 1] + "…"
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

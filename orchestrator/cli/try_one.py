@@ -22,7 +22,7 @@ def parser() -> Parser:
         "Nothing is recorded; breakpoint() works.",
     )
     options.add_argument("file", type=Path, help="the sweep file")
-    options.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     return options
 

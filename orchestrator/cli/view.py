@@ -60,12 +60,14 @@ def _headline(snap: Snapshot) -> RenderableType:
     from rich.table import Table
 
     line = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True)
+    line.add_column(max_width=36)  # what gives way where the terminal is narrow
+    line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True)
     done = f"{snap.finished}/{snap.total}"
     under_way = snap.eta is not None and snap.finished < snap.total
     eta = f"about {naming.duration(round(snap.eta or 0))} left" if under_way else ""
-    bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, width=36, complete_style="cyan")
+    bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, complete_style="cyan")
     line.add_row(f"[bold]{snap.name}[/bold]", bar, done, f"[dim]{eta}[/dim]")
     return line
 
@@ -110,16 +112,17 @@ def _facts(snap: Snapshot) -> RenderableType | None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True, min_width=8)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True, width=8)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     if snap.best is not None and snap.objective is not None:
         text = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
         grid.add_row("  best", Text(f"{text}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"))
     for failure in snap.failures:
-        count = f"{failure.trials} trials, " if failure.trials > 1 else ""
-        hint = f"({count}orchestrate show {failure.example[:8]})"
-        grid.add_row("  failed", Text(f"{failure.message}  {hint}", style="red"))
+        more = f" and {failure.trials - 1} more" if failure.trials > 1 else ""
+        grid.add_row("  failed", Text(f"{failure.example[:8]}{more}  {failure.message}", style="red"))
+    if snap.failed_otherwise:
+        grid.add_row("", Text(f"{snap.failed_otherwise} more in other ways", style="red"))
     if snap.stale:
         grid.add_row("  stale", f"{snap.stale} finished with other code  (--rerun stale)")
     if snap.address:
@@ -182,6 +185,7 @@ class PlainView:
     def _line(self, change: Transition) -> str | None:
         trial = f"{change.spec.trial_id[:8]}  {naming.label(change.spec.overrides)}"
         live = change.live
+        place = f"{change.place}: " if change.place else ""
         if change.state is State.LAUNCHING:
             return None
         if change.state is State.RUNNING:
@@ -192,15 +196,16 @@ class PlainView:
         if change.retry and change.state is State.CANCELLED:
             return None  # it was only queued, and still waits
         if change.retry:
-            return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {change.message}"
+            return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {place}{change.message}"
+        if change.state is State.CANCELLED:
+            return f"⊘ {trial}  {WORDS[change.state][0]}: {change.message or 'as asked'}"
         self._finished += 1
         count = f"[{self._finished}/{self._total}]"
         if change.state is State.SUCCEEDED:
-            metrics = "  ".join(f"{key} {_plain(value)}" for key, value in list(live.metrics.items())[:3])
-            seconds = f"  {naming.duration(time.time() - live.started.at)}" if live.started else ""
-            return f"✓ {trial}  {metrics}{seconds}  {count}"
+            metrics = [f"{key} {_plain(value)}" for key, value in list(live.metrics.items())[:3]]
+            seconds = [naming.duration(time.time() - live.started.at)] if live.started else []
+            return "  ".join([f"✓ {trial}", *metrics, *seconds, count])
         glyph = "✗" if change.state in (State.FAILED, State.LOST) else "⊘"
-        place = f"{change.place}: " if change.place else ""
         return f"{glyph} {trial}  {WORDS[change.state][0]}: {place}{change.message or 'as asked'}  {count}"
 
 

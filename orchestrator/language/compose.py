@@ -40,7 +40,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from orchestrator.errors import ConfigError
 from orchestrator.language.plain import keys, unresolved
 from orchestrator.language.space import Interval, Setting
-from orchestrator.language.trouble import close_to, explain, explained
+from orchestrator.language.trouble import advice, close_to, explain, explained
 
 Layout: TypeAlias = DefaultsList
 Parsed: TypeAlias = Override
@@ -260,7 +260,7 @@ class Composer:
                 told = ConfigError(
                     f"the config has no key {parsed.key_or_group!r}",
                     where=told.where,
-                    fix="; ".join(filter(None, [guess, told.fix])),
+                    fix=advice(guess, told.fix),
                 )
             raise told from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator import naming
 from orchestrator.errors import ConfigError
 from orchestrator.language.compose import Composition
 from orchestrator.language.identity import IdSet
@@ -63,6 +64,8 @@ class SweepPlan:
         search = METHODS[self.spec.search.method](self._space, self.spec.search.seed)
         for repeat in range(self.spec.repeats):
             yield from self._once(search.ask(), repeat, account)
+        if account.excluded and not len(account.seen):
+            raise self._nothing_left()
         self._summary = self._summed(account)
 
     def summary(self) -> PlanSummary:
@@ -79,7 +82,10 @@ class SweepPlan:
         method = METHODS["random" if self._space.size() is None else "grid"]
         for trial in self._once(method(self._space, self.spec.search.seed).ask(), 0, account):
             return trial
-        raise ConfigError("every trial is excluded", where=f"{self.file}: sweep.exclude", fix="remove an entry")
+        raise self._nothing_left()
+
+    def _nothing_left(self) -> ConfigError:
+        return ConfigError("every trial is excluded", where=f"{self.file}: sweep.exclude", fix="remove an entry")
 
     # ------------------------------------------------------------ one pass
 
@@ -150,8 +156,12 @@ class SweepPlan:
         warnings = dict.fromkeys([*self._source.composer.warnings, *account.warnings])
         for index, entry in enumerate(self.spec.exclude):
             if index not in account.matched:
-                warnings[f"sweep.exclude[{index}] matches no trial: {dict(entry)}"] = None
+                warnings[f"sweep.exclude[{index}] matches no trial: {_words(entry)}"] = None
         return PlanSummary(len(account.seen), account.excluded, account.duplicates, by_choice, tuple(warnings))
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={naming.value(item)}" for key, item in entry.items())
 
 
 def _hashable(value: Any) -> Any:

@@ -17,7 +17,7 @@ from orchestrator.language.references import Path, dotted, find, leaves
 from orchestrator.language.space import Assignment, Key, Setting
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, make, same
-from orchestrator.language.trouble import close_to
+from orchestrator.language.trouble import advice, close_to
 from orchestrator.model import Resources, SweepSpec, TrialSpec
 
 _ABSENT = object()
@@ -99,7 +99,7 @@ class Shape:
             raise ConfigError(
                 f"the config has no key {key.name!r}{_chosen(self.choices, settings)}",
                 where=self._at(key),
-                fix=f"{guess + '; ' if guess else ''}to add a new key, write +{key.name}",
+                fix=advice(guess, f"to add a new key, write +{key.name}"),
             )
 
     def _at(self, key: Key) -> str:

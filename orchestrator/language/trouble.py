@@ -61,6 +61,11 @@ def close_to(key: str, known: Sequence[str]) -> str | None:
     return f"did you mean {close!r}?" if close else None
 
 
+def advice(*parts: str | None) -> str:
+    """Several ways out in one line."""
+    return "; ".join(filter(None, parts)).replace("?; ", "? ")
+
+
 def _fix(error: Exception) -> str | None:
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import os
 import traceback
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ def _type_name(kind: type[BaseException]) -> str:
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, bdb.BdbQuit):
+        return "breakpoint() needs a terminal: orchestrate try runs a trial in yours"
     try:
         return str(error)
     except Exception as broken:

@@ -130,7 +130,7 @@ def another(sweep: Manifest) -> Iterator[SweepFolder]:
 def test_status(say: Say) -> None:
     said = say("status")
     assert said.code == 0
-    assert said.lines[0].startswith("s  4/6  2 succeeded · 1 running")
+    assert said.lines[0].startswith("s  3/6  2 succeeded · 1 running")
     assert "best: valid/acc 0.79" in said.out
     assert "train.py:7: ValueError: bad" in said.out
     assert f"→ {trial_id(3)[:8]}" in said.out
@@ -174,8 +174,8 @@ def test_watching_ends_with_the_coordinator(say: Say) -> None:
 def test_the_latest_sweep_is_meant_by_default(say: Say, another: SweepFolder) -> None:
     assert say("status").lines[0].startswith("another  0/1")
     for name in ("s", "runs/s", "./runs/s/", str(another.path.parent / "s")):
-        assert say("status", name).lines[0].startswith("s  4/6")
-    assert say("status", "s", "--runs", "runs").lines[0].startswith("s  4/6")
+        assert say("status", name).lines[0].startswith("s  3/6")
+    assert say("status", "s", "--runs", "runs").lines[0].startswith("s  3/6")
     assert say("status", "--runs", str(another.path.parent)).lines[0].startswith("another")
 
 
@@ -272,13 +272,21 @@ def test_show(say: Say) -> None:
     assert f"trial {trial_id(1)} of s: SUCCEEDED" in said.lines[0]
     assert "  optimizer:\n    lr: 0.001\n    betas: [0.9,0.99]\n" in said.out
     assert "attempt 1: SUCCEEDED on node-a gpu 1, 9s" in said.out
-    assert "pid 77, fork, 1 threads, GPU-b, code code-1" in said.out
+    assert "pid 77, fork, 1 thread, GPU-b, code code-1" in said.out
     assert "orchestrate sweep" in said.out
     assert f"orchestrate resubmit s --trial {trial_id(1)}" in said.out
     assert "15 more" in said.out
     failed = say("show", trial_id(2)).out
     assert "exception: train.py:7: ValueError: bad" in failed
     assert "    Traceback …\n    ValueError: bad" in failed
+
+
+def test_show_tells_settings_exactly(say: Say, sweep: Manifest) -> None:
+    config = {"lr": 0.057351183607399, "momentum": 0.0, "betas": [0.0, 1], "name": "1", "on": True, "model": "lstm"}
+    plan(sweep, [trial_spec(30, config=config)])
+    said = say("show", trial_id(30)).out
+    assert "  lr: 0.057351183607399\n  momentum: 0.0\n  betas: [0.0,1]\n" in said
+    assert '  name: "1"\n  on: true\n  model: lstm\n' in said
 
 
 def test_show_as_json(say: Say) -> None:
@@ -335,7 +343,7 @@ def test_a_damaged_sweep_does_not_hide_the_others(say: Say, sweep: Manifest) -> 
 def test_ls(say: Say, another: SweepFolder) -> None:
     said = say("ls")
     assert [line.split()[0] for line in said.lines] == ["another", "s"]
-    assert "4/6" in said.lines[1]
+    assert "3/6" in said.lines[1]
     assert [row["total"] for row in say("ls", "--json").json()] == [1, 6]
     assert "no sweep in" in say("ls", "--runs", "nowhere").out
     assert say("ls", "--runs", "nowhere", "--json").out == ""
@@ -364,6 +372,7 @@ def test_ls(say: Say, another: SweepFolder) -> None:
         (["show", "zzzz"], "no trial begins with 'zzzz'"),
         (["show", ""], "several trials begin with ''"),
         (["show"], "the following arguments are required: TRIAL"),
+        (["sweep"], "the following arguments are required: file\n"),
         (["show", "zzz/abc"], "no sweep named 'zzz'"),
         (["logs", "zzzz"], "no trial begins with 'zzzz'"),
         (["logs", "zzzz", "-n", "x"], "no number above 0"),
@@ -446,6 +455,25 @@ def test_the_live_view_shows_settings_as_they_are(sweep: Manifest) -> None:
     assert "layers=[bold,/bold]" in drawn(sweep)
 
 
+def test_a_narrow_terminal_cuts_neither_counts_nor_the_failed_trial(sweep: Manifest) -> None:
+    run(sweep, 4, Outcome(State.FAILED, "exception", "a message " * 30, place="train.py:7"))
+    lines = drawn(sweep, width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[0].startswith("s  ")
+    assert "4/6" in lines[0]
+    (told,) = [line for line in lines if "a message" in line]
+    assert trial_id(4)[:8] in told
+    assert told.rstrip().endswith("…")
+
+
+def test_ways_to_fail_beyond_the_first_are_counted(say: Say, sweep: Manifest) -> None:
+    plan(sweep, [trial_spec(number) for number in range(40, 45)])
+    for number in range(40, 45):
+        run(sweep, number, Outcome(State.FAILED, "exception", f"message {number}", place="train.py:7"))
+    assert "2 more in other ways" in drawn(sweep)
+    assert "  failed: 2 more in other ways  (orchestrate trials s --state failed)" in say("status").lines
+
+
 def test_the_plain_view_is_one_line_a_transition() -> None:
     said: list[str] = []
     plain = view.PlainView(2, 0, said.append)
@@ -458,16 +486,18 @@ def test_the_plain_view_is_one_line_a_transition() -> None:
         (State.RUNNING, "", False),
         (State.LOST, "the node went away", True),
         (State.CANCELLED, "", True),
+        (State.CANCELLED, "as asked", False),
         (State.FAILED, "KeyError: 'x'", False),
         (State.SUCCEEDED, "", False),
     ]
     plain.show(Transition(spec, 1, state, live, message, "train.py:8", retry) for state, message, retry in changes)
     name = f"{trial_id(1)[:8]}  lstm"
-    assert said[:3] == [
+    assert said[:4] == [
         f"→ {name}  on node-a gpu 3",
-        f"↻ {name}  lost, runs again: the node went away",
+        f"↻ {name}  lost, runs again: train.py:8: the node went away",
+        f"⊘ {name}  cancelled: as asked",  # it runs again with the sweep: not finished
         f"✗ {name}  failed: train.py:8: KeyError: 'x'  [1/2]",
     ]
-    assert said[3].startswith(f"✓ {name}  loss NaN  ")
-    assert said[3].endswith("[2/2]")
-    assert len(said) == 4
+    assert said[4].startswith(f"✓ {name}  loss NaN  ")
+    assert said[4].endswith("[2/2]")
+    assert len(said) == 5

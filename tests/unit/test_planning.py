@@ -108,9 +108,14 @@ def test_an_excluded_trial_matches_every_key_of_an_entry(tmp_path: Path) -> None
     assert (summary.total, summary.excluded, summary.duplicates) == (3, 3, 0)
     assert summary.by_choice == {"model": {"lstm": 2, "gru": 1}}
     assert [w for w in summary.warnings if "matches no trial" in w] == [
-        "sweep.exclude[1] matches no trial: {'optimizer.betas': 3}",
-        "sweep.exclude[2] matches no trial: {'nope': 1}",
+        "sweep.exclude[1] matches no trial: optimizer.betas=3",
+        "sweep.exclude[2] matches no trial: nope=1",
     ]
+
+
+def test_a_sweep_of_which_nothing_is_left_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every trial is excluded"):
+        plan(tmp_path, "exclude: [{x: [1, 2]}]\naxes: {x: [1, 2]}").summary()
 
 
 def test_a_trial_in_two_blocks_runs_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import math
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from orchestrator.node import settings
+from orchestrator.node import failure, settings
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, file, order, run
 
@@ -123,6 +124,11 @@ def test_exception(tmp_path: Path, nursery: Nursery) -> None:
     assert "KeyError: 'lr'" in failure.traceback
     assert "_deep({})" in failure.traceback
     assert failure.traceback in result.log
+
+
+def test_a_breakpoint_needs_a_terminal() -> None:
+    told = failure.describe(bdb.BdbQuit(), ())
+    assert "orchestrate try" in told.message
 
 
 @pytest.mark.parametrize(
