@@ -231,6 +231,8 @@ class Coordinator:
             interval=max(0.25, len(self.live) / MESSAGES),
             returned=sweep.objective.metric if sweep.objective else "objective",
             restore=live.offered,
+            timeout=sweep.timeout,
+            heartbeat=sweep.heartbeat,
         )
 
     # ------------------------------------------------------------ recording

@@ -12,7 +12,12 @@ from collections.abc import Sequence
 
 from orchestrator.model import AttemptRow, Ended, Objective, Outcome, Retries, State
 
-ENDED_BY_US = {"cancelled": State.CANCELLED, "stopped": State.STOPPED}
+ENDED_BY_US = {
+    "cancelled": State.CANCELLED,
+    "stopped": State.STOPPED,
+    "timeout": State.FAILED,
+    "hang": State.FAILED,
+}
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
 LONGEST = 500  # characters of a message

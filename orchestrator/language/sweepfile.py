@@ -17,8 +17,6 @@ from orchestrator.model import Objective, Resources, Retries, Search, SweepSpec
 T = TypeVar("T")
 
 LATER = {
-    "timeout": "a limit on a trial's time",
-    "heartbeat": "detection of hanging trials",
     "storage": "a remote place for checkpoints",
     "early_stop": "ending weak trials early",
     "checkpoint": "settings of checkpoints",
@@ -123,6 +121,13 @@ def seconds(value: Any) -> float:
         return _number(value)
     except ValueError:
         raise ValueError("a duration such as 90s, 5m or 2h") from None
+
+
+def _limit(value: Any) -> float:
+    limit = seconds(value)
+    if not limit:
+        raise ValueError("a duration above 0, such as 90s, 5m or 2h (null: no limit)")
+    return limit
 
 
 def size(value: Any) -> int:
@@ -289,7 +294,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("retries", "search", "tracking", "start", "deterministic", "grace"),
+    *("retries", "search", "tracking", "start", "deterministic", "grace", "timeout", "heartbeat"),
 )
 
 
@@ -319,4 +324,6 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
         deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
         grace=section.take("grace", seconds, 10.0),
+        timeout=section.take("timeout", _limit, 0.0) or None,
+        heartbeat=section.take("heartbeat", _limit, 0.0) or None,
     )

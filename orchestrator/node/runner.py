@@ -31,6 +31,7 @@ from orchestrator.model import (
 )
 from orchestrator.node import carrying, places
 from orchestrator.node.journal import Called, Entry, Reader
+from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
 from orchestrator.node.output import Output
 
@@ -54,7 +55,8 @@ def run_attempt(
 ) -> Iterator[Batch]:
     """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
 
-    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL.
+    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL. So do the
+    order's limits.
     `states` are contents of what `order.restore` names, by path, for a node that does not see the sweep's folder. The
     zygote stays for the next attempt in `nursery`, which is this process's own unless one is given.
     """
@@ -86,7 +88,8 @@ class _Attempt:
         self.place = places.place(order)
         self.seq = 0
         self.pid: int | None = None
-        self.why: str | None = None  # we were asked to end it
+        self.why: str | None = None  # we end it
+        self.evidence = ""
         self.kill_at: float | None = None
         self.end: dict[str, Any] | None = None  # fields of Ended, once it is over
         self.failure: Failure | None = None
@@ -95,6 +98,7 @@ class _Attempt:
         self.log = Output(order.log_cap)
         self.journal_fd = _unlinked_file()
         self.journal = Reader(self.journal_fd)
+        self.limits = Limits(order, self.journal_fd)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.log.fd, selectors.EVENT_READ)
         self.ooms = _oom_kills()
@@ -110,6 +114,7 @@ class _Attempt:
             if now >= asked_at:
                 asked_at = now + _ASK
                 self._heed(self.asked())
+                self._heed(*self.limits.exceeded(now) or (None,))
             self._kill_if_due(now)
             if due is None and self.pid is not None:
                 due = now + min(_HOLD, self.order.interval)
@@ -124,6 +129,7 @@ class _Attempt:
         self.zygote = self.nursery.zygote(self.order, self.start.gpus)
         self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
+        self.limits.begin(time.monotonic())
 
     def _wait(self, until: float) -> None:
         if self.end is not None:
@@ -141,6 +147,7 @@ class _Attempt:
         elif "pid" in message:
             self.pid = message["pid"]
             self.log.given()
+            self.limits.begin(time.monotonic())
             method = self.nursery.method(self.order, self.start.gpus)
             self.pending.append(self.start.event(message["pid"], self.order, method))
         elif "unsafe" in message:
@@ -166,13 +173,14 @@ class _Attempt:
 
     # ------------------------------------------------------------ ending it
 
-    def _heed(self, why: str | None) -> None:
+    def _heed(self, why: str | None, evidence: str = "") -> None:
         """Begin to end the attempt, for the first reason given."""
         if why is None or self.why is not None:
             return
-        self.why = why
+        self.why, self.evidence = why, evidence
         if self.pid is None:  # still importing: there is nothing to save
             self.nursery.close()
+            self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}
         else:
             self.zygote.signal(signal.SIGTERM)
@@ -237,6 +245,8 @@ class _Attempt:
             end["exit_code"] = 1  # a module that leaves with 0 has trained nothing
             text = "the process ended before the trainer was called, while its module was imported"
             self.failure = Failure("SystemExit", text, "", text)
+        if self.evidence:
+            end["detail"] = self.evidence
         return Ended(
             at=time.time(),
             failure=self.failure,

@@ -61,6 +61,8 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
         (ended(exit_code=3), State.FAILED, "exit"),
         (ended(signal=11), State.FAILED, "signal"),
         (ended(signal=9, asked="cancelled"), State.CANCELLED, "cancelled"),
+        (ended(exit_code=143, asked="timeout", detail="ran for 2h"), State.FAILED, "timeout"),
+        (ended(exit_code=0, asked="hang", detail="no report for 5m"), State.FAILED, "hang"),
         (ended(exit_code=0, asked="stopped"), State.STOPPED, "stopped"),
         (
             ended(exit_code=1, asked="cancelled", failure=Failure("KeyboardInterrupt", "", "", "")),
