@@ -58,6 +58,7 @@ class Retries:
 
     error: int = 0
     lost: int = 3
+    oom: int = 1  # the node had no memory left: what runs beside it differs the next time
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ class Ended:
     asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", ...
     lost: str | None = None  # what went away: "worker", "node", "coordinator"
     detail: str = ""  # evidence in words
+    oom: bool = False  # the kernel has killed for memory meanwhile
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned
 

@@ -1,10 +1,11 @@
 """Reading the `sweep` section: plain data in, a checked `SweepSpec` out. Pure.
 
-`retries: 2` means two more attempts after an error, and at least the usual three after a loss.
+`retries: 2` means two more attempts after an error, and at least as many as usual after a loss or a want of memory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -194,9 +195,11 @@ def _retries(section: Section) -> Retries:
     value = section.given("retries")
     if value is None or not isinstance(value, Mapping):
         count = section.take("retries", _count(0), -1)
-        return Retries() if count < 0 else Retries(error=count, lost=max(count, Retries().lost))
-    inner = Section(value, section.inner("retries"), dict.fromkeys(("error", "lost")))
-    return Retries(inner.take("error", _count(0), Retries().error), inner.take("lost", _count(0), Retries().lost))
+        least = Retries()
+        return least if count < 0 else Retries(count, max(count, least.lost), max(count, least.oom))
+    names = [field.name for field in dataclasses.fields(Retries)]
+    inner = Section(value, section.inner("retries"), dict.fromkeys(names))
+    return Retries(**{name: inner.take(name, _count(0), getattr(Retries, name)) for name in names})
 
 
 def _search(section: Section) -> Search:

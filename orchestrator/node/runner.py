@@ -12,7 +12,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -29,7 +28,7 @@ from orchestrator.model import (
     Saved,
     Started,
 )
-from orchestrator.node import carrying, places
+from orchestrator.node import carrying, memory, places
 from orchestrator.node.journal import Called, Entry, Reader
 from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
@@ -101,7 +100,8 @@ class _Attempt:
         self.limits = Limits(order, self.journal_fd)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.log.fd, selectors.EVENT_READ)
-        self.ooms = _oom_kills()
+        self.memory = memory.Watch()
+        self.ooms = memory.oom_kills()
 
     # ------------------------------------------------------------ the loop
 
@@ -115,6 +115,7 @@ class _Attempt:
                 asked_at = now + _ASK
                 self._heed(self.asked())
                 self._heed(*self.limits.exceeded(now) or (None,))
+                self._spare_the_node(now)
             self._kill_if_due(now)
             if due is None and self.pid is not None:
                 due = now + min(_HOLD, self.order.interval)
@@ -147,6 +148,7 @@ class _Attempt:
         elif "pid" in message:
             self.pid = message["pid"]
             self.log.given()
+            self.memory.begin(message["pid"])
             self.limits.begin(time.monotonic())
             method = self.nursery.method(self.order, self.start.gpus)
             self.pending.append(self.start.event(message["pid"], self.order, method))
@@ -186,6 +188,13 @@ class _Attempt:
             self.zygote.signal(signal.SIGTERM)
             self.kill_at = time.monotonic() + self.order.grace
 
+    def _spare_the_node(self, now: float) -> None:
+        """End the attempt at once if its memory would take the node along; there is none left to save with."""
+        evidence = self.memory.guilty(now)
+        if evidence is not None:
+            self._heed("oom", evidence)
+            self.kill_at = now
+
     def _kill_if_due(self, now: float) -> None:
         if self.end is None and self.kill_at is not None and now >= self.kill_at:
             self.zygote.signal(signal.SIGKILL)
@@ -197,16 +206,18 @@ class _Attempt:
             return {"exit_code": code}
         detail = ""
         if code == -signal.SIGKILL and self.why is None:
-            ooms = _oom_kills() - self.ooms
+            ooms = memory.oom_kills() - self.ooms
             detail = f"peak memory {peak / 2**20:.0f} MiB"
             if ooms > 0:
                 detail += f"; out of memory: the kernel killed {ooms} process(es) of this node meanwhile"
+                return {"signal": -code, "detail": detail, "oom": True}
         return {"signal": -code, "detail": detail}
 
     def close(self) -> None:
         """Leave nothing behind; an attempt that is not over ends here."""
         if self.end is None:
             self.nursery.close()
+        self.memory.close()
         self.selector.close()
         self.log.close()
         os.close(self.journal_fd)
@@ -288,12 +299,3 @@ def _unlinked_file() -> int:
     """A file without a name: it goes when the last process that has it open does."""
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory on this node so far."""
-    try:
-        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-        return int(counts.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0

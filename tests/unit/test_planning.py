@@ -243,14 +243,14 @@ def test_the_section_is_read_with_its_overrides(tmp_path: Path) -> None:
         tmp_path, body, "sweep.name=other", "sweep.start=spawn", "sweep.repeats=2", "sweep.deterministic=off"
     ).spec
     assert (spec.name, spec.start, spec.repeats, spec.deterministic) == ("other", "spawn", 2, "off")
-    assert spec.retries == Retries(error=2, lost=3)
+    assert spec.retries == Retries(error=2, lost=3, oom=2)
     assert spec.tracking == {"wandb": {"project": "p"}}
     assert spec.objective == Objective("a/b", "max", "best")
     assert (spec.grace, spec.timeout, spec.heartbeat) == (120, 7200, None)
     plain = plan(tmp_path, "tracking: {wandb: false}\nretries: {lost: 9}\nobjective: loss")
     assert plain.spec.name == "sweep"
     assert plain.spec.tracking == {"wandb": False}
-    assert plain.spec.retries == Retries(error=0, lost=9)
+    assert plain.spec.retries == Retries(error=0, lost=9, oom=1)
     assert plain.spec.objective == Objective("loss")
     assert plain.spec.search == Search()
 
