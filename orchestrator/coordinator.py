@@ -35,6 +35,7 @@ from orchestrator.model import (
     State,
     TrialSpec,
 )
+from orchestrator.outlook import Outlook
 from orchestrator.ports import Executor
 
 POLL = 0.1  # seconds one tick waits for events at most
@@ -96,6 +97,8 @@ class Coordinator:
         self._again = deque(first)  # trials due once more
         self._spec = plan.spec
         self._exhausted = False
+        least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
+        self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
         self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
@@ -109,7 +112,8 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        return not self.live and (self.stopping or (self._exhausted and not self._next and not self._again))
+        ending = self.stopping or self.outlook.hopeless
+        return not self.live and (ending or (self._exhausted and not self._next and not self._again))
 
     def tick(self, now: float) -> list[Transition]:
         """One turn: events in, decisions recorded, then acted upon."""
@@ -124,7 +128,7 @@ class Coordinator:
             for batch in batches:
                 transitions += self._record(batch)
             answers = [(path, self._apply_request(request)) for path, request in folders.asked(self._manifest.folder)]
-            launches = [] if self.stopping else self._open(now)
+            launches = [] if self.stopping or self.outlook.hopeless else self._open(now)
         for path, text in answers:
             folders.answer(path, text)
         for live, order in launches:
@@ -320,6 +324,7 @@ class Coordinator:
         self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
+        self.outlook.take(live.spec, outcome)
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)

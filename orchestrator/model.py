@@ -91,6 +91,7 @@ class SweepSpec:
     deterministic: Literal["warn", "error", "off"] = "warn"
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
     timeout: float | None = None  # seconds a trial may run
+    stop_after_failures: int = 3  # so many first trials that all fail alike end the sweep; 0: it goes on
     heartbeat: float | None = None  # seconds a trial may go without a report
 
 

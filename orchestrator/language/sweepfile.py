@@ -298,6 +298,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
     *("retries", "search", "tracking", "start", "deterministic", "grace", "timeout", "heartbeat"),
+    "stop_after_failures",
 )
 
 
@@ -328,5 +329,6 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
         grace=section.take("grace", seconds, 10.0),
         timeout=section.take("timeout", _limit, 0.0) or None,
+        stop_after_failures=section.take("stop_after_failures", _count(0), 3),
         heartbeat=section.take("heartbeat", _limit, 0.0) or None,
     )

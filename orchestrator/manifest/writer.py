@@ -175,6 +175,19 @@ class Manifest:
         )
         return [Resources(**json.loads(row["resources"])) for row in found]
 
+    def succeeded(self, plan: int) -> bool:
+        """Whether a trial of the plan has ever succeeded."""
+        query = """SELECT EXISTS (SELECT 1 FROM attempt a JOIN trial t ON t.id = a.trial
+                   WHERE t.plan = ? AND a.state IN ('SUCCEEDED', 'STOPPED'))"""
+        return bool(self._db.execute(query, (plan,)).fetchone()[0])
+
+    def several_options(self, plan: int) -> set[str]:
+        """Keys for which the plan's trials have different texts: what may be choices of a group."""
+        query = """SELECT e.key FROM trial t, json_each(t.overrides) e
+                   WHERE t.plan = ? AND e.type IN ('text', 'null')
+                   GROUP BY e.key HAVING count(DISTINCT coalesce(e.value, 0)) > 1"""
+        return {row[0] for row in self._db.execute(query, (plan,))}
+
     def due_one(self, trial_id: str) -> Due | None:
         """This trial, if it waits for an attempt."""
         row = self._db.execute(f"SELECT t.* {_DUE} AND t.trial_id = ?", (trial_id,)).fetchone()

@@ -325,6 +325,53 @@ def test_the_death_of_the_coordinator_is_free(scene: Callable[..., Scene], manif
     assert sweep.states() == [State.SUCCEEDED]
 
 
+def test_when_the_first_trials_fail_alike_the_rest_is_not_started(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=1)
+    for number in range(3):
+        assert not sweep.coordinator.done
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [0, 1, 2]
+    assert sweep.coordinator.done
+    assert sweep.coordinator.outlook.verdict == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
+    assert sweep.states() == [State.FAILED] * 3 + [State.PENDING] * 3
+
+
+def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=4)
+    for number in range(3):
+        sweep.executor.tell(number, STARTED, FAILED)
+    sweep.tick()
+    assert sweep.launched() == [0, 1, 2, 3]
+    assert not sweep.coordinator.done
+    sweep.tick(3)
+    assert sweep.launched() == [0, 1, 2, 3, 4, 5]
+    assert sweep.coordinator.outlook.verdict is None
+
+
+def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manifest: Manifest) -> None:
+    manifests.plan(manifest, [trial_spec(0)])
+    manifests.run(manifest, 0)
+    sweep = scene(trials=6, slots=1)
+    for number in range(1, 6):
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [1, 2, 3, 4, 5]
+
+
+def test_it_goes_on_where_that_is_asked_for(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=5, slots=1, spec=sweep_spec(stop_after_failures=0))
+    for number in range(5):
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [0, 1, 2, 3, 4]
+
+
+def test_the_options_of_a_plan_are_counted(manifest: Manifest) -> None:
+    options = [{"model": "lstm", "act": "relu", "lr": 1}, {"model": "gru", "act": "relu", "lr": 2, "extra": None}]
+    old = manifests.plan(manifest, [trial_spec(9, overrides={"act": "tanh"})])
+    plan = manifests.plan(manifest, [trial_spec(number, overrides=given) for number, given in enumerate(options)])
+    assert manifest.several_options(plan) == {"model"}
+    assert manifest.several_options(old) == set()
+
+
 def test_one_bad_trial_does_not_hold_the_others(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=3, slots=1)
     sweep.tell(0, STARTED, FAILED)
