@@ -64,15 +64,21 @@ class Manifest:
 
     @classmethod
     def open(cls, folder: SweepFolder) -> Manifest:
-        """Open or create. The caller holds the lock. Raises ManifestError."""
+        """Open or create; one that holds a plan is backed up. The caller holds the lock. Raises ManifestError."""
         with db.errors(folder.manifest):
             connection = db.connect_writer(folder.manifest)
-            if connection.execute("SELECT count(*) FROM sweep").fetchone()[0] == 0:
-                values = (secrets.token_hex(8), folder.name, time.time())
-                connection.execute("INSERT INTO sweep (uid, name, created) VALUES (?, ?, ?)", values)
-            manifest = cls(folder, connection)
-            folder.uid.write_text(manifest.uid, encoding="utf-8")
-            return manifest
+            try:
+                if connection.execute("SELECT count(*) FROM sweep").fetchone()[0] == 0:
+                    values = (secrets.token_hex(8), folder.name, time.time())
+                    connection.execute("INSERT INTO sweep (uid, name, created) VALUES (?, ?, ?)", values)
+                elif connection.execute("SELECT EXISTS (SELECT 1 FROM plan)").fetchone()[0]:
+                    db.back_up(connection, folder.manifest)
+                manifest = cls(folder, connection)
+                folder.uid.write_text(manifest.uid, encoding="utf-8")
+                return manifest
+            except BaseException:
+                connection.close()
+                raise
 
     def close(self) -> None:
         db.close_writer(self._db)
