@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator import folder as folders
 from orchestrator import lifecycle
+from orchestrator.errors import ResourceError
 from orchestrator.manifest.writer import Due, Manifest
 from orchestrator.model import (
     Batch,
@@ -29,6 +30,7 @@ from orchestrator.model import (
     Outcome,
     PlanRow,
     Reported,
+    Resources,
     Restored,
     Saved,
     Started,
@@ -37,6 +39,7 @@ from orchestrator.model import (
 )
 from orchestrator.outlook import Outlook
 from orchestrator.ports import Executor
+from orchestrator.quarantine import Quarantine
 
 POLL = 0.1  # seconds one tick waits for events at most
 MESSAGES = 100  # a second, from all attempts together
@@ -98,6 +101,7 @@ class Coordinator:
         self._spec = plan.spec
         self._exhausted = False
         least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
+        self.quarantine = Quarantine()
         self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
         self._stop_asked = self._kill_asked = False
 
@@ -132,7 +136,7 @@ class Coordinator:
         for path, text in answers:
             folders.answer(path, text)
         for live, order in launches:
-            self._executor.launch(order, live.spec.resources)
+            self._executor.launch(order, self._placed(live.spec.resources))
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
         return transitions
 
@@ -169,7 +173,7 @@ class Coordinator:
             due = self._take()
             if due is None:
                 break
-            if not self._executor.free(due.spec.resources, [live.spec.resources for live, _ in opened]):
+            if not self._executor.free(self._placed(due.spec.resources), [live.spec.resources for live, _ in opened]):
                 self._next.appendleft(due)
                 break
             opened.append(self._open_one(due, now))
@@ -193,6 +197,16 @@ class Coordinator:
             if due is not None:
                 return due
         return None
+
+    def _placed(self, resources: Resources) -> Resources:
+        """On no node in quarantine, as long as another one has what is asked for."""
+        elsewhere = self.quarantine.elsewhere(resources)
+        try:
+            if elsewhere is not resources:
+                self._executor.check(elsewhere)
+        except ResourceError:
+            return resources
+        return elsewhere
 
     def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
         earlier = self._manifest.attempts(due.key)
@@ -325,6 +339,7 @@ class Coordinator:
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
         self.outlook.take(live.spec, outcome)
+        self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
@@ -352,8 +367,8 @@ class Coordinator:
         except OSError as error:
             self._warn(f"{place}: not kept: {error.strerror or error}")
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
+    def _warn(self, text: str | None) -> None:
+        if text and text not in self.warnings:
             self.warnings.append(text)
 
     # ------------------------------------------------------------ requests

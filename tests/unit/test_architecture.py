@@ -21,7 +21,7 @@ PACKAGE = "orchestrator"
 # Imports point to the same floor or down. Floor 0 is data, 1 decisions, 2 edges and the node, 3 the drive, 4 commands.
 FLOORS = {
     0: "model errors ports __init__",
-    1: """lifecycle failures outlook naming executors.slots tracking.delivery node.failure
+    1: """lifecycle failures outlook quarantine naming executors.slots tracking.delivery node.failure
           language.space language.search language.search.grid language.search.random language.references
           language.identity language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check
@@ -54,7 +54,18 @@ EDGES = {
 MAY = {("executors.ray_executor", "executors.gpus"), ("executors.ray_executor", "provenance")}
 # Imported when the warm process is up, with all that trials need.
 LATER = {"node.zygote": {"node.trial"}}
-STANDARD_ONLY = {"model", "errors", "ports", "lifecycle", "failures", "outlook", "naming", "folder", "coordinator"}
+STANDARD_ONLY = {
+    "model",
+    "errors",
+    "ports",
+    "lifecycle",
+    "failures",
+    "outlook",
+    "quarantine",
+    "naming",
+    "folder",
+    "coordinator",
+}
 
 
 def name_of(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import folder as folders
 from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.errors import ResourceError
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.rows import dumps
@@ -57,6 +58,7 @@ class Scripted:
     def __init__(self, folder: SweepFolder, slots: int = 1000) -> None:
         self.folder, self.slots = folder, slots
         self.launched: list[Order] = []
+        self.placed: list[Resources] = []
         self.seen_at_launch: list[AttemptRow] = []
         self.stopped: list[tuple[str, int, str]] = []
         self.killed = self.closed = False
@@ -78,6 +80,7 @@ class Scripted:
         with Reader(self.folder) as reader:  # a connection of its own: it sees what is committed
             self.seen_at_launch.append(reader.attempts(order.trial_id)[-1])
         self.launched.append(order)
+        self.placed.append(resources)
         self._busy.add((order.trial_id, order.attempt))
 
     def poll(self, timeout: float) -> list[Batch]:
@@ -362,6 +365,35 @@ def test_it_goes_on_where_that_is_asked_for(scene: Callable[..., Scene]) -> None
     for number in range(5):
         sweep.tell(number, STARTED, FAILED)
     assert sweep.launched() == [0, 1, 2, 3, 4]
+
+
+def lose_three(sweep: Scene) -> None:
+    """One trial succeeds on a good node, three lose their workers on a bad one."""
+    sweep.tell(0, replace(STARTED, node_id="good"), DONE)
+    for number in (1, 2, 3):
+        sweep.tell(number, replace(STARTED, node="host", node_id="bad"), GONE)
+
+
+def test_a_node_in_quarantine_gets_no_more_trials(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=4)
+    lose_three(sweep)
+    assert sweep.coordinator.warnings == [
+        "host is left out from now on: 3 trials in a row failed there, the last by a lost worker"
+    ]
+    placed = [resources.labels for resources in sweep.executor.placed]
+    assert placed[0] == {}
+    assert placed[-1] == {"ray.io/node-id": "!in(bad)"}
+
+
+def test_a_node_that_is_the_last_with_a_gpu_stays(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Scripted, resources: Resources) -> None:
+        raise ResourceError("no node has that")
+
+    monkeypatch.setattr(Scripted, "check", check)
+    sweep = scene(trials=6, slots=4)
+    lose_three(sweep)
+    assert sweep.coordinator.warnings
+    assert all(resources.labels == {} for resources in sweep.executor.placed)
 
 
 def test_the_options_of_a_plan_are_counted(manifest: Manifest) -> None:
