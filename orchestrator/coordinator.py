@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator import folder as folders
 from orchestrator import lifecycle
+from orchestrator.errors import ResourceError
 from orchestrator.manifest.writer import Due, Manifest
 from orchestrator.model import (
     Batch,
@@ -29,13 +30,16 @@ from orchestrator.model import (
     Outcome,
     PlanRow,
     Reported,
+    Resources,
     Restored,
     Saved,
     Started,
     State,
     TrialSpec,
 )
+from orchestrator.outlook import Outlook
 from orchestrator.ports import Executor
+from orchestrator.quarantine import Quarantine
 
 POLL = 0.1  # seconds one tick waits for events at most
 MESSAGES = 100  # a second, from all attempts together
@@ -96,6 +100,9 @@ class Coordinator:
         self._again = deque(first)  # trials due once more
         self._spec = plan.spec
         self._exhausted = False
+        least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
+        self.quarantine = Quarantine()
+        self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
         self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
@@ -109,7 +116,8 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        return not self.live and (self.stopping or (self._exhausted and not self._next and not self._again))
+        ending = self.stopping or self.outlook.hopeless
+        return not self.live and (ending or (self._exhausted and not self._next and not self._again))
 
     def tick(self, now: float) -> list[Transition]:
         """One turn: events in, decisions recorded, then acted upon."""
@@ -124,11 +132,11 @@ class Coordinator:
             for batch in batches:
                 transitions += self._record(batch)
             answers = [(path, self._apply_request(request)) for path, request in folders.asked(self._manifest.folder)]
-            launches = [] if self.stopping else self._open(now)
+            launches = [] if self.stopping or self.outlook.hopeless else self._open(now)
         for path, text in answers:
             folders.answer(path, text)
         for live, order in launches:
-            self._executor.launch(order, live.spec.resources)
+            self._executor.launch(order, self._placed(live.spec.resources))
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
         return transitions
 
@@ -165,7 +173,7 @@ class Coordinator:
             due = self._take()
             if due is None:
                 break
-            if not self._executor.free(due.spec.resources, [live.spec.resources for live, _ in opened]):
+            if not self._executor.free(self._placed(due.spec.resources), [live.spec.resources for live, _ in opened]):
                 self._next.appendleft(due)
                 break
             opened.append(self._open_one(due, now))
@@ -189,6 +197,16 @@ class Coordinator:
             if due is not None:
                 return due
         return None
+
+    def _placed(self, resources: Resources) -> Resources:
+        """On no node in quarantine, as long as another one has what is asked for."""
+        elsewhere = self.quarantine.elsewhere(resources)
+        try:
+            if elsewhere is not resources:
+                self._executor.check(elsewhere)
+        except ResourceError:
+            return resources
+        return elsewhere
 
     def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
         earlier = self._manifest.attempts(due.key)
@@ -231,6 +249,8 @@ class Coordinator:
             interval=max(0.25, len(self.live) / MESSAGES),
             returned=sweep.objective.metric if sweep.objective else "objective",
             restore=live.offered,
+            timeout=sweep.timeout,
+            heartbeat=sweep.heartbeat,
         )
 
     # ------------------------------------------------------------ recording
@@ -318,6 +338,8 @@ class Coordinator:
         self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
+        self.outlook.take(live.spec, outcome)
+        self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
@@ -345,8 +367,8 @@ class Coordinator:
         except OSError as error:
             self._warn(f"{place}: not kept: {error.strerror or error}")
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
+    def _warn(self, text: str | None) -> None:
+        if text and text not in self.warnings:
             self.warnings.append(text)
 
     # ------------------------------------------------------------ requests

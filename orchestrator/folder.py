@@ -95,8 +95,8 @@ def discard(folder: SweepFolder, folder_too: bool, root_too: bool) -> None:
     if folder_too:
         shutil.rmtree(folder.path, ignore_errors=True)
     else:
-        for path in folder.path.glob("manifest.db*"):
-            path.unlink(missing_ok=True)
+        for ending in ("", "-wal", "-shm", "-journal"):  # not the backup
+            folder.manifest.with_name(folder.manifest.name + ending).unlink(missing_ok=True)
     root = folder.path.parent
     if root_too and [path.name for path in root.iterdir()] == [".gitignore"]:
         shutil.rmtree(root, ignore_errors=True)

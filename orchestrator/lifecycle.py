@@ -12,7 +12,13 @@ from collections.abc import Sequence
 
 from orchestrator.model import AttemptRow, Ended, Objective, Outcome, Retries, State
 
-ENDED_BY_US = {"cancelled": State.CANCELLED, "stopped": State.STOPPED}
+ENDED_BY_US = {
+    "cancelled": State.CANCELLED,
+    "stopped": State.STOPPED,
+    "timeout": State.FAILED,
+    "hang": State.FAILED,
+    "oom": State.FAILED,
+}
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
 LONGEST = 500  # characters of a message
@@ -33,7 +39,7 @@ def classify(ended: Ended) -> Outcome:
         cause = _exception_cause(failure.type, failure.message)
         return Outcome(State.FAILED, cause, message, failure.traceback, failure.where)
     if ended.signal:
-        return Outcome(State.FAILED, "signal", _signal_text(ended.signal, ended.detail))
+        return Outcome(State.FAILED, "oom" if ended.oom else "signal", _signal_text(ended.signal, ended.detail))
     if ended.exit_code:
         return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {ended.exit_code}")
     return Outcome(State.SUCCEEDED)
@@ -71,11 +77,13 @@ def _signal_text(number: int, detail: str) -> str:
 def retried(outcome: Outcome, never_started: bool, earlier: Sequence[AttemptRow], retries: Retries) -> bool:
     """Whether another attempt follows by itself.
 
-    `earlier` are the attempts before this one since the user last asked for the trial. Failed and lost attempts have
-    budgets of their own; the coordinator's death costs nothing, nor does an attempt that never started.
+    `earlier` are the attempts before this one since the user last asked for the trial. Failures, losses and a want
+    of memory have budgets of their own; the coordinator's death costs nothing, nor does an attempt that never started.
     """
     if outcome.state is State.FAILED:
-        return sum(row.state is State.FAILED for row in earlier) < retries.error
+        oom = outcome.cause == "oom"
+        alike = sum(row.state is State.FAILED and (row.cause == "oom") == oom for row in earlier)
+        return alike < (retries.oom if oom else retries.error)
     if outcome.state is State.CANCELLED:
         return never_started  # it was only queued: it still waits
     if outcome.state is not State.LOST:

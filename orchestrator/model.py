@@ -58,6 +58,7 @@ class Retries:
 
     error: int = 0
     lost: int = 3
+    oom: int = 1  # the node had no memory left: what runs beside it differs the next time
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class SweepSpec:
     start: Literal["fork", "spawn"] = "fork"
     deterministic: Literal["warn", "error", "off"] = "warn"
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
+    timeout: float | None = None  # seconds a trial may run
+    stop_after_failures: int = 3  # so many first trials that all fail alike end the sweep; 0: it goes on
+    heartbeat: float | None = None  # seconds a trial may go without a report
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class Order:
     returned: str  # metric name of a returned number
     restore: tuple[Checkpoint, ...] = ()  # what the manifest knows of earlier attempts, newest first
     log_cap: int = 16 * 2**20  # bytes kept of an attempt's output
+    timeout: float | None = None  # seconds the attempt may run
+    heartbeat: float | None = None  # seconds it may go without a report
     file_cap: int = 2**30  # bytes of `run.dir` carried back from a node that does not see `folder`
 
 
@@ -223,9 +229,10 @@ class Ended:
     exit_code: int | None = None
     signal: int | None = None
     failure: Failure | None = None
-    asked: str | None = None  # why we ended it: "cancelled", "stopped", ...
+    asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", ...
     lost: str | None = None  # what went away: "worker", "node", "coordinator"
     detail: str = ""  # evidence in words
+    oom: bool = False  # the kernel has killed for memory meanwhile
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned
 

@@ -45,6 +45,7 @@ class Session:
     executor: Executor | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
+    verdict: str | None = None  # why it was no use to go on
     released: bool = False
 
     def release(self) -> None:
@@ -171,6 +172,7 @@ def drive(
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))
     session.interrupted = session.interrupted or coordinator.stopping
+    session.verdict = coordinator.outlook.verdict
 
 
 def code_path(session: Session) -> Sequence[str]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "trials": ("trials", "the trials as a table, CSV or JSON"),
     "show": ("show", "one trial: config, provenance, attempts, metrics"),
     "logs": ("logs", "what a trial printed"),
+    "failures": ("failures", "failed trials, grouped by how they failed"),
     "ls": ("ls", "all sweeps"),
     "stop": ("stop", "end a running sweep, as Ctrl-C does"),
     "resubmit": ("resubmit", "run failed trials again"),

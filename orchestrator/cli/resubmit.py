@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator import folder as folders
 from orchestrator.cli.common import Parser, find_sweep, find_trial
 from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State
@@ -18,7 +18,7 @@ from orchestrator.session import Limits, hold, reopen
 def parser() -> Parser:
     options = Parser(
         "resubmit",
-        "[SWEEP] [--failed | --lost | --trial ID …] [options]",
+        "[SWEEP] [--failed | --lost | --cause CAUSE | --trial ID …] [options]",
         "Run failed and lost trials again. On a running sweep they join its queue; else this command runs them.\n"
         "They run the code that the sweep was planned with; `orchestrate sweep … --rerun failed` takes today's.",
     )
@@ -26,6 +26,7 @@ def parser() -> Parser:
     which = options.add_mutually_exclusive_group()
     which.add_argument("--failed", action="store_true", help="only failed trials")
     which.add_argument("--lost", action="store_true", help="only lost trials")
+    which.add_argument("--cause", help="only trials that failed so (oom), or there (train.py:88): see `failures`")
     which.add_argument("--trial", action="append", metavar="ID", help="this trial, however it ended; may be repeated")
     add_run_options(options)
     return options
@@ -34,7 +35,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     folder = _folder(options)
-    trials = _chosen(options, folder)
+    trials = chosen(options, folder)
     if not trials:
         print(f"{folder.name}: no trial to run again")
         return 0
@@ -63,9 +64,15 @@ def _folder(options: argparse.Namespace) -> SweepFolder:
     return next(iter(found.values()))
 
 
-def _chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
+def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
+    """The trials that the options name."""
     with Reader(folder) as reader:
         if options.trial:
             return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
-        return [row.trial_id for state in sorted(states) for row in reader.trials(state=state)]
+        rows = [row for state in sorted(states) for row in reader.trials(state=state)]
+    chosen = [row.trial_id for row in rows if options.cause in (None, row.cause, row.place)]
+    if rows and not chosen:
+        known = sorted({name for row in rows for name in (row.cause, row.place) if name})
+        raise NotFoundError(f"no trial failed by {options.cause!r}", where="--cause", fix=f"one of {', '.join(known)}")
+    return chosen

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import failures, naming, tracking
 from orchestrator import folder as folders
-from orchestrator import naming, tracking
 from orchestrator.folder import Holder, SweepFolder
 from orchestrator.manifest.reader import Reader, Standing
 from orchestrator.model import AttemptRow, Objective, State, TrialRow
@@ -32,6 +32,7 @@ class Running:
 class FailureLine:
     """A way in which trials failed."""
 
+    cause: str
     message: str
     trials: int
     example: str
@@ -90,7 +91,7 @@ class Snapshot:
                 {"trial_id": row.trial_id, "state": row.state.value, "slot": row.slot, "metrics": row.metrics}
                 for row in self.running
             ],
-            "failures": [{"message": row.message, "trials": row.trials} for row in self.failures],
+            "failures": [dataclasses.asdict(row) for row in self.failures],
             "eta": self.eta,
             "coordinator": self.holder and {"host": self.holder.host, "pid": self.holder.pid},
             "address": self.address,
@@ -131,13 +132,8 @@ def _running(reader: Reader, row: AttemptRow) -> Running:
 
 
 def _failures(reader: Reader) -> tuple[FailureLine, ...]:
-    counted: Counter[str] = Counter()
-    example: dict[str, str] = {}
-    for trial_id, message, place in reader.failed():
-        text = f"{place}: {message}" if place else message
-        counted[text] += 1
-        example[text] = trial_id
-    return tuple(FailureLine(text, count, example[text]) for text, count in counted.most_common(SHOWN_FAILURES))
+    groups = failures.grouped(reader.failed())[:SHOWN_FAILURES]
+    return tuple(FailureLine(each.fingerprint.cause, each.line, len(each.trials), each.example) for each in groups)
 
 
 def _eta(standing: Standing, attempts: list[AttemptRow]) -> float | None:

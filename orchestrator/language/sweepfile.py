@@ -1,10 +1,11 @@
 """Reading the `sweep` section: plain data in, a checked `SweepSpec` out. Pure.
 
-`retries: 2` means two more attempts after an error, and at least the usual three after a loss.
+`retries: 2` means two more attempts after an error, and at least as many as usual after a loss or a want of memory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,8 +18,6 @@ from orchestrator.model import Objective, Resources, Retries, Search, SweepSpec
 T = TypeVar("T")
 
 LATER = {
-    "timeout": "a limit on a trial's time",
-    "heartbeat": "detection of hanging trials",
     "storage": "a remote place for checkpoints",
     "early_stop": "ending weak trials early",
     "checkpoint": "settings of checkpoints",
@@ -125,6 +124,13 @@ def seconds(value: Any) -> float:
         raise ValueError("a duration such as 90s, 5m or 2h") from None
 
 
+def _limit(value: Any) -> float:
+    limit = seconds(value)
+    if not limit:
+        raise ValueError("a duration above 0, such as 90s, 5m or 2h (null: no limit)")
+    return limit
+
+
 def size(value: Any) -> int:
     """Bytes: a number, or text such as `512MB`, `4GB`, `4GiB`."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?\s*", value.lower()) if isinstance(value, str) else None
@@ -189,9 +195,11 @@ def _retries(section: Section) -> Retries:
     value = section.given("retries")
     if value is None or not isinstance(value, Mapping):
         count = section.take("retries", _count(0), -1)
-        return Retries() if count < 0 else Retries(error=count, lost=max(count, Retries().lost))
-    inner = Section(value, section.inner("retries"), dict.fromkeys(("error", "lost")))
-    return Retries(inner.take("error", _count(0), Retries().error), inner.take("lost", _count(0), Retries().lost))
+        least = Retries()
+        return least if count < 0 else Retries(count, max(count, least.lost), max(count, least.oom))
+    names = [field.name for field in dataclasses.fields(Retries)]
+    inner = Section(value, section.inner("retries"), dict.fromkeys(names))
+    return Retries(**{name: inner.take(name, _count(0), getattr(Retries, name)) for name in names})
 
 
 def _search(section: Section) -> Search:
@@ -289,7 +297,8 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("retries", "search", "tracking", "start", "deterministic", "grace"),
+    *("retries", "search", "tracking", "start", "deterministic", "grace", "timeout", "heartbeat"),
+    "stop_after_failures",
 )
 
 
@@ -319,4 +328,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
         deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
         grace=section.take("grace", seconds, 10.0),
+        timeout=section.take("timeout", _limit, 0.0) or None,
+        stop_after_failures=section.take("stop_after_failures", _count(0), 3),
+        heartbeat=section.take("heartbeat", _limit, 0.0) or None,
     )

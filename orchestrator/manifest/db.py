@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +23,8 @@ _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshf
 
 def connect_writer(path: Path) -> Connection:
     """Open for writing, creating the schema if the file is new. The caller holds the sweep's lock."""
+    if not (path.exists() and path.stat().st_size) and backup(path).exists():
+        raise ManifestError("the manifest is missing or empty", where=str(path), fix=_recovery(path))
     with errors(path), _opening(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
         db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
         db.execute("PRAGMA synchronous = FULL")
@@ -29,6 +33,44 @@ def connect_writer(path: Path) -> Connection:
             db.executescript(f"BEGIN; {script} PRAGMA user_version = {VERSION}; COMMIT;")
         check_version(db, path)
         return db
+
+
+def backup(path: Path) -> Path:
+    """Where the manifest is as it was at the last start."""
+    return path.with_name(path.name + ".backup")
+
+
+def back_up(db: Connection, path: Path) -> None:
+    """Keep a copy of a sound manifest in the place of the last one. Raises ManifestError if it is damaged.
+
+    A copy that cannot be written leaves the last one: a full disk is told by what comes next.
+    """
+    with errors(path):
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"malformed: {verdict}")
+    draft = path.with_name(path.name + ".backup.part")
+    try:
+        draft.unlink(missing_ok=True)
+        with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+            db.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        draft.replace(backup(path))
+    except (sqlite3.Error, OSError):
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _recovery(path: Path) -> str:
+    """What to do without this manifest."""
+    copy = backup(path)
+    try:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_mtime))
+    except OSError:
+        return f"put back a copy of {path.name}, or move the folder away and run the sweep again"
+    command = f"cd {shlex.quote(str(path.parent))} && rm -f {path.name}-* && cp {copy.name} {path.name}"
+    after = "then run the same command: what has ended since runs again"
+    return f"{command} brings it back as it was at its last start ({made}); {after}"
 
 
 def connect_reader(path: Path) -> Connection:
@@ -163,7 +205,7 @@ def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
         return ManifestError(
             f"the manifest is damaged: {text}",
             where=where,
-            fix="put back a copy of manifest.db, or move the folder away and run the sweep again",
+            fix=_recovery(path),
         )
     return ManifestError(f"the manifest cannot be used: {text}", where=where)
 

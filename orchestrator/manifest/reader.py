@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError, nearest
+from orchestrator.failures import Failed
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
 from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State, TrialRow
@@ -206,13 +207,14 @@ class Reader:
             query = "SELECT DISTINCT e.key FROM attempt a, json_each(a.last) e"
             return {row[0] for row in self._db.execute(query)}
 
-    def failed(self) -> list[tuple[str, str, str]]:
-        """(trial id, message, user's frame) of the failed and lost trials of the current plan."""
+    def failed(self) -> list[Failed]:
+        """The failed and lost trials of the current plan."""
         with self._errors():
-            query = f"""SELECT t.trial_id, a.message, a.place FROM attempt a CROSS JOIN trial t ON t.id = a.trial
+            query = f"""SELECT t.trial_id, a.cause, a.message, a.place
+                        FROM attempt a CROSS JOIN trial t ON t.id = a.trial
                         WHERE a.state IN ('FAILED', 'LOST') AND NOT a.retry AND a.attempt > t.resubmitted
                           AND {_CURRENT} AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)"""
-            return [(row["trial_id"], row["message"], row["place"]) for row in self._db.execute(query)]
+            return [Failed(*row) for row in self._db.execute(query)]
 
     def series(self, trial_id: str) -> dict[int, dict[str, float]]:
         """The effective series: each step once, its rows merged by key, steps growing."""

@@ -64,15 +64,21 @@ class Manifest:
 
     @classmethod
     def open(cls, folder: SweepFolder) -> Manifest:
-        """Open or create. The caller holds the lock. Raises ManifestError."""
+        """Open or create; one that holds a plan is backed up. The caller holds the lock. Raises ManifestError."""
         with db.errors(folder.manifest):
             connection = db.connect_writer(folder.manifest)
-            if connection.execute("SELECT count(*) FROM sweep").fetchone()[0] == 0:
-                values = (secrets.token_hex(8), folder.name, time.time())
-                connection.execute("INSERT INTO sweep (uid, name, created) VALUES (?, ?, ?)", values)
-            manifest = cls(folder, connection)
-            folder.uid.write_text(manifest.uid, encoding="utf-8")
-            return manifest
+            try:
+                if connection.execute("SELECT count(*) FROM sweep").fetchone()[0] == 0:
+                    values = (secrets.token_hex(8), folder.name, time.time())
+                    connection.execute("INSERT INTO sweep (uid, name, created) VALUES (?, ?, ?)", values)
+                elif connection.execute("SELECT EXISTS (SELECT 1 FROM plan)").fetchone()[0]:
+                    db.back_up(connection, folder.manifest)
+                manifest = cls(folder, connection)
+                folder.uid.write_text(manifest.uid, encoding="utf-8")
+                return manifest
+            except BaseException:
+                connection.close()
+                raise
 
     def close(self) -> None:
         db.close_writer(self._db)
@@ -174,6 +180,19 @@ class Manifest:
             (plan, 2**62 if limit is None else limit, rows.dumps(list(others))),
         )
         return [Resources(**json.loads(row["resources"])) for row in found]
+
+    def succeeded(self, plan: int) -> bool:
+        """Whether a trial of the plan has ever succeeded."""
+        query = """SELECT EXISTS (SELECT 1 FROM attempt a JOIN trial t ON t.id = a.trial
+                   WHERE t.plan = ? AND a.state IN ('SUCCEEDED', 'STOPPED'))"""
+        return bool(self._db.execute(query, (plan,)).fetchone()[0])
+
+    def several_options(self, plan: int) -> set[str]:
+        """Keys for which the plan's trials have different texts: what may be choices of a group."""
+        query = """SELECT e.key FROM trial t, json_each(t.overrides) e
+                   WHERE t.plan = ? AND e.type IN ('text', 'null')
+                   GROUP BY e.key HAVING count(DISTINCT coalesce(e.value, 0)) > 1"""
+        return {row[0] for row in self._db.execute(query, (plan,))}
 
     def due_one(self, trial_id: str) -> Due | None:
         """This trial, if it waits for an attempt."""

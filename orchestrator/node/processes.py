@@ -120,18 +120,22 @@ def clear(wake: int) -> None:
         select.select([wake], [], [], 0.01)  # again soon: a process may have forked while we looked
 
 
-def descendants() -> list[int]:
-    """Every process below this one."""
-    children: dict[int, list[int]] = {}
+def parent(pid: int) -> int | None:
+    """The parent of a process; None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def descendants(of: int | None = None) -> list[int]:
+    """Every process below this one, or below another."""
+    children: dict[int | None, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
-            children.setdefault(parent, []).append(int(name))
-    found = list(children.get(os.getpid(), ()))
+            children.setdefault(parent(int(name)), []).append(int(name))
+    found = list(children.get(of or os.getpid(), ()))
     for pid in found:  # grows while it is walked
         found += children.get(pid, ())
     return found

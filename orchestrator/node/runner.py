@@ -12,7 +12,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -29,8 +28,9 @@ from orchestrator.model import (
     Saved,
     Started,
 )
-from orchestrator.node import carrying, places
+from orchestrator.node import carrying, memory, places
 from orchestrator.node.journal import Called, Entry, Reader
+from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
 from orchestrator.node.output import Output
 
@@ -54,7 +54,8 @@ def run_attempt(
 ) -> Iterator[Batch]:
     """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
 
-    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL.
+    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL. So do the
+    order's limits.
     `states` are contents of what `order.restore` names, by path, for a node that does not see the sweep's folder. The
     zygote stays for the next attempt in `nursery`, which is this process's own unless one is given.
     """
@@ -86,7 +87,8 @@ class _Attempt:
         self.place = places.place(order)
         self.seq = 0
         self.pid: int | None = None
-        self.why: str | None = None  # we were asked to end it
+        self.why: str | None = None  # we end it
+        self.evidence = ""
         self.kill_at: float | None = None
         self.end: dict[str, Any] | None = None  # fields of Ended, once it is over
         self.failure: Failure | None = None
@@ -95,9 +97,11 @@ class _Attempt:
         self.log = Output(order.log_cap)
         self.journal_fd = _unlinked_file()
         self.journal = Reader(self.journal_fd)
+        self.limits = Limits(order, self.journal_fd)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.log.fd, selectors.EVENT_READ)
-        self.ooms = _oom_kills()
+        self.memory = memory.Watch()
+        self.ooms = memory.oom_kills()
 
     # ------------------------------------------------------------ the loop
 
@@ -110,6 +114,8 @@ class _Attempt:
             if now >= asked_at:
                 asked_at = now + _ASK
                 self._heed(self.asked())
+                self._heed(*self.limits.exceeded(now) or (None,))
+                self._spare_the_node(now)
             self._kill_if_due(now)
             if due is None and self.pid is not None:
                 due = now + min(_HOLD, self.order.interval)
@@ -124,6 +130,7 @@ class _Attempt:
         self.zygote = self.nursery.zygote(self.order, self.start.gpus)
         self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
+        self.limits.begin(time.monotonic())
 
     def _wait(self, until: float) -> None:
         if self.end is not None:
@@ -141,6 +148,8 @@ class _Attempt:
         elif "pid" in message:
             self.pid = message["pid"]
             self.log.given()
+            self.memory.begin(message["pid"])
+            self.limits.begin(time.monotonic())
             method = self.nursery.method(self.order, self.start.gpus)
             self.pending.append(self.start.event(message["pid"], self.order, method))
         elif "unsafe" in message:
@@ -166,17 +175,25 @@ class _Attempt:
 
     # ------------------------------------------------------------ ending it
 
-    def _heed(self, why: str | None) -> None:
+    def _heed(self, why: str | None, evidence: str = "") -> None:
         """Begin to end the attempt, for the first reason given."""
         if why is None or self.why is not None:
             return
-        self.why = why
+        self.why, self.evidence = why, evidence
         if self.pid is None:  # still importing: there is nothing to save
             self.nursery.close()
+            self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}
         else:
             self.zygote.signal(signal.SIGTERM)
             self.kill_at = time.monotonic() + self.order.grace
+
+    def _spare_the_node(self, now: float) -> None:
+        """End the attempt at once if its memory would take the node along; there is none left to save with."""
+        evidence = self.memory.guilty(now)
+        if evidence is not None:
+            self._heed("oom", evidence)
+            self.kill_at = now
 
     def _kill_if_due(self, now: float) -> None:
         if self.end is None and self.kill_at is not None and now >= self.kill_at:
@@ -189,16 +206,18 @@ class _Attempt:
             return {"exit_code": code}
         detail = ""
         if code == -signal.SIGKILL and self.why is None:
-            ooms = _oom_kills() - self.ooms
+            ooms = memory.oom_kills() - self.ooms
             detail = f"peak memory {peak / 2**20:.0f} MiB"
             if ooms > 0:
                 detail += f"; out of memory: the kernel killed {ooms} process(es) of this node meanwhile"
+                return {"signal": -code, "detail": detail, "oom": True}
         return {"signal": -code, "detail": detail}
 
     def close(self) -> None:
         """Leave nothing behind; an attempt that is not over ends here."""
         if self.end is None:
             self.nursery.close()
+        self.memory.close()
         self.selector.close()
         self.log.close()
         os.close(self.journal_fd)
@@ -237,6 +256,8 @@ class _Attempt:
             end["exit_code"] = 1  # a module that leaves with 0 has trained nothing
             text = "the process ended before the trainer was called, while its module was imported"
             self.failure = Failure("SystemExit", text, "", text)
+        if self.evidence:
+            end["detail"] = self.evidence
         return Ended(
             at=time.time(),
             failure=self.failure,
@@ -278,12 +299,3 @@ def _unlinked_file() -> int:
     """A file without a name: it goes when the last process that has it open does."""
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory on this node so far."""
-    try:
-        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-        return int(counts.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0

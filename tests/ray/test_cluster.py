@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.model import Resources
+from orchestrator.quarantine import Quarantine
 from tests.ray.support import Project, alive, until
 
 ATTEMPTS = "SELECT node_id, gpus, started, ended FROM attempt WHERE started IS NOT NULL"
@@ -70,6 +72,21 @@ def test_labels_and_custom_resources(project: Project) -> None:
     assert times[0][1] <= times[1][0]
     out = project.sweep("x=4", "sweep.resources.labels={zone: south}", code=2)
     assert "with labels {'zone': 'south'}, and no node has that" in out
+
+
+def test_nodes_can_be_left_out(project: Project) -> None:
+    """As the quarantine asks for it."""
+    project.sweep("x=0", "sweep.resources.labels={zone: north}")
+    ((north,),) = project.query("SELECT node_id FROM attempt")
+    placed = Quarantine()
+    placed.left_out[north] = "north"
+    labels = json.dumps(placed.elsewhere(Resources()).labels)
+    file = project.root / "conf" / "sweep.yaml"
+    file.write_text(file.read_text().replace("cpus: 1}", f"cpus: 1, labels: {labels}}}"))
+    project.sweep("x=range(1, 13)")
+    nodes = project.query("SELECT node_id FROM attempt ORDER BY started")[1:]
+    assert len(nodes) == 12
+    assert (north,) not in nodes
 
 
 def test_threads_and_devices_of_a_trial(project: Project) -> None:

@@ -67,6 +67,24 @@ def test_a_failing_trial_ends_no_sweep(project: Project) -> None:
     assert "orchestrator/" not in shown.partition("Traceback")[2]
 
 
+def test_a_sweep_that_is_no_use_ends_early(project: Project) -> None:
+    out = project.sweep("do=fail", "-j", "1", code=1)
+    line = 1 + TRAINER.splitlines().index('            raise ValueError(f"bad value {cfg.x}")')
+    assert f"ended early: 3 of 3 trials failed at work.py:{line}: ValueError: bad value 0; 1 not run" in out
+    assert "--rerun failed" in out
+    assert project.counts() == {"FAILED": 3, "PENDING": 1}
+    (group,) = project.json("failures", "--json")
+    assert (group["count"], group["kind"], group["place"]) == (3, "ValueError", f"work.py:{line}")
+    assert "ended early" not in project.sweep("do=fail", "sweep.stop_after_failures=0", code=1)
+    assert project.counts() == {"FAILED": 4}
+
+
+def test_a_trial_that_hangs_is_ended(project: Project) -> None:
+    out = project.sweep("do=hold", "x=0", "sweep.heartbeat=500ms", code=1)
+    assert "no report for 0.5s, which is sweep.heartbeat" in out
+    assert project.query("SELECT state, cause FROM attempt") == [("FAILED", "hang")]
+
+
 def test_resubmit_runs_failed_trials_again(project: Project) -> None:
     project.sweep("do=fail", "x=0,1", code=1)
     one = project.trials()[0]["trial_id"]

@@ -150,6 +150,14 @@ def ignores(cfg, run):
     time.sleep(600)
 
 
+def hoards(cfg, run):
+    """Holds so many bytes."""
+    held = b"x" * cfg.size
+    print("ready")
+    time.sleep(600)
+    del held
+
+
 def config(cfg, run):
     from omegaconf import OmegaConf
 

@@ -21,14 +21,14 @@ PACKAGE = "orchestrator"
 # Imports point to the same floor or down. Floor 0 is data, 1 decisions, 2 edges and the node, 3 the drive, 4 commands.
 FLOORS = {
     0: "model errors ports __init__",
-    1: """lifecycle naming executors.slots tracking.delivery node.failure
+    1: """lifecycle failures outlook quarantine naming executors.slots tracking.delivery node.failure
           language.space language.search language.search.grid language.search.random language.references
           language.identity language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check
           manifest manifest.db manifest.rows manifest.reader manifest.writer manifest.ledger
           language language.trouble language.plain language.compose language.source language.shape language.planning
           node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
-          node.run node.seeding node.trial node.zygote node.nursery node.runner
+          node.limits node.memory node.run node.seeding node.trial node.zygote node.nursery node.runner
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
     3: "coordinator session",
@@ -54,7 +54,18 @@ EDGES = {
 MAY = {("executors.ray_executor", "executors.gpus"), ("executors.ray_executor", "provenance")}
 # Imported when the warm process is up, with all that trials need.
 LATER = {"node.zygote": {"node.trial"}}
-STANDARD_ONLY = {"model", "errors", "ports", "lifecycle", "naming", "folder", "coordinator"}
+STANDARD_ONLY = {
+    "model",
+    "errors",
+    "ports",
+    "lifecycle",
+    "failures",
+    "outlook",
+    "quarantine",
+    "naming",
+    "folder",
+    "coordinator",
+}
 
 
 def name_of(path: Path) -> str:
@@ -204,6 +215,7 @@ def test_reading_commands_load_nothing_heavy(tmp_path: Path) -> None:
         ["trials", "--sort", "loss"],
         ["show", manifests.trial_id(1)],
         ["logs", manifests.trial_id(1)],
+        ["failures"],
         ["ls"],
         ["stop"],
     ]

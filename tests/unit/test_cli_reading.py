@@ -8,13 +8,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cli import main, snapshot, view
+from orchestrator.cli import main, resubmit, snapshot, view
 from orchestrator.coordinator import Live, Transition
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
@@ -378,6 +378,7 @@ def test_ls(say: Say, another: SweepFolder) -> None:
         (["logs", "zzzz", "-n", "x"], "no number above 0"),
         (["stop", "zzz"], "no sweep named 'zzz'"),
         (["resubmit", "--trial", "zzzz"], "no trial begins with 'zzzz'"),
+        (["resubmit", "--cause", "oom"], "no trial failed by 'oom'"),
         (["resubmit", "--failed", "--lost"], "not allowed with"),
     ],
 )
@@ -391,6 +392,39 @@ def test_a_mistake_is_one_message(say: Say, words: list[str], told: str) -> None
     assert "Traceback" not in said.err
 
 
+def test_failures_are_grouped(say: Say, sweep: Manifest) -> None:
+    run(sweep, 4, replace(UGLY, message="ValueError: worse"))
+    said = say("failures")
+    assert said.code == 0
+    assert said.lines[0] == "s: 2 of 6 trials failed, in 1 way"
+    assert f"2×  train.py:7: ValueError: bad  (exception, orchestrate show {trial_id(2)[:8]})" in said.lines[1]
+    assert said.lines[2].strip() == "all with optimizer=SGD, optimizer.lr=0.1"
+    assert "resubmit s --cause exception" in said.lines[3]
+    (group,) = say("failures", "s", "--json").json()
+    assert (group["cause"], group["kind"], group["place"], group["count"]) == (
+        "exception",
+        "ValueError",
+        "train.py:7",
+        2,
+    )
+    assert group["trials"] == [trial_id(2), trial_id(4)]
+    assert {"key": "optimizer", "value": "SGD", "trials": 2} in group["difference"]
+    assert f"train.py:7: ValueError: bad  (2×, orchestrate show {trial_id(2)[:8]})" in say("status").out
+    assert say("status", "--json").json()[0]["failures"][0]["trials"] == 2
+
+
+def test_a_sweep_without_failures(say: Say, another: SweepFolder) -> None:
+    assert say("failures", "another").lines == ["another: 0 of 1 trials failed"]
+    assert say("failures", "another", "--json").out == ""
+
+
+@pytest.mark.parametrize("cause", ["exception", "train.py:7"])
+def test_resubmit_takes_one_group(sweep: Manifest, cause: str) -> None:
+    run(sweep, 4, Outcome(State.FAILED, "oom", "its processes held 9 GiB"))
+    assert resubmit.chosen(resubmit.parser().read(["s", "--cause", cause]), sweep.folder) == [trial_id(2)]
+    assert len(resubmit.chosen(resubmit.parser().read(["s"]), sweep.folder)) == 2
+
+
 def test_nothing_to_resubmit_or_to_stop(say: Say) -> None:
     assert say("resubmit", "s", "--lost").out == "s: no trial to run again\n"
     assert say("stop", "s").out == "s is not running\n"
@@ -402,7 +436,9 @@ def test_trials_of_several_sweeps_are_not_resubmitted_at_once(say: Say, another:
     assert "2 sweeps" in said.err
 
 
-@pytest.mark.parametrize("command", ["sweep", "plan", "try", "status", "trials", "show", "logs", "ls", "stop", "sync"])
+@pytest.mark.parametrize(
+    "command", ["sweep", "plan", "try", "status", "trials", "show", "logs", "failures", "ls", "stop", "sync"]
+)
 def test_every_command_explains_itself(say: Say, command: str) -> None:
     said = say(command, "--help")
     assert said.code == 0

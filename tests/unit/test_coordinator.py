@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import folder as folders
 from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.errors import ResourceError
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.rows import dumps
@@ -57,6 +58,7 @@ class Scripted:
     def __init__(self, folder: SweepFolder, slots: int = 1000) -> None:
         self.folder, self.slots = folder, slots
         self.launched: list[Order] = []
+        self.placed: list[Resources] = []
         self.seen_at_launch: list[AttemptRow] = []
         self.stopped: list[tuple[str, int, str]] = []
         self.killed = self.closed = False
@@ -78,6 +80,7 @@ class Scripted:
         with Reader(self.folder) as reader:  # a connection of its own: it sees what is committed
             self.seen_at_launch.append(reader.attempts(order.trial_id)[-1])
         self.launched.append(order)
+        self.placed.append(resources)
         self._busy.add((order.trial_id, order.attempt))
 
     def poll(self, timeout: float) -> list[Batch]:
@@ -187,13 +190,16 @@ def test_a_decision_is_durable_before_it_is_acted_on(scene: Callable[..., Scene]
 
 
 def test_what_an_order_says(scene: Callable[..., Scene]) -> None:
-    sweep = scene(trials=1, spec=sweep_spec(grace=3.0, start="spawn", deterministic="error"))
+    sweep = scene(
+        trials=1, spec=sweep_spec(grace=3.0, start="spawn", deterministic="error", timeout=90.0, heartbeat=5.0)
+    )
     (order,) = sweep.executor.launched
     folder = sweep.manifest.folder
     assert (order.sweep_uid, order.trial_id, order.attempt) == (sweep.manifest.uid, trial_id(0), 1)
     assert (order.trainer, order.config, order.seed) == ("train:train", {"x": 0, "model": {"size": 0}}, 1)
     assert (order.import_path, order.cwd, order.folder) == (("/sweep/code",), "/work", str(folder.trial(trial_id(0))))
     assert (order.threads, order.gpus, order.grace) == (2, 0.0, 3.0)
+    assert (order.timeout, order.heartbeat) == (90.0, 5.0)
     assert (order.start, order.deterministic, order.returned, order.restore) == ("spawn", "error", "loss", ())
 
 
@@ -320,6 +326,82 @@ def test_the_death_of_the_coordinator_is_free(scene: Callable[..., Scene], manif
     sweep = scene(trials=1, spec=retries)
     sweep.tell(0, STARTED, DONE, attempt=6)
     assert sweep.states() == [State.SUCCEEDED]
+
+
+def test_when_the_first_trials_fail_alike_the_rest_is_not_started(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=1)
+    for number in range(3):
+        assert not sweep.coordinator.done
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [0, 1, 2]
+    assert sweep.coordinator.done
+    assert sweep.coordinator.outlook.verdict == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
+    assert sweep.states() == [State.FAILED] * 3 + [State.PENDING] * 3
+
+
+def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=4)
+    for number in range(3):
+        sweep.executor.tell(number, STARTED, FAILED)
+    sweep.tick()
+    assert sweep.launched() == [0, 1, 2, 3]
+    assert not sweep.coordinator.done
+    sweep.tick(3)
+    assert sweep.launched() == [0, 1, 2, 3, 4, 5]
+    assert sweep.coordinator.outlook.verdict is None
+
+
+def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manifest: Manifest) -> None:
+    manifests.plan(manifest, [trial_spec(0)])
+    manifests.run(manifest, 0)
+    sweep = scene(trials=6, slots=1)
+    for number in range(1, 6):
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [1, 2, 3, 4, 5]
+
+
+def test_it_goes_on_where_that_is_asked_for(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=5, slots=1, spec=sweep_spec(stop_after_failures=0))
+    for number in range(5):
+        sweep.tell(number, STARTED, FAILED)
+    assert sweep.launched() == [0, 1, 2, 3, 4]
+
+
+def lose_three(sweep: Scene) -> None:
+    """One trial succeeds on a good node, three lose their workers on a bad one."""
+    sweep.tell(0, replace(STARTED, node_id="good"), DONE)
+    for number in (1, 2, 3):
+        sweep.tell(number, replace(STARTED, node="host", node_id="bad"), GONE)
+
+
+def test_a_node_in_quarantine_gets_no_more_trials(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=4)
+    lose_three(sweep)
+    assert sweep.coordinator.warnings == [
+        "host is left out from now on: 3 trials in a row failed there, the last by a lost worker"
+    ]
+    placed = [resources.labels for resources in sweep.executor.placed]
+    assert placed[0] == {}
+    assert placed[-1] == {"ray.io/node-id": "!in(bad)"}
+
+
+def test_a_node_that_is_the_last_with_a_gpu_stays(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Scripted, resources: Resources) -> None:
+        raise ResourceError("no node has that")
+
+    monkeypatch.setattr(Scripted, "check", check)
+    sweep = scene(trials=6, slots=4)
+    lose_three(sweep)
+    assert sweep.coordinator.warnings
+    assert all(resources.labels == {} for resources in sweep.executor.placed)
+
+
+def test_the_options_of_a_plan_are_counted(manifest: Manifest) -> None:
+    options = [{"model": "lstm", "act": "relu", "lr": 1}, {"model": "gru", "act": "relu", "lr": 2, "extra": None}]
+    old = manifests.plan(manifest, [trial_spec(9, overrides={"act": "tanh"})])
+    plan = manifests.plan(manifest, [trial_spec(number, overrides=given) for number, given in enumerate(options)])
+    assert manifest.several_options(plan) == {"model"}
+    assert manifest.several_options(old) == set()
 
 
 def test_one_bad_trial_does_not_hold_the_others(scene: Callable[..., Scene]) -> None:

@@ -58,9 +58,13 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
     ("end", "state", "cause"),
     [
         (ended(exit_code=0), State.SUCCEEDED, ""),
+        (ended(signal=9, oom=True, detail="peak"), State.FAILED, "oom"),
+        (ended(signal=9, asked="oom", detail="held 9 GiB"), State.FAILED, "oom"),
         (ended(exit_code=3), State.FAILED, "exit"),
         (ended(signal=11), State.FAILED, "signal"),
         (ended(signal=9, asked="cancelled"), State.CANCELLED, "cancelled"),
+        (ended(exit_code=143, asked="timeout", detail="ran for 2h"), State.FAILED, "timeout"),
+        (ended(exit_code=0, asked="hang", detail="no report for 5m"), State.FAILED, "hang"),
         (ended(exit_code=0, asked="stopped"), State.STOPPED, "stopped"),
         (
             ended(exit_code=1, asked="cancelled", failure=Failure("KeyboardInterrupt", "", "", "")),
@@ -128,6 +132,8 @@ def test_the_evidence_of_an_exception() -> None:
 LOSS = Outcome(State.LOST, "lost_worker")
 DEATH = Outcome(State.LOST, "lost_coordinator")
 FAILURE = Outcome(State.FAILED, "exception")
+FULL = Outcome(State.FAILED, "oom")
+hog = attempt(State.FAILED, cause="oom")
 failed = attempt(State.FAILED)
 lost = attempt(State.LOST, cause="lost_worker")
 died = attempt(State.LOST, cause="lost_coordinator")
@@ -144,6 +150,9 @@ unborn = attempt(State.LOST, cause="lost_worker", started=False)
         (FAILURE, False, [], Retries(error=0), False),
         (FAILURE, False, [], Retries(error=1), True),
         (FAILURE, False, [failed], Retries(error=1), False),
+        (FAILURE, False, [hog], Retries(error=1), True),
+        (FULL, False, [failed], Retries(oom=1), True),
+        (FULL, False, [hog], Retries(error=9, oom=1), False),
         (FAILURE, False, [lost, lost, lost], Retries(error=1), True),
         (LOSS, False, [], Retries(lost=0), False),
         (LOSS, False, [lost, lost], Retries(lost=3), True),
@@ -163,14 +172,19 @@ def test_retries(
     assert retried(outcome, never_started, earlier, retries) is again
 
 
-@given(st.lists(st.sampled_from([FAILURE, LOSS]), max_size=30), st.integers(0, 4), st.integers(0, 4))
-def test_budgets_bound_the_attempts(ends: list[Outcome], error: int, loss: int) -> None:
+@given(
+    st.lists(st.sampled_from([FAILURE, LOSS, FULL]), max_size=30),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.integers(0, 2),
+)
+def test_budgets_bound_the_attempts(ends: list[Outcome], error: int, loss: int, oom: int) -> None:
     earlier: list[AttemptRow] = []
     for number, outcome in enumerate(ends, start=1):
-        if not retried(outcome, False, earlier, Retries(error, loss)):
+        if not retried(outcome, False, earlier, Retries(error, loss, oom)):
             break
         earlier.append(attempt(outcome.state, number=number, cause=outcome.cause))
-    assert len(earlier) <= error + loss
+    assert len(earlier) <= error + loss + oom
 
 
 # ---------------------------------------------------------------- going on

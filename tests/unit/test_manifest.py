@@ -530,7 +530,7 @@ def test_a_reader_that_stays_open_costs_nothing_but_the_journal(folder: SweepFol
         assert copy.execute("SELECT count(*) FROM trials").fetchone() == (1,)
     with closing(Manifest.open(folder)):
         pass
-    assert [path.name for path in folder.path.glob("manifest*")] == ["manifest.db"]
+    assert not list(folder.path.glob("manifest.db-*"))
 
 
 @contextmanager
@@ -617,6 +617,53 @@ def test_a_truncated_manifest_is_told(folder: SweepFolder) -> None:
         file.truncate(folder.manifest.stat().st_size // 2)
     with pytest.raises(ManifestError, match="damaged"), Reader(folder) as reader:
         list(reader.trials())
+
+
+def reopened(folder: SweepFolder) -> list[str]:
+    """The trials that a new start finds."""
+    with closing(Manifest.open(folder)), Reader(folder) as reader:
+        return [row.trial_id for row in reader.trials()]
+
+
+@pytest.mark.parametrize("damage", [b"garbage" * 1000, b"", None])
+def test_a_backup_brings_a_damaged_manifest_back(folder: SweepFolder, damage: bytes | None) -> None:
+    with closing(Manifest.open(folder)) as manifest:
+        plan(manifest, [trial_spec(each) for each in range(3)])
+    assert not db.backup(folder.manifest).exists(), "there was nothing to keep"
+    assert len(reopened(folder)) == 3
+    names = ["manifest.db", "manifest.db.backup"]
+    assert sorted(path.name for path in folder.path.glob("manifest.db*")) == names
+    folder.manifest.unlink()
+    if damage is not None:
+        folder.manifest.write_bytes(damage)
+    with pytest.raises(ManifestError, match=r"damaged|missing or empty") as told:
+        Manifest.open(folder)
+    command = str(told.value.fix).partition(" brings it back")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert len(reopened(folder)) == 3
+
+
+def test_a_damaged_manifest_does_not_take_the_place_of_its_backup(folder: SweepFolder) -> None:
+    with closing(Manifest.open(folder)) as manifest:
+        plan(manifest, [trial_spec(each) for each in range(500)])
+    reopened(folder)
+    kept = db.backup(folder.manifest).read_bytes()
+    size = folder.manifest.stat().st_size
+    with open(folder.manifest, "r+b") as file:
+        file.seek(size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 8192)
+    with pytest.raises(ManifestError, match="damaged") as told:
+        Manifest.open(folder)
+    assert "manifest.db.backup" in str(told.value)
+    assert db.backup(folder.manifest).read_bytes() == kept
+
+
+def test_a_backup_that_cannot_be_written_stops_nothing(folder: SweepFolder) -> None:
+    with closing(Manifest.open(folder)) as manifest:
+        plan(manifest, [trial_spec(1)])
+    (folder.path / "manifest.db.backup.part").mkdir()
+    assert reopened(folder) == [trial_id(1)]
+    assert not db.backup(folder.manifest).exists()
 
 
 @pytest.mark.parametrize("empty", [True, False])

@@ -242,19 +242,20 @@ def test_overrides_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_the_section_is_read_with_its_overrides(tmp_path: Path) -> None:
-    body = "retries: 2\ntracking: {wandb: {project: p}}\nobjective: {metric: a/b, mode: max, at: best}\ngrace: 2m"
+    body = "retries: 2\ntracking: {wandb: {project: p}}\nobjective: {metric: a/b, mode: max, at: best}"
+    body += "\ngrace: 2m\ntimeout: 2h"
     spec = plan(
         tmp_path, body, "sweep.name=other", "sweep.start=spawn", "sweep.repeats=2", "sweep.deterministic=off"
     ).spec
     assert (spec.name, spec.start, spec.repeats, spec.deterministic) == ("other", "spawn", 2, "off")
-    assert spec.retries == Retries(error=2, lost=3)
+    assert spec.retries == Retries(error=2, lost=3, oom=2)
     assert spec.tracking == {"wandb": {"project": "p"}}
     assert spec.objective == Objective("a/b", "max", "best")
-    assert spec.grace == 120
+    assert (spec.grace, spec.timeout, spec.heartbeat) == (120, 7200, None)
     plain = plan(tmp_path, "tracking: {wandb: false}\nretries: {lost: 9}\nobjective: loss")
     assert plain.spec.name == "sweep"
     assert plain.spec.tracking == {"wandb": False}
-    assert plain.spec.retries == Retries(error=0, lost=9)
+    assert plain.spec.retries == Retries(error=0, lost=9, oom=1)
     assert plain.spec.objective == Objective("loss")
     assert plain.spec.search == Search()
 

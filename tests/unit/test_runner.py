@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
+from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import Result, alive, order, run, stream
 
@@ -104,6 +105,47 @@ def test_stop_during_the_import_ends_it(tmp_path: Path) -> None:
     result = run(wanted, Nursery(), asked=lambda: next(looks))
     assert [type(event) for event in result.events] == [Ended]
     assert result.ended.asked == "cancelled"
+
+
+@pytest.mark.parametrize(("limit", "why"), [("timeout", "timeout"), ("heartbeat", "hang")])
+def test_limits_end_a_trial_as_a_stop_does(tmp_path: Path, nursery: Nursery, limit: str, why: str) -> None:
+    run(order(tmp_path, "nothing"), nursery)  # warm
+    result = run(order(tmp_path, "waits", **{limit: 2.0}), nursery)
+    assert result.ended.asked == why
+    assert f"2s, which is sweep.{limit}" in result.ended.detail
+    assert result.ended.exit_code == 128 + signal.SIGTERM
+    assert result.rows[-1][1] == {"saved": 1.0}
+
+
+def test_a_trial_that_ignores_its_limit_is_killed(tmp_path: Path, nursery: Nursery) -> None:
+    ended = run(order(tmp_path, "ignores", timeout=0.5, grace=0.1), nursery).ended
+    assert (ended.asked, ended.signal) == ("timeout", signal.SIGKILL)
+    assert "sweep.timeout" in ended.detail
+
+
+def test_an_import_that_hangs_times_out(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
+    wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),), timeout=0.2)
+    ended = run(wanted, Nursery()).ended
+    assert ended.asked == "timeout"
+    assert ended.detail.endswith("while the trainer's module was imported")
+
+
+def test_a_report_is_a_sign_of_life(tmp_path: Path) -> None:
+    with open(tmp_path / "journal", "wb", buffering=0) as journal:
+        limits = Limits(order(tmp_path, "waits", timeout=100.0, heartbeat=10.0), journal.fileno())
+        limits.begin(0.0)
+        assert limits.exceeded(9.0) is None
+        journal.write(b"x")
+        assert limits.exceeded(9.5) is None
+        assert limits.exceeded(19.0) is None
+        hang = limits.exceeded(19.5)
+        assert hang == ("hang", "no report for 10s, which is sweep.heartbeat, after 20s in all")
+        journal.write(b"x")
+        assert limits.exceeded(20.0) is None
+        limits.begin(50.0)  # the process exists
+        assert limits.exceeded(59.0) is None
+        assert limits.exceeded(150.0) == ("timeout", "ran for 1m 40s, which is sweep.timeout")
 
 
 def test_closing_the_generator_ends_the_trial(tmp_path: Path, nursery: Nursery) -> None:

@@ -120,6 +120,8 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("resources.gpus", "lstm"),
     ),
     "bad memory": (sweep("resources: {memory: lots}"), ("resources.memory", "4GiB")),
+    "no time": (sweep("timeout: 0"), ("sweep.timeout", "above 0")),
+    "bad heartbeat": (sweep("heartbeat: often"), ("sweep.heartbeat", "90s")),
     "bad grace": (sweep("grace: soon"), ("sweep.grace", "90s")),
     "a seed that is none": (sweep("axes: {}", HEAD.replace("42", "abc")), ("seed", "abc", "whole number")),
     "a key twice in a trial": (

@@ -1,0 +1,62 @@
+"""Which failures are alike, and what tells their trials from the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.failures import Failed, Fingerprint, difference, grouped
+
+
+@pytest.mark.parametrize(
+    ("cause", "message", "place", "kind"),
+    [
+        ("exception", "KeyError: 'lr'", "train.py:88", "KeyError"),
+        ("exception", "StopIteration", "train.py:88", "StopIteration"),
+        ("exception", "ValueError: a: b", "", "ValueError"),
+        ("oom", "MemoryError: 5 GB", "train.py:9", "MemoryError"),
+        ("oom", "its processes held 5.1 GiB: too much", "", ""),
+        ("signal", "killed by SIGSEGV: at 0x7f", "", "killed by SIGSEGV"),
+        ("exit", "the process ended with exit code 3", "", "the process ended with exit code 3"),
+        ("timeout", "ran for 2h, which is sweep.timeout", "", ""),
+        ("lost_node", "node 3f: went away", "", ""),
+    ],
+)
+def test_a_fingerprint_has_no_values_in_it(cause: str, message: str, place: str, kind: str) -> None:
+    assert Failed("a", cause, message, place).fingerprint == Fingerprint(cause, kind, place)
+
+
+def test_groups() -> None:
+    failed = [
+        Failed("a", "exception", "KeyError: 'x'", "train.py:7"),
+        Failed("b", "exception", "KeyError: 'lr'", "train.py:88"),
+        Failed("c", "exception", "KeyError: 'wd'", "train.py:88"),
+        Failed("d", "exception", "KeyError: 'wd'", "train.py:88"),
+        Failed("e", "exception", "ValueError: no", "train.py:88"),
+        Failed("f", "timeout", "", ""),
+    ]
+    groups = grouped(failed)
+    assert [group.trials for group in groups] == [("b", "c", "d"), ("a",), ("e",), ("f",)]
+    assert (groups[0].line, groups[0].example) == ("train.py:88: KeyError: 'wd'", "c")
+    assert groups[-1].line == "timeout"
+    assert grouped([]) == []
+
+
+SGD, ADAM = {"optimizer": "SGD"}, {"optimizer": "adam"}
+
+
+def test_what_they_share_and_the_others_do_not() -> None:
+    members = [{**SGD, "lr": 0.1, "x": [1]}, {**SGD, "lr": 0.2, "x": [1]}]
+    assert difference(members, [{**ADAM, "lr": 0.1, "x": [1]}, {**ADAM, "lr": 0.3, "x": [2]}]) == [
+        ("optimizer", "SGD", 2),
+        ("x", [1], 2),
+    ]
+
+
+def test_the_commonest_where_nothing_is_shared_by_all() -> None:
+    assert difference([SGD, SGD, ADAM], [ADAM, ADAM]) == [("optimizer", "SGD", 2)]
+
+
+def test_nothing_to_tell_them_by() -> None:
+    assert difference([SGD], []) == []
+    assert difference([SGD], [SGD]) == []
+    assert difference([{}], [SGD]) == []
