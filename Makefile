@@ -1,12 +1,13 @@
 # make sweep   the shipped sweep, from nothing        make test    checks and all tests
-# make check   ruff and mypy                          make clean   remove the virtual environment
+# make check   ruff and mypy                          make bench   us beside the peers; writes docs/benchmarks.md
+# make clean   remove the virtual environments
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check format clean
+.PHONY: sweep test check format bench clean
 
 sweep: $(READY)
 	$(BIN)/orchestrate sweep conf/sweep.yaml
@@ -30,5 +31,19 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
+# The peers have an environment of their own; what they share with us is as the lock says.
+BENCH_VENV := .bench-venv
+BENCH_READY := $(BENCH_VENV)/.ready
+
+bench: $(BENCH_READY)
+	$(BENCH_VENV)/bin/python tests/benchmarks/all.py $(BENCH)
+
+$(BENCH_READY): requirements.lock pyproject.toml
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		--no-build-isolation --editable '.[bench]'
+	touch $(BENCH_READY)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV)

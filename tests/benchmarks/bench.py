@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SLOTS = 4
-FEW = 2  # runs of what takes minutes
 T = TypeVar("T")
 
 
@@ -102,6 +101,7 @@ def table(rows: Sequence[Row]) -> str:
 @dataclass(frozen=True)
 class Options:
     runs: int
+    few: int  # of what takes minutes
     quick: bool
 
 
@@ -109,24 +109,25 @@ def main(measure: Callable[[Options], list[Row]]) -> None:
     """The command line of one benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="alternating runs; medians are shown")
+    parser.add_argument("--few", type=int, default=2, help="so often at most what takes minutes")
     parser.add_argument("--quick", action="store_true", help="smaller, and once: whether it works")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     words = parser.parse_args()
-    rows = measure(Options(1 if words.quick else words.runs, words.quick))
+    rows = measure(Options(1 if words.quick else words.runs, words.few, words.quick))
     print(table(rows))
     if words.json:
         words.json.write_text(json.dumps([asdict(row) for row in rows]))
 
 
-def alternate(runs: int, sides: Mapping[str, Callable[[], T]], few: Sequence[str] = ()) -> dict[str, list[T]]:
+def alternate(options: Options, sides: Mapping[str, Callable[[], T]], few: Sequence[str] = ()) -> dict[str, list[T]]:
     """Every side once, then every side again: what else the machine does meets all alike.
 
-    Those named in `few` run `FEW` times at most.
+    Those named in `few` run `options.few` times at most.
     """
     found: dict[str, list[T]] = {name: [] for name in sides}
-    for turn in range(runs):
+    for turn in range(options.runs):
         for name, side in sides.items():
-            if turn >= FEW and name in few:
+            if turn >= options.few and name in few:
                 continue
             started = time.perf_counter()
             found[name].append(side())

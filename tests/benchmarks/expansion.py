@@ -79,7 +79,7 @@ def measure(options: Options) -> list[Row]:
     sample = 10 if options.quick else 100
     with scratch() as root:
         file = write(root / "conf")
-        found = alternate(options.runs, {"ours": lambda: ours(file), "hydra": lambda: hydra(file, sample)})
+        found = alternate(options, {"ours": lambda: ours(file), "hydra": lambda: hydra(file, sample)})
         held = memory(file)
     mine, theirs = median(found["ours"]), median(found["hydra"])
     peer = f"Hydra compose ({sample} composed, extrapolated)"

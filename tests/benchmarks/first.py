@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Row]:
         os.environ.pop(name, None)
     with scratch() as root:
         project = Project(root / "project", SWEEP)
-        found = alternate(options.runs, {"ours": lambda: ours(project), "bare": bare})
+        found = alternate(options, {"ours": lambda: ours(project), "bare": bare})
     mine, limit = median(found["ours"]), median(found["bare"])
     return [
         Row("first trial", mine, "s", "", None, limit, "(bare)", "limit + 1.5 s", mine <= limit + 1.5),

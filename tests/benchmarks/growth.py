@@ -94,7 +94,7 @@ def ours(trials: int) -> tuple[float, float]:
 def measure(options: Options) -> list[Row]:
     small, large = (100, 1_000) if options.quick else (1_000, 100_000)
     sizes = [small, small * 10] if options.quick else [small, small * 10, large]
-    found = alternate(options.runs, {str(size): lambda size=size: ours(size) for size in sizes})
+    found = alternate(options, {str(size): lambda size=size: ours(size) for size in sizes})
     costs = {size: 1e6 * median(seconds for seconds, _ in found[str(size)]) for size in sizes}
     first, last = costs[small], costs[large]
     bytes_ = [median(held for _, held in found[str(size)]) for size in (small, large)]

@@ -16,7 +16,7 @@ from launches import SWEEP
 
 PEERS = {
     "tune": "Tune, default",
-    "tune-reuse": "Tune, reuse_actors (not isolated)",
+    "tune-best": "Tune at its best (not isolated)",
     "hydra-joblib": "Hydra joblib (not isolated)",
     "hydra-ray": "Hydra ray",
 }
@@ -34,22 +34,21 @@ def theirs(address: str, who: str, trials: int, seconds: float) -> list[Span]:
     return spans
 
 
-def compare(options: Options, project: Project, trials: int, seconds: float, fewer: int) -> dict[str, list[list[Span]]]:
-    """The spans of every run of ours and of each peer; Tune's default runs `fewer` trials."""
+def compare(options: Options, project: Project, trials: int, seconds: float) -> dict[str, list[list[Span]]]:
+    """The spans of every run of ours and of each peer."""
     address = project.address or ""
     sides: dict[str, Callable[[], list[Span]]] = {"ours": partial(ours, project, trials, seconds)}
     for who in PEERS:
-        sides[who] = partial(theirs, address, who, fewer if who in ("tune", "hydra-ray") else trials, seconds)
-    return alternate(options.runs, sides, list(PEERS))
+        sides[who] = partial(theirs, address, who, trials, seconds)
+    return alternate(options, sides, list(PEERS))
 
 
 def measure(options: Options) -> list[Row]:
-    trials, few = (16, 8) if options.quick else (64, 64)
+    trials = 16 if options.quick else 64
     with scratch() as root, cluster() as address:
         project = Project(root / "project", SWEEP, address=address)
-        long = {who: median(map(span, runs)) for who, runs in compare(options, project, trials, 1.0, few).items()}
-        count = trials // 2
-        short = {who: median(map(gap, runs)) for who, runs in compare(options, project, count, 0.5, count).items()}
+        long = {who: median(map(span, runs)) for who, runs in compare(options, project, trials, 1.0).items()}
+        short = {who: median(map(gap, runs)) for who, runs in compare(options, project, trials // 4, 0.5).items()}
     ideal = trials / SLOTS
     rows = [
         Row(f"makespan, {trials} × 1 s on {SLOTS} slots", long["ours"], "s", name, long[who], ideal, "(ideal)",

@@ -36,7 +36,7 @@ def slot() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("who", choices=["tune", "tune-reuse", "tune-reports", "hydra-joblib", "hydra-ray"])
+    parser.add_argument("who", choices=["tune", "tune-reuse", "tune-best", "tune-reports", "hydra-joblib", "hydra-ray"])
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--reports", type=int, default=1)
@@ -53,14 +53,14 @@ def main() -> None:
 
 
 def run_tune(options: argparse.Namespace) -> None:
-    if options.who == "tune-reuse":
+    if options.who == "tune-best":
         os.environ.update(FAST)
     import ray
     from ray import tune
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
     share = 4 / options.slots
-    trainable = {"tune": simple, "tune-reports": reporting, "tune-reuse": reused()}[options.who]
+    trainable = {"tune": simple, "tune-reports": reporting, "tune-reuse": reused(), "tune-best": reused()}[options.who]
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": share, "gpu": share}),
         param_space={
@@ -70,10 +70,10 @@ def run_tune(options: argparse.Namespace) -> None:
             "trials": options.trials,
             "folder": options.folder,
         },
-        tune_config=tune.TuneConfig(reuse_actors=options.who == "tune-reuse"),
+        tune_config=tune.TuneConfig(reuse_actors=options.who in ("tune-reuse", "tune-best")),
         run_config=tune.RunConfig(
             storage_path=str(Path(options.folder) / "results"),
-            **(quiet() if options.who == "tune-reuse" else {}),
+            **(quiet() if options.who == "tune-best" else {}),
         ),
     )
     results = tuner.fit()
@@ -111,6 +111,9 @@ def reused() -> type:
             self.settings = new_config
             return True
 
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Nothing to keep, but Tune asks at each end unless told not to."""
+
         def step(self) -> dict[str, Any]:
             from work import work
 
@@ -147,7 +150,7 @@ def run_hydra(options: argparse.Namespace) -> None:
     words += [f"hydra.launcher.n_jobs={options.slots}"] if launcher == "joblib" else []
     if launcher == "ray":  # it would start a Ray of its own, with a size that a running one refuses
         words += [f"hydra.launcher.ray.init.address={os.environ['RAY_ADDRESS']}"]
-        words += ["~hydra.launcher.ray.init.object_store_memory"]
+        words += ["+hydra.launcher.ray.init.object_store_memory=null"]
     app = Path(__file__).with_name("hydra_app.py")
     command = [sys.executable, str(app), "-m", *words, f"x=range({options.trials})", f"seconds={options.seconds}"]
     subprocess.run([*command, f"folder={options.folder}"], check=True, cwd=options.folder)

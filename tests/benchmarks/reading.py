@@ -54,7 +54,7 @@ def measure(options: Options) -> list[Row]:
             "--help": (("--help",), "usage", 0.2),
         }
         sides = {name: partial(command, root, words, expected) for name, (words, expected, _) in commands.items()}
-        found = {name: median(times) for name, times in alternate(options.runs, {**sides, "": bare}).items()}
+        found = {name: median(times) for name, times in alternate(options, {**sides, "": bare}).items()}
     return [
         Row(f"orchestrate {name}", found[name], "s", "", None, found[""], "(bare Python)", f"< {goal:g} s",
             found[name] < goal)

@@ -82,7 +82,7 @@ def measure(options: Options) -> list[Row]:
                 "ours": lambda trials=trials, reports=reports: ours(project, trials, reports),
                 "tune": lambda trials=trials, reports=fewer: (tune(address, trials, reports), 0.0),
             }
-            found = alternate(options.runs, sides, ["tune"])
+            found = alternate(options, sides, ["tune"])
             rate, theirs = (median(rate for rate, _ in found[who]) for who in ("ours", "tune"))
             cost = median(cost for _, cost in found["ours"])
             what = f"reports of {trials} trials at once"

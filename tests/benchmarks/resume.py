@@ -33,7 +33,7 @@ def measure(options: Options) -> list[Row]:
     with scratch() as root:
         file, folder = large.write(root, reports=1)
         ((total,),) = query(folder, "SELECT count(*) FROM trial")
-        found = alternate(options.runs, {"ours": lambda: ours(root, total), "expansion": lambda: expansion.ours(file)})
+        found = alternate(options, {"ours": lambda: ours(root, total), "expansion": lambda: expansion.ours(file)})
         ((attempts,),) = query(folder, "SELECT count(*) FROM attempt")
         check(attempts == total, f"{attempts} attempts")
     mine, limit = median(found["ours"]), median(found["expansion"])

@@ -28,7 +28,7 @@ def measure(options: Options) -> list[Row]:
     with scratch() as root, cluster() as address:
         project = Project(root / "project", SWEEP, address=address)
         sides = {"off": lambda: ours(project, trials, False), "on": lambda: ours(project, trials, True)}
-        found = alternate(options.runs, sides)
+        found = alternate(options, sides)
     (off, quiet), (on, drain) = (tuple(map(median, zip(*found[side], strict=True))) for side in ("off", "on"))
     goal = "limit ≤ 1.03×"
     return [
