@@ -74,7 +74,7 @@ def _print(snap: Snapshot) -> None:
     for failure in snap.failures:
         print(f"  failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
     if snap.failed_otherwise:
-        print(f"  failed: {snap.failed_otherwise} more in other ways  (orchestrate trials {snap.name} --state failed)")
+        print(f"  failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})")
     if snap.stale:
         print(f"  {snap.stale} stale: finished with other code (orchestrate sweep … --rerun stale)")
     if snap.address:

@@ -154,22 +154,16 @@ def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None
             print(f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
         for failure in snap.failures:
             print(f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
-<<<<<<< HEAD
         if snap.failed_otherwise:
-            print(
-                f"failed: {snap.failed_otherwise} more in other ways  (orchestrate trials {snap.name} --state failed)"
-            )
+            print(f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})")
     elif snap.failures:
         print(f"orchestrate show {snap.failures[0].example[:8]}   tells why it failed")
-    if session.interrupted:
-=======
     waiting = snap.counts.get(State.PENDING, 0)
     if session.verdict and waiting and not session.interrupted:
         print(f"ended early: {session.verdict}; {waiting} not run")
         print("  → mend it, then run the same command again with --rerun failed")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
->>>>>>> survival
         print("interrupted: the same command goes on from here")
     elif snap.exit_code:
         print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
