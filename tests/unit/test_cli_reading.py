@@ -507,7 +507,7 @@ def test_ways_to_fail_beyond_the_first_are_counted(say: Say, sweep: Manifest) ->
     for number in range(40, 45):
         run(sweep, number, Outcome(State.FAILED, "exception", f"message {number}", place="train.py:7"))
     assert "2 more in other ways" in drawn(sweep)
-    assert "  failed: 2 more in other ways  (orchestrate trials s --state failed)" in say("status").lines
+    assert "  failed: 2 more in other ways  (orchestrate failures s)" in say("status").lines
 
 
 def test_the_plain_view_is_one_line_a_transition() -> None:

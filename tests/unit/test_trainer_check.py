@@ -130,7 +130,11 @@ def test_an_import_that_takes_too_long(project: Path, monkeypatch: pytest.Monkey
     until_exists(project / "child")
     with pytest.raises(TrainerError, match="its import takes more than"):
         check.result()
-    assert gone(int((project / "child").read_text()))
+    child = int((project / "child").read_text())
+    until = time.monotonic() + 60  # killed it is; an orphan is gone when its new parent has seen it
+    while not gone(child):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def until_exists(path: Path, patience: int = 60) -> None:
