@@ -10,7 +10,6 @@ from pathlib import Path
 def prepare(address: str | None) -> str | None:
     """Set the stage for a cluster of our own, or for joining one; the address to join, or None."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what goes wrong is said once, by us
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # indices as the driver lists them, not by speed
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address in (None, "local"):
@@ -19,6 +18,7 @@ def prepare(address: str | None) -> str | None:
         os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - it kills workers for what their trials use
         os.environ.pop("RAY_ADDRESS", None)
         return None
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what goes wrong is said once, by us
     if "RAY_AUTH_MODE" not in os.environ and _token_known():
         os.environ["RAY_AUTH_MODE"] = "token"
     return address

@@ -10,9 +10,11 @@ import dataclasses
 import logging
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -364,17 +366,32 @@ def _knock(address: str) -> None:
         ) from error
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Ray's C++ side announces to the terminal that it keeps quiet: drop what it writes to stderr meanwhile."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _join(address: str) -> None:
     import orchestrator
 
     _knock(address)
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
-        )
+        with _quietly():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
+            )
     except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"cannot join the Ray cluster: {_first_line(error)}",

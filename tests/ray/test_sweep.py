@@ -18,6 +18,7 @@ def test_only_the_difference_runs(project: Project) -> None:
     first = project.sweep()
     assert "work: 4 trials: 4 to run" in first
     assert "4 trials: 4 succeeded" in first
+    assert first.splitlines()[-1].startswith("orchestrate trials work")  # nothing on stderr, of Ray neither
     again = project.sweep()
     assert "work: 4 trials: 4 done, 0 to run" in again
     assert "→" not in again
@@ -139,7 +140,9 @@ def test_alone_without_a_cluster(alone: Project) -> None:
     assert "cpus, 0 gpus" in out
     assert "sweep.resources.gpus=0" in out
     assert not alone.runs.exists()
-    assert "4 trials: 4 succeeded" in alone.sweep("sweep.resources.gpus=auto")
+    out = alone.sweep("sweep.resources.gpus=auto")
+    assert "4 trials: 4 succeeded" in out
+    assert out.splitlines()[-1].startswith("orchestrate trials work")  # nothing on stderr
     assert not (Path.home() / ".ray" / "auth_token").exists() or os.path.exists("/root/.ray/auth_token")
 
 
