@@ -15,7 +15,10 @@ def value(item: Any) -> str:
         return {True: "true", False: "false", None: "null"}[item]
     if isinstance(item, (list, tuple)):
         return "[" + ",".join(value(part) for part in item) + "]"
-    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in str(item))
+    text = str(item)
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:

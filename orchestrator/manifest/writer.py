@@ -235,9 +235,9 @@ class Manifest:
         """What the user interrupted runs again when he runs the sweep again."""
         self._db.execute(
             """UPDATE trial SET resubmitted = (SELECT max(attempt) FROM attempt WHERE trial = trial.id)
-               WHERE plan = ? AND EXISTS (
-                   SELECT 1 FROM attempt a WHERE a.trial = trial.id AND a.state = 'CANCELLED'
-                     AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = trial.id))""",
+               WHERE plan = ? AND id IN (
+                   SELECT a.trial FROM attempt a WHERE a.state = 'CANCELLED'
+                     AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = a.trial))""",
             (plan,),
         )
 

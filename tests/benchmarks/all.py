@@ -62,12 +62,12 @@ def run(name: str, options: argparse.Namespace) -> bool:
     draft = KEPT / f"{name}.draft"
     words = [sys.executable, str(HERE / f"{name}.py"), "--json", str(draft)]
     words += ["--runs", str(options.runs), "--few", str(options.few), *["--quick"] * options.quick]
-    started = time.time()
+    started, load = time.time(), os.getloadavg()[0]
     if subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode:
         return False
-    facts = {"runs": options.runs, "few": options.few, "minutes": (time.time() - started) / 60, "commit": commit()}
+    facts = {"runs": options.runs, "few": options.few, "minutes": (time.time() - started) / 60, "load": load}
     rows, at = json.loads(draft.read_text()), time.strftime("%Y-%m-%d %H:%M")
-    path(name, options.quick).write_text(json.dumps({"rows": rows, "at": at, **facts}))
+    path(name, options.quick).write_text(json.dumps({"rows": rows, "at": at, "commit": commit(), **facts}))
     draft.unlink()
     return True
 
@@ -83,7 +83,8 @@ def page(parts: dict[str, dict[str, object]]) -> str:
         method = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
         rows = [Row(**row) for row in part["rows"]]  # type: ignore[attr-defined]
         command = f"tests/benchmarks/{name}.py --runs {part['runs']} --few {part['few']}"
-        when = f"`{command}`, {part['at']}, commit {part['commit']}, {part['minutes']:.0f} minutes."
+        load = f"{part['load']:.1f} when it began" if "load" in part else "not noted"
+        when = f"`{command}`, {part['at']}, commit {part['commit']}, {part['minutes']:.0f} minutes, load {load}."
         texts.append(f"## {name}\n\n{method}\n\n{when}\n\n{table(rows)}\n")
     return "\n".join(texts)
 
