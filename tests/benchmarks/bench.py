@@ -71,7 +71,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.what,
         number(row.ours, row.unit),
         f"{number(row.theirs, row.unit)} {row.peer}".strip() if row.theirs is not None else row.peer or "–",
-        f"{ratio:.3g}×" if ratio is not None else "–",
+        f"{number(ratio, '')}×" if ratio is not None else "–",
         f"{number(row.limit, row.unit)} {row.limit_is}".strip() if row.limit is not None else "–",
         f"{to_limit:.2f}×" if to_limit is not None else "–",
         row.goal or "–",
