@@ -50,6 +50,7 @@ class Snapshot:
     failures: tuple[FailureLine, ...]
     eta: float | None  # seconds
     holder: Holder | None
+    died: bool  # the coordinator, with trials under way
     address: str | None
     created: float
     ended: float | None
@@ -105,12 +106,13 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
         plan = reader.plan()
         standing = reader.standing()
         objective = plan.spec.objective if plan else None
-        attempts = reader.running()
+        opened = reader.running()
+        attempts = opened if holder else []
         running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
         return Snapshot(
             name=reader.name,
             total=plan.total or sum(standing.counts.values()) if plan else 0,
-            counts=dict(standing.counts),
+            counts=dict(standing.counts) if holder else _interrupted(dict(standing.counts)),
             stale=standing.stale,
             objective=objective,
             best=reader.best(objective),
@@ -118,10 +120,17 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
             failures=_failures(reader),
             eta=_eta(standing, attempts) if holder else None,
             holder=holder,
+            died=bool(opened) and holder is None,
             address=tracking.address(folder),
             created=plan.created if plan else 0.0,
             ended=plan.ended if plan else None,
         )
+
+
+def _interrupted(counts: dict[State, int]) -> dict[State, int]:
+    """Without a coordinator nothing runs: what was open when it died runs again, and so it waits."""
+    left = counts.pop(State.RUNNING, 0) + counts.pop(State.LAUNCHING, 0)
+    return {**counts, State.PENDING: counts.get(State.PENDING, 0) + left} if left else counts
 
 
 def _running(reader: Reader, row: AttemptRow) -> Running:

@@ -86,7 +86,7 @@ def _coordinator(snap: Snapshot) -> str:
     if snap.holder is not None:
         left = f", about {naming.duration(snap.eta)} left" if snap.eta is not None else ""
         return f"running ({snap.holder}){left}"
-    if any(snap.counts.get(state) for state in (State.RUNNING, State.LAUNCHING)):
+    if snap.died:
         return "not running: its coordinator died; the same sweep command goes on from here"
     if snap.counts.get(State.PENDING) or snap.counts.get(State.CANCELLED):
         return "not running; the same sweep command goes on from here"

@@ -74,7 +74,13 @@ def start_executor(address: str | None) -> Executor:
     joined = ray_environment.prepare(address)
     from orchestrator.executors.ray_executor import RayExecutor
 
-    executor = RayExecutor(joined)
+    if view.is_terminal():
+        print("starting Ray …", end="\r", flush=True)
+    try:
+        executor = RayExecutor(joined)
+    finally:
+        if view.is_terminal():
+            print(" " * 14, end="\r", flush=True)
     if executor.claim.left_out:
         print(f"leaving alone {', '.join(executor.claim.left_out)}")
     return executor
@@ -127,6 +133,7 @@ def show_live(session: Session, limits: Limits) -> None:
                 live.notes.append(f"{coordinator.outlook.verdict}; no more are started")
 
         drive(session, limits, each)
+        live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
 
 
 def show_plain(session: Session, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""Attempts as Ray tasks, each pinned to the GPUs that Ray gives it. The only importer of Ray.
+"""Attempts as Ray tasks, each pinned to the GPUs that Ray gives it. With `ray_cluster` the only importer of Ray.
 
 A task is a streaming generator that yields batches of events. Workers are reused (`max_calls=0`), so that their warm
 zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide.
@@ -7,14 +7,11 @@ zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +28,12 @@ from ray.exceptions import (
 from orchestrator import provenance
 from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.executors import gpus as gpu_driver
-from orchestrator.executors import slots
+from orchestrator.executors import ray_cluster, slots
 from orchestrator.model import Batch, Ended, Order, Resources
 from orchestrator.node import places, runner
 
 Key = tuple[str, int]
 
-OBJECT_STORE = 128 * 2**20  # bytes; events are small
-KNOCK = 10.0  # seconds
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
 
@@ -143,9 +138,9 @@ class RayExecutor:
         self.claim = gpu_driver.Claim()
         if self.address is None:
             self.claim = gpu_driver.claim()
-            _start_embedded(self.claim.ids)
+            ray_cluster.start_embedded(self.claim.ids)
         else:
-            _join(self.address)
+            ray_cluster.join(self.address)
         self._board = _BOARD.remote()
         self._code: list[Any] = []
         self._packed = ""
@@ -266,7 +261,7 @@ class RayExecutor:
             if ray.is_initialized() and not _head_lost(error):
                 raise
             raise ClusterError(
-                f"the Ray cluster went away: {_first_line(error)}",
+                f"the Ray cluster went away: {ray_cluster.first_line(error)}",
                 where=self.address or "embedded Ray",
                 fix="start it again, then run the same command: finished trials are kept",
             ) from error
@@ -326,80 +321,6 @@ class RayExecutor:
             self.claim.release()
 
 
-# ---------------------------------------------------------------- clusters
-
-
-def _start_embedded(ids: tuple[str, ...]) -> None:
-    """A Ray of our own on loopback, with the token that `ray_environment.prepare` has made."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=max(1, len(os.sched_getaffinity(0))),
-            num_gpus=len(ids),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
-    except (RayError, RuntimeError, OSError, TimeoutError) as error:
-        raise ClusterError(
-            f"Ray does not start: {_first_line(error)}",
-            where="embedded Ray",
-            fix="look into /tmp/ray/session_latest/logs; is the disk full?",
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Ray tries for minutes to reach a cluster that is not there: find out first."""
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", or a scheme that only Ray understands
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
-    except OSError as error:
-        raise ClusterError(
-            f"cannot join the Ray cluster: {error.strerror or error}",
-            where=address,
-            fix="is it running, and reachable from here? Without --address and RAY_ADDRESS, Ray starts here",
-        ) from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Ray's C++ side announces to the terminal that it keeps quiet: drop what it writes to stderr meanwhile."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _join(address: str) -> None:
-    import orchestrator
-
-    _knock(address)
-    try:
-        with _quietly():
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
-            )
-    except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"cannot join the Ray cluster: {_first_line(error)}",
-            where=address,
-            fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
-        ) from error
-
-
 # ---------------------------------------------------------------- errors of Ray
 
 
@@ -410,16 +331,11 @@ def _loss(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OutOfMemoryError):
         return {"lost": "worker", "detail": "Ray's memory monitor killed the worker"}
     if isinstance(error, NodeDiedError):
-        return {"lost": "node", "detail": _first_line(error)}
+        return {"lost": "node", "detail": ray_cluster.first_line(error)}
     if isinstance(error, WorkerCrashedError):
         return {"lost": "worker", "detail": "the Ray worker died"}
-    return {"lost": "worker", "detail": _first_line(error)}
+    return {"lost": "worker", "detail": ray_cluster.first_line(error)}
 
 
 def _head_lost(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) or "GCS" in str(error) or "raylet" in str(error).lower()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

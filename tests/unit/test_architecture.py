@@ -29,13 +29,14 @@ FLOORS = {
           language language.trouble language.plain language.compose language.source language.shape language.planning
           node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
           node.limits node.memory node.run node.seeding node.trial node.zygote node.nursery node.runner
-          executors executors.gpus executors.local_executor executors.ray_environment executors.ray_executor
+          executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
+          executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
     3: "coordinator session",
 }
 SOLE = {
     "sqlite3": {"manifest.db"},
-    "ray": {"executors.ray_executor"},
+    "ray": {"executors.ray_executor", "executors.ray_cluster"},
     "wandb": {"tracking.wandb_tracker"},
     "hydra": {"language.compose"},
     "omegaconf": {"language.compose", "language.plain", "node.settings"},

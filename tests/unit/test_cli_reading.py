@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator import folder as folders
 from orchestrator.cli import main, resubmit, snapshot, view
 from orchestrator.coordinator import Live, Transition
 from orchestrator.folder import Lock, SweepFolder
@@ -124,22 +127,46 @@ def another(sweep: Manifest) -> Iterator[SweepFolder]:
     manifest.close()
 
 
+@contextmanager
+def coordinated(sweep: Manifest) -> Iterator[None]:
+    """As if its coordinator lived."""
+    lock = folders.Lock.take(sweep.folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 # ---------------------------------------------------------------- status
 
 
-def test_status(say: Say) -> None:
-    said = say("status")
+def test_status(say: Say, sweep: Manifest) -> None:
+    with coordinated(sweep):
+        said = say("status")
     assert said.code == 0
     assert said.lines[0].startswith("s  3/6  2 succeeded · 1 running")
     assert "best: valid/acc 0.79" in said.out
     assert "train.py:7: ValueError: bad" in said.out
     assert f"→ {trial_id(3)[:8]}" in said.out
     assert "node-a gpu 1" in said.out
+    assert said.lines[-1].startswith("  running (pid ")
+
+
+def test_nothing_runs_without_a_coordinator(say: Say) -> None:
+    """What was open when it died waits: it runs again."""
+    said = say("status")
+    assert said.lines[0].startswith("s  3/6  2 succeeded · 2 waiting")
+    assert "→" not in said.out
     assert "its coordinator died" in said.lines[-1]
-
-
-def test_status_as_json(say: Say) -> None:
     (found,) = say("status", "s", "--json").json()
+    assert (found["counts"]["RUNNING"], found["counts"]["PENDING"], found["running"]) == (0, 2, [])
+    assert found["coordinator"] is None
+    assert found["eta"] is None
+
+
+def test_status_as_json(say: Say, sweep: Manifest) -> None:
+    with coordinated(sweep):
+        (found,) = say("status", "s", "--json").json()
     assert found["total"] == 6
     assert found["counts"] == {
         "PENDING": 1,
@@ -154,8 +181,7 @@ def test_status_as_json(say: Say) -> None:
     assert found["best"]["trial_id"] == trial_id(1)
     assert found["best"]["objective"] == pytest.approx(0.79)
     assert [row["trial_id"] for row in found["running"]] == [trial_id(3)]
-    assert found["coordinator"] is None
-    assert found["eta"] is None
+    assert found["coordinator"]["pid"] == os.getpid()
 
 
 def test_status_of_a_sweep_that_is_held(say: Say, sweep: Manifest) -> None:
@@ -472,7 +498,7 @@ def test_a_reader_that_goes_away_is_no_mistake(sweep: Manifest, tmp_path: Path, 
 def drawn(sweep: Manifest, width: int = 100) -> str:
     from rich.console import Console
 
-    with Reader(sweep.folder) as reader:
+    with coordinated(sweep), Reader(sweep.folder) as reader:
         snap = snapshot.take(sweep.folder, reader)
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(view.render(snap, manifests.NOW + 65))

@@ -1,0 +1,96 @@
+"""A Ray cluster of our own, or one that runs already. With `ray_executor` the only importer of Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.errors import ClusterError
+
+OBJECT_STORE = 128 * 2**20  # bytes; events are small
+KNOCK = 10.0  # seconds
+
+
+def start_embedded(ids: tuple[str, ...]) -> None:
+    """A Ray of our own on loopback, with the token that `ray_environment.prepare` has made."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(1, len(os.sched_getaffinity(0))),
+            num_gpus=len(ids),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    except (RayError, RuntimeError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"Ray does not start: {first_line(error)}",
+            where="embedded Ray",
+            fix="look into /tmp/ray/session_latest/logs; is the disk full?",
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray tries for minutes to reach a cluster that is not there: find out first."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a scheme that only Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cannot join the Ray cluster: {error.strerror or error}",
+            where=address,
+            fix="is it running, and reachable from here? Without --address and RAY_ADDRESS, Ray starts here",
+        ) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Ray's C++ side announces to the terminal that it keeps quiet: drop what it writes to stderr meanwhile."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def join(address: str) -> None:
+    import orchestrator
+
+    _knock(address)
+    try:
+        with _quietly():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
+            )
+    except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"cannot join the Ray cluster: {first_line(error)}",
+            where=address,
+            fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What Ray says, less its long advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
