@@ -31,7 +31,7 @@ Every number is the median of alternating runs (each side once, then each again)
 take minutes are run `--few` times at most. Each benchmark checks what came out before it prints a number: states,
 attempts, processes, rows. *ratio*: how many times better than the peer; *ratio to the limit*: how many times worse than
 what the machine, the ideal or the bare parts allow. **LOST**: the peer is better. **missed**: our own goal is.
-*load*: what else the machine did when a part began; a quiet one has less than 1. Under load compare ratios, not numbers.
+*load*: what else the machine did when a part began, less than 1 on a quiet one; under load compare ratios only.
 """
 
 
