@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from tests.unit import manifests
+
+# A slow machine is no failure: no deadline for an example, and no complaint that data is drawn slowly.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 
 @pytest.fixture
