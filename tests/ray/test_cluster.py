@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.model import Resources
 from orchestrator.quarantine import Quarantine
-from tests.ray.support import Project, alive, until
+from tests.ray.support import PATIENCE, Project, alive, until
 
 ATTEMPTS = "SELECT node_id, gpus, started, ended FROM attempt WHERE started IS NOT NULL"
 
@@ -50,7 +50,7 @@ def test_fractions_of_a_gpu(project: Project) -> None:
     process = project.start_sweep("x=range(12)", "do=hold", "sweep.resources.gpus=0.5", "sweep.resources.cpus=0.5")
     project.until_waiting(12, process)
     project.go()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     rows = project.query(ATTEMPTS)
     assert_never_shared(rows, at_once=2)
     assert len({(node, gpus) for node, gpus, _, _ in rows}) == 6
@@ -135,7 +135,7 @@ def far(project: Project, cluster: Any, tmp_path_factory: pytest.TempPathFactory
     finally:
         client.shutdown()
         os.killpg(node.pid, 15)
-        node.communicate(timeout=60)
+        node.communicate(timeout=PATIENCE)
 
 
 def test_a_node_without_the_sweeps_folder(far: Project) -> None:

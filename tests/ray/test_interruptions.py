@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.support import Project, alive, until
+from tests.ray.support import PATIENCE, Project, alive, until
 
 
 def processes_of(project: Project) -> list[int]:
@@ -30,7 +30,7 @@ def test_interrupted_once(project: Project, number: signal.Signals) -> None:
     process = project.start_sweep("do=hold", "-j", "2")
     pids = project.until_waiting(2, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, out + err
     assert "the same command goes on from here" in out
     assert "Traceback" not in out + err
@@ -50,7 +50,7 @@ def test_interrupted_twice(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     until(lambda: project.query("SELECT 1 FROM attempt WHERE state = 'RUNNING'"))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     until(lambda: not any(map(alive, pids + orphans)))
     project.go()
@@ -61,7 +61,7 @@ def test_stop_from_another_shell(project: Project) -> None:
     process = project.start_sweep("do=hold", "-j", "2")
     project.until_waiting(2, process)
     assert "stopped; the same sweep command goes on" in project.run("stop", "work")
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "is not running" in project.run("stop", "work")
 
@@ -105,7 +105,7 @@ def test_a_second_coordinator_is_refused(project: Project) -> None:
     out = project.sweep("do=hold", "x=0,1", code=2)
     assert f"another coordinator runs this sweep (pid {process.pid} on" in out
     project.go()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
 
@@ -117,7 +117,7 @@ def test_resubmit_joins_a_live_sweep(project: Project) -> None:
     assert "1 trial queued" in project.run("resubmit", "work", "--trial", failed)
     until(lambda: project.query("SELECT max(attempt) FROM attempt") == [(2,)], process)
     project.go()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
 
