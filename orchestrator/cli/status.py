@@ -68,13 +68,8 @@ def _print(snap: Snapshot) -> None:
     for row in snap.running:
         metrics = "  ".join(f"{key} {naming.metric(value)}" for key, value in list(row.metrics.items())[:3])
         print(f"  → {row.trial_id[:8]}  {row.label}  {row.slot}  {metrics}  {naming.duration(now - row.since)}")
-    if snap.best is not None and snap.objective is not None:
-        best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
-        print(f"  best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
-    for failure in snap.failures:
-        print(f"  failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
-    if snap.failed_otherwise:
-        print(f"  failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})")
+    for line in view.results(snap):
+        print(f"  {line}")
     if snap.stale:
         print(f"  {snap.stale} stale: finished with other code (orchestrate sweep … --rerun stale)")
     if snap.address:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import folder as folders
-from orchestrator import naming
 from orchestrator.cli import INTERRUPTED, snapshot, view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.coordinator import Coordinator, Transition
@@ -156,13 +155,8 @@ def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None
     """How it ended and what to do next; the live view has already shown the first part."""
     if not live:
         print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
-        if snap.best is not None and snap.objective is not None:
-            best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
-            print(f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}")
-        for failure in snap.failures:
-            print(f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})")
-        if snap.failed_otherwise:
-            print(f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})")
+        for line in view.results(snap):
+            print(line)
     elif snap.failures:
         print(f"orchestrate show {snap.failures[0].example[:8]}   tells why it failed")
     waiting = snap.counts.get(State.PENDING, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator import naming
@@ -36,6 +36,17 @@ WORDS = {
 def counts_text(counts: dict[State, int]) -> str:
     """ "20 succeeded · 1 failed · 3 waiting"."""
     return " · ".join(f"{counts[state]} {word}" for state, (word, _) in WORDS.items() if counts.get(state))
+
+
+def results(snap: Snapshot) -> Iterator[str]:
+    """The best trial and the ways in which trials failed, a plain line each."""
+    if snap.best is not None and snap.objective is not None:
+        best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
+        yield f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"
+    for failure in snap.failures:
+        yield f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})"
+    if snap.failed_otherwise:
+        yield f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})"
 
 
 def render(snap: Snapshot, now: float) -> RenderableType:
