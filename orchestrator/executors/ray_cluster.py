@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from orchestrator.errors import ClusterError
@@ -56,6 +57,12 @@ def _knock(address: str) -> None:
         ) from error
 
 
+def _show_token(address: str) -> None:
+    """Ray takes 20 s to give up on a wrong token, though its server refuses it at once: ask that one first."""
+    if "//" not in address and ":" in address:
+        GcsClient(address=address)  # raises AuthenticationError, a RayError
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Ray's C++ side announces to the terminal that it keeps quiet: drop what it writes to stderr meanwhile."""
@@ -76,6 +83,7 @@ def join(address: str) -> None:
     _knock(address)
     try:
         with _quietly():
+            _show_token(address)
             ray.init(
                 address=address,
                 log_to_driver=False,
