@@ -10,6 +10,7 @@ from orchestrator.cli.common import Parser, find_sweep, find_trial
 from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder import SweepFolder
+from orchestrator.manifest.choice import Choice
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State
 from orchestrator.session import Limits, hold, reopen
@@ -70,7 +71,7 @@ def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
         if options.trial:
             return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
-        rows = [row for state in sorted(states) for row in reader.trials(state=state)]
+        rows = [row for state in sorted(states) for row in reader.trials(Choice(state=state))]
     chosen = [row.trial_id for row in rows if options.cause in (None, row.cause, row.place)]
     if rows and not chosen:
         known = sorted({name for row in rows for name in (row.cause, row.place) if name})

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator import naming
 from orchestrator.cli.common import Parser, find_trial, literal, print_json, relative
-from orchestrator.cli.trials import as_json
+from orchestrator.cli.listing import as_json
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import AttemptRow, PlanRow, TrialRow

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
-from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError, nearest
+from orchestrator.errors import AmbiguousError, NotFoundError
 from orchestrator.failures import Failed
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
+from orchestrator.manifest.choice import ALL, Choice, json_path
 from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State, TrialRow
 
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
@@ -132,62 +130,20 @@ class Reader:
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
 
-    def trials(
-        self,
-        *,
-        state: State | None = None,
-        where: Mapping[str, Any] | None = None,
-        sort: str | None = None,
-        descending: bool = False,
-        limit: int | None = None,
-        everything: bool = False,
-    ) -> Iterator[TrialRow]:
-        """Trials of the current plan (or of all), filtered, sorted by a metric or by position."""
-        conditions, values = ["1" if everything else "current"], []
-        if state:
-            conditions.append("state = ?")
-            values.append(state.value)
-        for key, value in (where or {}).items():
-            condition, bound = self._match(key, value)
-            conditions.append(condition)
-            values += bound
-        order = "current DESC, position"
-        if sort:
-            path = json_path(sort)
-            order = (
-                f"json_type(metrics, {path}) IN ('real', 'integer') DESC, "
-                f"json_extract(metrics, {path}) {'DESC' if descending else 'ASC'}, position"
-            )
-        query = f"SELECT * FROM trials WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
+    def trials(self, choice: Choice = ALL) -> Iterator[TrialRow]:
+        """The trials of a choice."""
+        for row in self.listed("*", choice):
+            yield rows.trial(row)
+
+    def listed(self, columns: str, choice: Choice) -> list[db.Row]:
+        """Columns of the view `trials`, JSON as its text: for commands that show many."""
         with self._errors():
-            for row in self._db.execute(query, (*values, -1 if limit is None else limit)).fetchall():
-                yield rows.trial(row)
+            return self._db.execute(*choice.select(self._db, columns)).fetchall()
 
-    def _match(self, key: str, value: Any) -> tuple[str, list[Any]]:
-        """A condition on what a trial was given: as it varies (a group's option), or as configured."""
-        varied, fixed = json_path(key), json_path(*key.split("."))
-        found = f"coalesce(json_extract(overrides, {varied}), json_extract(config, {fixed}))"
-        known = f"(json_type(overrides, {varied}) IS NOT NULL OR json_type(config, {fixed}) IS NOT NULL)"
-        if self._db.execute(f"SELECT 1 FROM trials WHERE {known} LIMIT 1").fetchone() is None:
-            self._unknown_key(key)
-        if value is None:
-            return f"({found} IS NULL AND {known})", []
-        if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value)):
-            return f"{found} = ?", [rows.config_text(value)]
-        text = str(value)
-        if isinstance(value, int) and abs(value) >= 2**63:
-            value = text  # no number of SQLite's is that large
-        return f"({found} = ? OR CAST({found} AS TEXT) = ?)", [value, text]
-
-    def _unknown_key(self, key: str) -> None:
-        row = self._db.execute("SELECT overrides, config FROM trials LIMIT 1").fetchone()
-        keys = set(json.loads(row["overrides"])) | set(_dotted(json.loads(row["config"]))) if row else set()
-        near = nearest(key, keys)
-        raise ConfigError(
-            f"no trial has a key {key!r}",
-            where="--where",
-            fix=f"did you mean {near}?" if near else "see orchestrate show",
-        )
+    def count(self, choice: Choice) -> int:
+        """How many trials a choice holds without its limit."""
+        with self._errors():
+            return int(self._db.execute(*choice.count(self._db)).fetchone()[0])
 
     def attempts(self, trial_id: str) -> list[AttemptRow]:
         """All attempts at a trial, first to last."""
@@ -200,6 +156,12 @@ class Reader:
         with self._errors():
             query = f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
             return [rows.attempt(row) for row in self._db.execute(query)]
+
+    def reports_metric(self, metric: str) -> bool:
+        """Whether a trial has reported it."""
+        with self._errors():
+            query = f"SELECT EXISTS (SELECT 1 FROM attempt WHERE json_type(last, {json_path(metric)}) IS NOT NULL)"
+            return bool(self._db.execute(query).fetchone()[0])
 
     def metric_names(self) -> set[str]:
         """Every metric that a trial has reported."""
@@ -282,16 +244,3 @@ class Reader:
 
     def _errors(self) -> AbstractContextManager[None]:
         return db.errors(self.folder.manifest)
-
-
-def json_path(*parts: str) -> str:
-    """A JSON path as an SQL literal. SQLite compares keys as they are written: with JSON's escapes."""
-    quoted = "".join("." + json.dumps(part, ensure_ascii=False) for part in parts)
-    return "'$" + quoted.replace("'", "''") + "'"
-
-
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        yield prefix + key
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")

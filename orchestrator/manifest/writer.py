@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db, rows
-from orchestrator.manifest.reader import ATTEMPT, PLAN, json_path
+from orchestrator.manifest.choice import json_path
+from orchestrator.manifest.reader import ATTEMPT, PLAN
 from orchestrator.model import (
     AttemptRow,
     Checkpoint,

@@ -49,7 +49,10 @@ def measure(options: Options) -> list[Row]:
             "status --json": (("status", "--json"), best, 0.5),
             "trials --sort loss --limit 20": (("trials", "--sort", "loss", "--limit", "20"), lowest[:8], 1.0),
             "trials --sort loss": (("trials", "--sort", "loss"), lowest[:8], 1.0),
+            "trials --json": (("trials", "--json"), best, 1.0),
+            "trials --format csv": (("trials", "--format", "csv"), best, 1.0),
             "trials --state failed --limit 20": (("trials", "--state", "failed", "--limit", "20"), "KeyError", 1.0),
+            "failures": (("failures",), "KeyError", 1.0),
             "show": (("show", best), json.dumps(best)[1:-1], 1.0),
             "--help": (("--help",), "usage", 0.2),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from orchestrator import folder as folders
-from orchestrator.cli import main, resubmit, snapshot, view
+from orchestrator.cli import main, resubmit, snapshot, trials, view
 from orchestrator.coordinator import Live, Transition
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
@@ -272,6 +273,44 @@ def test_trials_as_json(say: Say) -> None:
     assert found[5]["overrides"]["model"] == "gru\x1b[31m"
 
 
+def test_one_trial_is_told_alike_alone_and_among_others(say: Say, sweep: Manifest) -> None:
+    odd = {"clip": math.inf, "by step": {1: "a"}, "text": 'quo"te\n', "floor": -0.0}
+    plan(sweep, [trial_spec(40, config=odd, overrides={"clip": math.inf}), trial_spec(41)])
+    run(sweep, 40, Outcome(State.FAILED, "exception", 'a "message"\n'), **{"valid/acc": "-Infinity"})
+    for row in say("trials", "--json").json():
+        (alone,) = say("show", row["trial_id"], "--json").json()
+        assert {**alone, "attempts": len(alone["attempts"])} == {
+            **row, **{key: alone[key] for key in ("series", "provenance", "rerun")}
+        }  # fmt: skip
+
+
+def test_a_terminal_gets_the_first_ones(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = say("trials").lines
+    assert say("trials", "--limit", "0").lines == every
+    monkeypatch.setattr(trials, "SCREENFUL", 4)
+    assert say("trials").lines == every, "a pipe gets all"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "500")
+    shown = say("trials").lines
+    assert (len(shown), shown[-1]) == (1 + 4 + 1, "… and 2 more: --limit 0 shows all")
+    assert len(say("trials", "--limit", "0").lines) == len(say("trials", "--limit", "6").lines) == 1 + 6
+    assert len(say("trials", "--limit", "3").lines) == 1 + 3
+    assert len(say("trials", "--state", "succeeded").lines) == 1 + 2
+    assert len(say("trials", "--json").lines) == 6
+
+
+def test_a_setting_that_not_all_trials_vary_is_told_of_all(say: Say, sweep: Manifest) -> None:
+    specs = [
+        trial_spec(50, overrides={"a": 1, "lr": 0.5}, config={"a": 1, "lr": 0.5}),
+        trial_spec(51, overrides={"a": 2}, config={"a": 2, "lr": 0.25}),
+        trial_spec(52, overrides={"a": True}, config={"a": True}),
+    ]
+    plan(sweep, specs)
+    run(sweep, 50, lr=0.125)
+    said = say("trials", "--columns", "a,lr,seconds", "--format", "csv").lines
+    assert said == ["a,lr,seconds", "1,0.5,9.000", "2,0.25,", "true,,"]
+
+
 def test_columns(say: Say) -> None:
     words = "trial_id,seconds,optimizer.betas,model.name,valid/acc,cause"
     said = say("trials", "--columns", words, "--format", "csv", "--state", "failed")
@@ -393,7 +432,7 @@ def test_ls(say: Say, another: SweepFolder) -> None:
         (["trials", "--sort", "valid/ac"], "did you mean valid/acc?"),
         (["trials", "--sort"], "expected one argument"),
         (["trials", "--columns", "trial_id,valid/los"], "did you mean valid/loss?"),
-        (["trials", "--limit", "0"], "no number above 0"),
+        (["trials", "--limit", "-1"], "no number above 0"),
         (["trials", "--format", "xml"], "invalid choice"),
         (["show", "zzzz"], "no trial begins with 'zzzz'"),
         (["show", ""], "several trials begin with ''"),

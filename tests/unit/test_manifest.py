@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import AmbiguousError, ConfigError, ManifestError, NotFoundError
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest import db
+from orchestrator.manifest.choice import Choice
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import Checkpoint, Objective, Outcome, Resources, Retries, Search, State
@@ -112,7 +113,7 @@ def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, re
     ]
     assert due(manifest, second) == [trial_id(3)]
     assert reader.counts() == {State.PENDING: 1, State.SUCCEEDED: 1}
-    everything = list(reader.trials(everything=True))
+    everything = list(reader.trials(Choice(everything=True)))
     assert [(row.trial_id, row.current) for row in everything][-1] == (trial_id(2), False)
     assert {row[0] for row in reader.states()} == {trial_id(number) for number in (1, 2, 3)}
 
@@ -336,8 +337,8 @@ def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader
     assert (found["up"], found["down"]) == (math.inf, -math.inf)
     assert math.isnan(reader.series(trial_id(1))[0]["loss"])
     assert query(manifest.folder, "SELECT metrics ->> '$.loss' FROM reports") == [("NaN",)]
-    assert len(list(reader.trials(where={"clip": math.inf}))) == 1
-    assert list(reader.trials(where={"clip": -math.inf})) == []
+    assert len(list(reader.trials(Choice(where={"clip": math.inf})))) == 1
+    assert list(reader.trials(Choice(where={"clip": -math.inf}))) == []
 
 
 # ---------------------------------------------------------------- best and stale
@@ -438,7 +439,7 @@ def asked(manifest: Manifest, reader: Reader) -> Reader:
 
 @pytest.mark.parametrize("key", ODD)
 def test_keys_of_any_form_are_found(asked: Reader, key: str) -> None:
-    assert [row.trial_id for row in asked.trials(where={key: f"{key}-2"})] == [trial_id(2)]
+    assert [row.trial_id for row in asked.trials(Choice(where={key: f"{key}-2"}))] == [trial_id(2)]
 
 
 @pytest.mark.parametrize(
@@ -459,17 +460,17 @@ def test_keys_of_any_form_are_found(asked: Reader, key: str) -> None:
     ],
 )
 def test_where(asked: Reader, where: dict[str, object], numbers: list[int]) -> None:
-    assert [row.trial_id for row in asked.trials(where=where)] == [trial_id(number) for number in numbers]
+    assert [row.trial_id for row in asked.trials(Choice(where=where))] == [trial_id(number) for number in numbers]
 
 
 def test_an_unknown_key_is_named_with_the_nearest(asked: Reader) -> None:
     with pytest.raises(ConfigError, match=r"did you mean data\.size\?"):
-        list(asked.trials(where={"data.siz": 1}))
+        list(asked.trials(Choice(where={"data.siz": 1})))
 
 
 def test_sorting_puts_numbers_first(asked: Reader) -> None:
     def order(metric: str, descending: bool = False) -> list[str]:
-        return [row.trial_id for row in asked.trials(sort=metric, descending=descending)]
+        return [row.trial_id for row in asked.trials(Choice(sort=metric, descending=descending))]
 
     assert order("valid/loss") == [trial_id(number) for number in (2, 0, 1, 3)]
     assert order("valid/loss", descending=True) == [trial_id(number) for number in (0, 2, 1, 3)]
@@ -478,9 +479,9 @@ def test_sorting_puts_numbers_first(asked: Reader) -> None:
 
 
 def test_states_and_limits(asked: Reader) -> None:
-    assert [row.trial_id for row in asked.trials(state=State.PENDING)] == [trial_id(3)]
-    assert len(list(asked.trials(state=State.SUCCEEDED, limit=2))) == 2
-    assert list(asked.trials(state=State.FAILED)) == []
+    assert [row.trial_id for row in asked.trials(Choice(state=State.PENDING))] == [trial_id(3)]
+    assert len(list(asked.trials(Choice(state=State.SUCCEEDED, limit=2)))) == 2
+    assert list(asked.trials(Choice(state=State.FAILED))) == []
 
 
 def test_a_trial_by_the_first_digits_of_its_id(manifest: Manifest, reader: Reader) -> None:
