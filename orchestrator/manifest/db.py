@@ -16,6 +16,7 @@ from orchestrator.errors import ManifestError
 
 VERSION = 1  # PRAGMA user_version of the schema
 Connection = sqlite3.Connection
+Cursor = sqlite3.Cursor
 Row = sqlite3.Row
 
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "9p", "glusterfs")

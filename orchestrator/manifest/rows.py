@@ -76,7 +76,10 @@ def _is_json(value: Any) -> bool:
     """Whether JSON gives the value back as it is; nearly every config is so, and this is 5 times faster than a copy."""
     kind = type(value)
     if kind is dict:
-        return all(type(key) is str and key[:1] != "$" for key in value) and all(map(_is_json, value.values()))
+        for key, item in value.items():
+            if type(key) is not str or key[:1] == "$" or not (type(item) in _PLAIN or _is_json(item)):
+                return False
+        return True
     if kind is list:
         return all(map(_is_json, value))
     return kind in _PLAIN or (kind is float and math.isfinite(value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.folder import SweepFolder
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db, planned, rows
 from orchestrator.manifest.choice import json_path
 from orchestrator.manifest.reader import ATTEMPT, PLAN
 from orchestrator.model import (
@@ -32,15 +31,6 @@ _DUE = """
     FROM trial t LEFT JOIN attempt a
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
     WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
-"""
-_MOVE_TRIAL = "UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ? WHERE trial_id = ?"
-_RENEW_CONFIG = """
-    UPDATE trial SET config = ?1 WHERE trial_id = ?2 AND config <> ?1 AND NOT EXISTS (
-        SELECT 1 FROM attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
-"""  # ignored keys are no part of an id: their new values are for what is still to run
-_PUT_TRIAL = """
-    INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -118,21 +108,7 @@ class Manifest:
 
     def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
         """Insert, or move into this plan, each trial; how many there were."""
-        count, size, size_text = 0, None, ""
-        ignoring = self._db.execute("SELECT json_array_length(spec, '$.ignore') FROM plan WHERE plan = ?", (plan,))
-        may_differ = bool(ignoring.fetchone()[0])
-        for count, spec in enumerate(specs, 1):
-            if spec.resources is not size:  # many trials share one object
-                size = spec.resources
-                size_text = rows.dumps(dataclasses.asdict(size))
-            overrides = rows.config_text(spec.overrides)
-            references = rows.dumps(spec.references) if spec.references else "{}"
-            moved = (plan, count - 1, overrides, references, size_text, spec.trial_id)
-            if not self._db.execute(_MOVE_TRIAL, moved).rowcount:
-                self._db.execute(_PUT_TRIAL, (*moved, spec.seed, spec.config_id, rows.config_text(spec.config)))
-            elif may_differ:
-                self._db.execute(_RENEW_CONFIG, (rows.config_text(spec.config), spec.trial_id))
-        return count
+        return planned.add_trials(self._db, plan, specs)
 
     def finish_plan(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
         self._db.execute(

@@ -25,7 +25,8 @@ FLOORS = {
           language.space language.search language.search.grid language.search.random language.references
           language.identity language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check
-          manifest manifest.db manifest.rows manifest.choice manifest.reader manifest.writer manifest.ledger
+          manifest manifest.db manifest.rows manifest.choice manifest.planned manifest.reader manifest.writer
+          manifest.ledger
           language language.trouble language.plain language.compose language.source language.shape language.planning
           node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
           node.limits node.memory node.run node.seeding node.trial node.zygote node.nursery node.runner

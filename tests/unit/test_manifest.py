@@ -118,6 +118,48 @@ def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, re
     assert {row[0] for row in reader.states()} == {trial_id(number) for number in (1, 2, 3)}
 
 
+OTHER = [Resources(gpus=1, cpus=2), Resources(gpus=0, cpus=1)]
+
+
+@pytest.mark.parametrize("ignore", [(), ("noise",)])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_plan_holds_its_trials_whatever_the_one_before_held(data: st.DataObject, ignore: tuple[str, ...]) -> None:
+    """Trials that are moved at once, one by one, or put in: what is read is what was asked for."""
+    one = st.tuples(st.integers(0, 5), st.sampled_from(OTHER), st.sampled_from([{}, {"y": 1}, {"y": True}]))
+    plans = data.draw(st.lists(st.lists(one, unique_by=lambda each: each[0]), min_size=2, max_size=4))
+    with tempfile.TemporaryDirectory(dir=manifests.quick()) as root:
+        folder = manifests.create(Path(root))
+        with closing(Manifest.open(folder)) as manifest, closing(Reader(folder)) as reader:
+            for turn, asked in enumerate(plans):
+                specs = [
+                    trial_spec(
+                        number,
+                        resources=resources,
+                        overrides={"x": number, **more},
+                        config={"x": number, "noise": turn if ignore else 0},
+                    )
+                    for number, resources, more in asked
+                ]
+                number = plan(manifest, specs, spec=sweep_spec(ignore=ignore))
+                waiting = [repr(due.spec) for due in manifest.due(number, -1, 10)]
+                assert waiting == list(map(repr, specs)), "True is not 1"
+                assert [row.position for row in reader.trials()] == list(range(len(specs)))
+                seen = {row.trial_id for row in reader.trials(Choice(everything=True))}
+                assert seen == {trial_id(number) for each in plans[: turn + 1] for number, *_ in each}
+
+
+def test_the_same_plan_again_writes_nothing_for_each_trial(manifest: Manifest) -> None:
+    trials = [trial_spec(number) for number in range(100)]
+    plan(manifest, trials)
+    said: list[str] = []
+    manifest._db.set_trace_callback(said.append)
+    plan(manifest, trials)
+    assert len(said) < 20
+    plan(manifest, [*trials, trial_spec(100)])
+    assert len(said) < 40
+
+
 def test_a_closed_attempt_stays_as_it_ended(manifest: Manifest, reader: Reader) -> None:
     plan(manifest, [trial_spec(1)])
     key = run(manifest, 1)
