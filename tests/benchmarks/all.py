@@ -17,6 +17,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import children
 from bench import HERE, ROOT, Row, table
 
 NAMES = ("launches", "makespan", "first", "reports", "tracker", "expansion", "growth", "reading", "resume")
@@ -27,25 +28,28 @@ HEAD = """# Benchmarks
 `make bench` installs the peers into an environment of their own (`.bench-venv`, the extra `bench`), runs everything
 below, and writes this page. One alone: `.bench-venv/bin/python tests/benchmarks/launches.py --runs 5`.
 
-Every number is the median of alternating runs (each side once, then each again); each part says of how many. Sides that
-take minutes are run `--few` times at most. Each benchmark checks what came out before it prints a number: states,
-attempts, processes, rows. *ratio*: how many times better than the peer; *ratio to the limit*: how many times worse than
-what the machine, the ideal or the bare parts allow. **LOST**: the peer is better. **missed**: our own goal is.
-*load*: what else the machine did when a part began, less than 1 on a quiet one; under load compare ratios only.
+Every number is the median of alternating runs (each side once, then each again), `--runs` of them; a side that has
+taken `--seconds` in all is not run again. Each part says how often each side was run, and checks what came out before
+it prints a number: states, attempts, processes, rows. *ratio*: how many times better than the peer; *ratio to the
+limit*: how many times worse than what the machine, the ideal or the bare parts allow. **LOST**: the peer is better.
+**missed**: our own goal is. *load*: what else the machine did when a part began, less than 1 on a quiet one; under load
+compare ratios only.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--few", type=int, default=2, help="so often at most what takes minutes")
+    parser.add_argument("--seconds", type=float, default=50, help="a side that has taken so long is not run again")
     parser.add_argument("--quick", action="store_true", help="smaller, once, and the page is not written")
     parser.add_argument("--only", default=",".join(NAMES), help="names, with commas")
     options = parser.parse_args()
+    children.interruptible()
     KEPT.mkdir(parents=True, exist_ok=True)
     failed = [name for name in options.only.split(",") if not run(name, options)]
     kept = {name: path(name, options.quick) for name in NAMES}
-    parts = {name: json.loads(file.read_text()) for name, file in kept.items() if file.exists()}
+    found = {name: json.loads(file.read_text()) for name, file in kept.items() if file.exists()}
+    parts = {name: part for name, part in found.items() if "ran" in part}  # an earlier version kept less
     print(table([Row(**row) for part in parts.values() for row in part["rows"]]))
     if not options.quick:
         PAGE.write_text(page(parts), encoding="utf-8")
@@ -62,13 +66,14 @@ def run(name: str, options: argparse.Namespace) -> bool:
     print(f"== {name}", file=sys.stderr, flush=True)
     draft = KEPT / f"{name}.draft"
     words = [sys.executable, str(HERE / f"{name}.py"), "--json", str(draft)]
-    words += ["--runs", str(options.runs), "--few", str(options.few), *["--quick"] * options.quick]
+    words += ["--runs", str(options.runs), "--seconds", str(options.seconds), *["--quick"] * options.quick]
     started, load = time.time(), os.getloadavg()[0]
-    if subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode:
-        return False
-    facts = {"runs": options.runs, "few": options.few, "minutes": (time.time() - started) / 60, "load": load}
-    rows, at = json.loads(draft.read_text()), time.strftime("%Y-%m-%d %H:%M")
-    path(name, options.quick).write_text(json.dumps({"rows": rows, "at": at, "commit": commit(), **facts}))
+    with children.child(words, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        if process.wait():
+            return False
+    facts = {"runs": options.runs, "seconds": options.seconds, "minutes": (time.time() - started) / 60, "load": load}
+    found, at = json.loads(draft.read_text()), time.strftime("%Y-%m-%d %H:%M")
+    path(name, options.quick).write_text(json.dumps({**found, "at": at, "commit": commit(), **facts}))
     draft.unlink()
     return True
 
@@ -83,10 +88,11 @@ def page(parts: dict[str, dict[str, object]]) -> str:
     for name, part in parts.items():
         method = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
         rows = [Row(**row) for row in part["rows"]]  # type: ignore[attr-defined]
-        command = f"tests/benchmarks/{name}.py --runs {part['runs']} --few {part['few']}"
+        command = f"tests/benchmarks/{name}.py --runs {part['runs']} --seconds {part['seconds']:g}"
         load = f"{part['load']:.1f} when it began" if "load" in part else "not noted"
         when = f"`{command}`, {part['at']}, commit {part['commit']}, {part['minutes']:.0f} minutes, load {load}."
-        texts.append(f"## {name}\n\n{method}\n\n{when}\n\n{table(rows)}\n")
+        ran = ", ".join(f"{side} {count}×" for side, count in part["ran"].items())  # type: ignore[attr-defined]
+        texts.append(f"## {name}\n\n{method}\n\n{when}\nRuns: {ran}.\n\n{table(rows)}\n")
     return "\n".join(texts)
 
 

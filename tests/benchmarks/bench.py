@@ -20,6 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import children
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SLOTS = 4
@@ -101,39 +103,47 @@ def table(rows: Sequence[Row]) -> str:
 @dataclass(frozen=True)
 class Options:
     runs: int
-    few: int  # of what takes minutes
+    seconds: float  # after which a side is not run again
     quick: bool
+    ran: dict[str, int] = field(default_factory=dict)  # how often each side was run
 
 
 def main(measure: Callable[[Options], list[Row]]) -> None:
     """The command line of one benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="alternating runs; medians are shown")
-    parser.add_argument("--few", type=int, default=2, help="so often at most what takes minutes")
+    parser.add_argument("--seconds", type=float, default=50, help="a side that has taken so long is not run again")
     parser.add_argument("--quick", action="store_true", help="smaller, and once: whether it works")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     words = parser.parse_args()
-    rows = measure(Options(1 if words.quick else words.runs, words.few, words.quick))
+    options = Options(1 if words.quick else words.runs, words.seconds, words.quick)
+    children.interruptible()
+    rows = measure(options)
     print(table(rows))
     if words.json:
-        words.json.write_text(json.dumps([asdict(row) for row in rows]))
+        words.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "ran": options.ran}))
 
 
-def alternate(options: Options, sides: Mapping[str, Callable[[], T]], few: Sequence[str] = ()) -> dict[str, list[T]]:
+def alternate(options: Options, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Every side once, then every side again: what else the machine does meets all alike.
 
-    Those named in `few` run `options.few` times at most.
+    What takes long is run less often: `options.seconds` says how long is enough.
     """
     found: dict[str, list[T]] = {name: [] for name in sides}
+    spent = dict.fromkeys(sides, 0.0)
     for turn in range(options.runs):
         for name, side in sides.items():
-            if turn >= options.few and name in few:
+            if spent[name] >= options.seconds:
                 continue
             started = time.perf_counter()
             found[name].append(side())
+            seconds = time.perf_counter() - started
+            spent[name] += seconds
             shown = found[name][-1]
             text = f"{shown:.4g}" if isinstance(shown, (int, float)) else ""
-            say(f"run {turn + 1}  {name}  {text}  ({time.perf_counter() - started:.1f} s)")
+            say(f"run {turn + 1}  {name}  {text}  ({seconds:.1f} s)")
+    for name, values in found.items():
+        options.ran[name] = min(len(values), options.ran.get(name, len(values)))
     return found
 
 
@@ -163,6 +173,7 @@ def cluster(cpus: int = SLOTS, gpus: int = SLOTS) -> Iterator[str]:
 
     head = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 200 * 2**20}
     made = Cluster(initialize_head=True, head_node_args=head)
+    children.interruptible()  # Ray puts handlers of its own
     try:
         yield made.address
     finally:
@@ -191,19 +202,21 @@ class Project:
         (self.root / "conf" / "sweep.yaml").write_text(self.sweep_file)
         shutil.copy(HERE / self.trainer, self.root)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command, which ends with the block."""
         env = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
         if self.address:
             env["RAY_ADDRESS"] = self.address
         command = [sys.executable, "-m", "orchestrator.cli", *words]
-        return subprocess.Popen(
-            command, cwd=self.root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        how = {"cwd": self.root, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with children.child(command, **how) as process:
+            yield process
 
     def run(self, *words: str) -> str:
         """The output of a command that must succeed."""
-        process = self.start(*words)
-        out, _ = process.communicate()
+        with self.started(*words) as process:
+            out, _ = process.communicate()
         check(process.returncode == 0, f"exit code {process.returncode} of {' '.join(words)}\n{out}")
         return out
 
@@ -270,7 +283,7 @@ def peer(address: str, *words: object) -> list[Span]:
     with scratch() as folder:
         env = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, str(HERE / "peers.py"), *map(str, words), "--folder", str(folder)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder)
+        done = children.finished(command, env=env, cwd=folder)
         check(done.returncode == 0, f"{' '.join(map(str, words))}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
         lines = (folder / "times").read_text().splitlines()
         return [Span(slot, float(start), float(end)) for slot, start, end in map(str.split, lines)]

@@ -7,10 +7,10 @@ The page cache is warm for both; there is one slot, so that one warm parent is m
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 
+import children
 from bench import HERE, Options, Project, Row, alternate, main, median, scratch
 
 SWEEP = """
@@ -34,7 +34,7 @@ def ours(project: Project) -> float:
 
 def bare() -> float:
     before = time.time()
-    return float(subprocess.check_output([sys.executable, str(HERE / "bare.py"), "first"], text=True)) - before
+    return float(children.output([sys.executable, str(HERE / "bare.py"), "first"])) - before
 
 
 def measure(options: Options) -> list[Row]:

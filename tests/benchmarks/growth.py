@@ -7,13 +7,13 @@ disk as always. Cost: CPU time of the whole run by its trials. Memory: what the 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import children
 from bench import ROOT, Options, Row, alternate, check, main, median, query, scratch
 
 from orchestrator import folder as folders
@@ -84,7 +84,7 @@ def drive(root: Path, trials: int) -> None:
 def ours(trials: int) -> tuple[float, float]:
     with scratch() as root:
         command = [sys.executable, __file__, "drive", str(root), str(trials)]
-        out = subprocess.check_output(command, env={"PYTHONPATH": str(ROOT)}, text=True)
+        out = children.output(command, env={"PYTHONPATH": str(ROOT)})
         states = query(root / "s", "SELECT state, count(*), max(attempts) FROM trials GROUP BY 1")
         check(states == [("SUCCEEDED", trials, 1)], str(states))
         seconds, size = map(float, out.split())

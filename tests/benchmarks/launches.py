@@ -11,11 +11,11 @@ the same modules and settings.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 
+import children
 from bench import HERE, ROOT, Options, Project, Row, alternate, check, cluster, main, median, peer, scratch, span
 
 SWEEP = """
@@ -49,7 +49,7 @@ def tune(address: str, who: str, trials: int) -> float:
 
 def limit(count: int) -> float:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return float(subprocess.check_output([sys.executable, str(HERE / "bare.py"), "forks", str(count)], env=env))
+    return float(children.output([sys.executable, str(HERE / "bare.py"), "forks", str(count)], env=env))
 
 
 def measure(options: Options) -> list[Row]:
@@ -62,8 +62,7 @@ def measure(options: Options) -> list[Row]:
             for who in REUSING:
                 sides[f"{who} {trials}"] = partial(tune, address, who, trials)
         sides["tune"] = partial(tune, address, "tune", default)
-        few = ["tune", f"tune-reuse {large}", f"tune-best {large}"]
-        found = {name: median(values) for name, values in alternate(options, sides, few).items()}
+        found = {name: median(values) for name, values in alternate(options, sides).items()}
     rows = []
     for trials, goal in ((small, 2.5), (large, 10.0)):
         mine, bare, what = found[f"ours {trials}"], found["limit"], f"{trials:,} isolated launches"

@@ -153,7 +153,8 @@ def run_hydra(options: argparse.Namespace) -> None:
         words += ["+hydra.launcher.ray.init.object_store_memory=null"]
     app = Path(__file__).with_name("hydra_app.py")
     command = [sys.executable, str(app), "-m", *words, f"x=range({options.trials})", f"seconds={options.seconds}"]
-    subprocess.run([*command, f"folder={options.folder}"], check=True, cwd=options.folder)
+    places = [f"folder={options.folder}", f"hydra.sweep.dir={options.folder}/multirun"]
+    subprocess.run([*command, *places], check=True, cwd=options.folder)
     count = len((Path(options.folder) / "times").read_text().splitlines())
     assert count == options.trials, count
 

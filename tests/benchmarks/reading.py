@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import children
 import large
 from bench import ROOT, Options, Row, alternate, check, main, median, query, scratch
 
@@ -22,9 +22,7 @@ def command(root: Path, words: tuple[str, ...], expected: str) -> float:
     """Seconds that the command lasts; it must say what is expected."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *words], cwd=root, env=env, capture_output=True, text=True
-    )
+    done = children.finished([sys.executable, "-m", "orchestrator.cli", *words], cwd=root, env=env)
     seconds = time.perf_counter() - started
     check(done.returncode == 0 and expected in done.stdout, f"{words}: {done.stdout[:500]}{done.stderr[-2000:]}")
     return seconds
@@ -32,7 +30,7 @@ def command(root: Path, words: tuple[str, ...], expected: str) -> float:
 
 def bare() -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import sqlite3"], check=True)
+    children.output([sys.executable, "-c", "import sqlite3"])
     return time.perf_counter() - started
 
 

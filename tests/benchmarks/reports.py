@@ -36,12 +36,12 @@ def ours(project: Project, trials: int, reports: int) -> tuple[float, float]:
     name, share = project.next_name(), 4 / trials
     meet = project.root / name
     meet.mkdir()
-    process = project.start(
+    with project.started(
         "sweep", "conf/sweep.yaml", f"sweep.name={name}", f"x=range(0,{trials})", f"trials={trials}",
         f"reports={reports}", f"meet={meet}", f"sweep.resources.gpus={share}", f"sweep.resources.cpus={share}",
-    )  # fmt: skip
-    durable = until_durable(project.root / "runs" / name / "manifest.db", trials * (reports + 1), process)
-    out, _ = process.communicate()
+    ) as process:  # fmt: skip
+        durable = until_durable(project.root / "runs" / name / "manifest.db", trials * (reports + 1), process)
+        out, _ = process.communicate()
     check(process.returncode == 0, out)
     project.check(name, trials, trials * (reports + 1))
     ((first,),) = project.query(name, "SELECT min(time) FROM report")
@@ -82,7 +82,7 @@ def measure(options: Options) -> list[Row]:
                 "ours": lambda trials=trials, reports=reports: ours(project, trials, reports),
                 "tune": lambda trials=trials, reports=fewer: (tune(address, trials, reports), 0.0),
             }
-            found = alternate(options, sides, ["tune"])
+            found = alternate(options, sides)
             rate, theirs = (median(rate for rate, _ in found[who]) for who in ("ours", "tune"))
             cost = median(cost for _, cost in found["ours"])
             what = f"reports of {trials} trials at once"

@@ -7,11 +7,11 @@ its difference. The limit is the expansion alone.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import children
 import expansion
 import large
 from bench import ROOT, Options, Row, alternate, check, main, median, query, scratch
@@ -21,7 +21,7 @@ def ours(root: Path, total: int) -> float:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "orchestrator.cli", "sweep", "conf/sweep.yaml"]
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    done = children.finished(command, cwd=root, env=env)
     seconds = time.perf_counter() - started
     check(
         done.returncode == 0 and f"{total} done" in done.stdout and "0 to run" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,37 @@
+"""A benchmark that is interrupted leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# A side that would last for ever, with a child of its own. All three hold the pipe, which ends with the last of them.
+SIDE = "import subprocess, sys; subprocess.Popen(['sleep', '1000']); print('ready', flush=True); sys.stdin.read()"
+BENCHMARK = f"""
+import subprocess, sys
+import children
+children.interruptible()
+with children.child([sys.executable, "-c", {SIDE!r}], stdin=subprocess.PIPE) as process:
+    process.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_benchmark_ends_its_children(number: signal.Signals) -> None:
+    env = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    with subprocess.Popen(
+        [sys.executable, "-c", BENCHMARK], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        with closing(process.stdout) as out:
+            assert out.readline() == "ready\n"
+            process.send_signal(number)
+            assert out.read() == "", "nobody holds the pipe any more"
+        assert process.wait() != 0
