@@ -21,7 +21,8 @@ from orchestrator.errors import ManifestError
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import PlanRow
+from orchestrator.model import PlanRow, SweepSpec
+from orchestrator.node.zygote import Kind
 from orchestrator.ports import Executor
 from orchestrator.trainer_check import TrainerCheck
 
@@ -43,6 +44,7 @@ class Session:
     lock: Lock
     plan: PlanRow | None = None
     executor: Executor | None = None
+    check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
     verdict: str | None = None  # why it was no use to go on
@@ -57,7 +59,9 @@ class Session:
             last.callback(self.lock.release)
             last.callback(self.manifest.close)
             if self.executor is not None:
-                self.executor.close()
+                last.callback(self.executor.close)
+            if self.check is not None:
+                self.check.close()
 
 
 def hold(folder: SweepFolder) -> Session:
@@ -78,15 +82,21 @@ def plan_sweep(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
+    here: bool = False,
 ) -> Session:
-    """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind."""
+    """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind.
+
+    `here`: the executor's workers are started on this machine, with this process's environment.
+    """
     made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
     folder = folders.create(root, plan.spec.name)
     session = hold(folder)
     try:
-        write_plan(session, plan, project, rerun, limits, start_executor)
+        write_plan(session, plan, project, rerun, limits, start_executor, here)
     except BaseException:
         try:
+            if session.check is not None:
+                session.check.close()  # it may be writing into the copy of the code
             if session.manifest.current_plan() is None:  # undone while the lock is held: nobody else is in there
                 session.manifest.close()
                 folders.discard(folder, made_folder, made_root)
@@ -103,34 +113,39 @@ def write_plan(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
+    here: bool = False,
 ) -> None:
     """Record the plan once everything about it has proved right: configs, resources, trainer. Else nothing is.
 
     Fills session.plan, and session.executor where a trial waits.
     """
     manifest = session.manifest
-    check = TrainerCheck(plan.spec.trainer, (str(project),), project)
-    with ExitStack() as undo:
-        undo.callback(check.cancel)
-        code = provenance.keep_code(project, session.folder.code)
-        facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
-        with manifest.transaction():
-            manifest.recover(time.time())
-            number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
-            total = manifest.add_trials(number, plan.trials())
-            summary = plan.summary()
-            manifest.finish_plan(number, total, summary.excluded, summary.duplicates)
-            manifest.judge(number, plan.spec.objective)
-            manifest.resume_cancelled(number)
-            if rerun:
-                manifest.rerun(number, rerun)
-            waiting = manifest.waiting_resources(number, limits.trials)
-            if waiting:
-                session.executor = start_executor()
-                for resources in waiting:
-                    session.executor.check(resources)
-            check.result()
-        session.plan = manifest.current_plan()
+    code = provenance.keep_code(project, session.folder.code)
+    session.check = TrainerCheck(_kind(plan.spec, code, project), offered=here)
+    facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
+    with manifest.transaction():
+        manifest.recover(time.time())
+        number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
+        total = manifest.add_trials(number, plan.trials())
+        summary = plan.summary()
+        manifest.finish_plan(number, total, summary.excluded, summary.duplicates)
+        manifest.judge(number, plan.spec.objective)
+        manifest.resume_cancelled(number)
+        if rerun:
+            manifest.rerun(number, rerun)
+        waiting = manifest.waiting_resources(number, limits.trials)
+        if waiting:
+            session.executor = start_executor()
+            for resources in waiting:
+                session.executor.check(resources)
+        session.check.result()
+    session.plan = manifest.current_plan()
+
+
+def _kind(spec: SweepSpec, code: provenance.Code, project: Path) -> Kind:
+    """What the zygotes of this sweep's trials import by, those without a GPU."""
+    deterministic = spec.deterministic != "off"
+    return Kind(spec.trainer, provenance.import_path(code.path), str(project), False, spec.start, deterministic)
 
 
 def reopen(session: Session, asked: Callable[[Manifest], list[str]], start_executor: Callable[[], Executor]) -> int:

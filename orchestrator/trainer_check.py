@@ -1,135 +1,68 @@
-"""Whether a trainer can be imported and called, found out in a process of its own while Ray starts.
+"""Whether a trainer can be imported and called, found out while Ray starts, by the process that its trials come from.
 
-`python -m orchestrator.trainer_check MODULE:FUNCTION PATH…` imports it with PATH… first on sys.path and prints, as the
-last line of its output, a JSON object: {} or {"what": …, "fix": …}.
+The first zygote is started as soon as the code's copy is there; what its import says is the check. Workers on this
+machine may have it afterwards, so that the first trial need not wait for the same imports again.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import json
+import dataclasses
 import os
-import signal
-import subprocess
-import sys
-import sysconfig
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
+import select
 
 from orchestrator.errors import TrainerError
+from orchestrator.node.handover import Offer
+from orchestrator.node.nursery import Zygote
+from orchestrator.node.zygote import Kind
 
-MARK = "orchestrate-trainer-check "
-CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 PATIENCE = 300.0  # seconds an import may take
 
 
 class TrainerCheck:
-    """A check under way."""
+    """A check under way, and the zygote that does it."""
 
-    def __init__(self, trainer: str, import_path: Sequence[str], cwd: Path) -> None:
-        self._trainer = trainer
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.trainer_check", trainer, *import_path],
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def __init__(self, kind: Kind, offered: bool = False) -> None:
+        """`offered`: workers that this process starts from now on may take the zygote over."""
+        offered = offered and kind.start == "fork"
+        if not offered:
+            kind = dataclasses.replace(kind, start="spawn")  # imports the trainer, and nothing on its trials' behalf
+        self._trainer = kind.trainer
+        self._printed = os.memfd_create("printed")
+        self._zygote = Zygote.start((), spawn=False)
+        self._zygote.warm(kind, self._printed)
+        self._offer = Offer(kind) if offered else None
 
     def result(self) -> None:
         """Wait for it. Raises TrainerError if the trainer cannot be imported or called."""
-        try:
-            output = self._process.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace")
-        except subprocess.TimeoutExpired:
-            self.cancel()
-            raise TrainerError(
-                f"its import takes more than {PATIENCE:.0f} s",
-                where=self._where,
-                fix="import heavy things inside train",
-            ) from None
-        lines = [line for line in output.splitlines() if line.startswith(MARK)]
-        if not lines:
-            last = output.strip().splitlines()[-1:] or [f"exit code {self._process.returncode}"]
-            raise TrainerError(f"its import ends the process: {last[0]}", where=self._where)
-        found = json.loads(lines[-1][len(MARK) :])
-        if found:
-            raise TrainerError(found["what"], where=self._where, fix=found.get("fix"))
+        if not select.select([self._zygote.socket], [], [], PATIENCE)[0]:
+            self.close()
+            raise self._error(f"its import takes more than {PATIENCE:.0f} s", fix="import heavy things inside train")
+        message = self._zygote.receive() or {}
+        if "checked" not in message:
+            raise self._error(f"its import ends the process: {self._last_words(message)}")
+        if message["checked"]:
+            raise self._error(**message["checked"])
+        if self._offer is not None:
+            self._offer.give(self._zygote.socket, self._zygote.close)
+        else:
+            self._zygote.close()
 
-    def cancel(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+    def close(self) -> None:
+        """End the zygote, unless a worker has it."""
+        if self._offer is not None:
+            self._offer.close()
+        self._zygote.close()
+        if self._printed >= 0:
+            os.close(self._printed)
+            self._printed = -1
 
-    @property
-    def _where(self) -> str:
-        return f"sweep.trainer ({self._trainer})"
+    def _error(self, what: str, fix: str | None = None) -> TrainerError:
+        return TrainerError(what, where=f"sweep.trainer ({self._trainer})", fix=fix)
 
-
-def check(trainer: str) -> dict[str, str]:
-    """What is wrong with the trainer, or nothing."""
-    module_name, _, name = trainer.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            fix = f"is {error.name.replace('.', '/')}.py below the folder you run from, or its package installed?"
-            return {"what": f"no module named {error.name!r}", "fix": fix}
-        missing = {"fix": f"pip install {error.name}?"} if error.name else {}
-        return {"what": f"cannot be imported: {_frame(error)}{error}", **missing}
-    except BaseException as error:
-        return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {error}"}
-    function = getattr(module, name, None)
-    if function is None:
-        import difflib
-
-        near = difflib.get_close_matches(name, [key for key, item in vars(module).items() if callable(item)], 1)
-        fix = f"did you mean {module_name}:{near[0]}?" if near else "name a function as module:function"
-        return {"what": f"{module_name} has no function {name!r}", "fix": fix}
-    if not callable(function):
-        return {"what": f"{name} is no function but a {type(function).__name__}"}
-    return _arity(inspect.unwrap(function))
-
-
-def _arity(function: object) -> dict[str, str]:
-    """A trainer takes (cfg, run) or (cfg)."""
-    try:
-        signature = inspect.signature(function)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return {}
-    parameters = signature.parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [item for item in parameters if item.kind in kinds]
-    named = [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
-    needed = [name for name in named if signature.parameters[name].default is inspect.Parameter.empty]
-    if needed:
-        return {"what": f"needs the argument {needed[0]!r}, which nobody gives it", "fix": CALLED}
-    variadic = any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
-    required = sum(item.default is inspect.Parameter.empty for item in positional)
-    if variadic or (required <= 2 and positional):
-        return {}
-    return {"what": f"takes {required} arguments", "fix": CALLED}
-
-
-def _frame(error: BaseException) -> str:
-    """ "train.py:3: " of the user's frame that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
-    libraries = (sysconfig.get_path("stdlib"), "<frozen")
-    own = [each for each in users if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
-    users = own or users
-    return f"{Path(users[-1].filename).name}:{users[-1].lineno}: " if users else ""
-
-
-if __name__ == "__main__":
-    sys.path[:0] = sys.argv[2:]
-    found = check(sys.argv[1])
-    sys.stdout.write("\n" + MARK + json.dumps(found) + "\n")
-    sys.stdout.flush()
-    os._exit(0)
+    def _last_words(self, message: dict[str, list[int]]) -> str:
+        """The last line it printed; else how it ended."""
+        lines = os.pread(self._printed, os.fstat(self._printed).st_size, 0).decode("utf-8", "replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        if said:
+            return said[-1]
+        return f"exit code {os.waitstatus_to_exitcode(message['died'][0])}" if "died" in message else "it is gone"

@@ -46,9 +46,12 @@ def run(words: Sequence[str]) -> int:
             raise OrchestratorError("the running sweep does not answer", where=str(folder.path), fix="try again")
         print(f"{folder.name}: {answer}")
         return 0
+    from orchestrator.executors import ray_environment
+
+    address = ray_environment.prepare(options.address)
     session = hold(folder)
     try:
-        count = reopen(session, lambda manifest: manifest.resubmit(trials), lambda: start_executor(options.address))
+        count = reopen(session, lambda manifest: manifest.resubmit(trials), lambda: start_executor(address))
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
         return conduct(session, Limits(options.max_concurrent, None))
     finally:

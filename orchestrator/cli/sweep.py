@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -50,11 +51,14 @@ def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     if options.detach and DETACHED not in os.environ:
         return detach(words)
+    from orchestrator.executors import ray_environment
     from orchestrator.language import planning
 
+    address = ray_environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
     root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
-    session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, lambda: start_executor(options.address))
+    starts = functools.partial(start_executor, address)
+    session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here=address is None)
     try:
         for warning in plan.summary().warnings:
             print(f"note: {warning}")
@@ -67,16 +71,13 @@ def run(words: Sequence[str]) -> int:
 
 
 def start_executor(address: str | None) -> Executor:
-    """Ray, embedded or joined; says which GPUs it leaves alone."""
-    from orchestrator.executors import ray_environment
-
-    joined = ray_environment.prepare(address)
+    """Ray, embedded or joined; says which GPUs it leaves alone. `address` is what `ray_environment.prepare` gave."""
     from orchestrator.executors.ray_executor import RayExecutor
 
     if view.is_terminal():
         print("starting Ray …", end="\r", flush=True)
     try:
-        executor = RayExecutor(joined)
+        executor = RayExecutor(address)
     finally:
         if view.is_terminal():
             print(" " * 14, end="\r", flush=True)

@@ -10,10 +10,11 @@ import select
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from orchestrator.model import Order
-from orchestrator.node import zygote
+from orchestrator.node import handover, processes, zygote
+from orchestrator.node.zygote import Kind
 
 _FIXED = {
     # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.
@@ -31,7 +32,8 @@ _PATIENCE = 60.0  # seconds for a tree to die; only a process stuck in the kerne
 
 def environment(gpus: Sequence[str]) -> dict[str, str]:
     """The user's environment without what Ray adds to a worker's (its token above all), and with ours."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(_RAYS)}
+    hidden = (*_RAYS, handover.ADDRESS)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     if env.get("PYTHONBREAKPOINT", "").startswith("ray."):
         del env["PYTHONBREAKPOINT"]
     return {**env, **_FIXED, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
@@ -40,9 +42,14 @@ def environment(gpus: Sequence[str]) -> dict[str, str]:
 class Zygote:
     """One warm process. Closing the socket, or dying, ends it and everything below it."""
 
-    def __init__(self, gpus: Sequence[str], spawn: bool) -> None:
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, channel: socket.socket) -> None:
+        self.socket = channel
         self.idle = True
+
+    @classmethod
+    def start(cls, gpus: Sequence[str], spawn: bool) -> Zygote:
+        """A new one, whose imports see these GPUs."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = zygote.command("main", theirs.fileno(), "spawn" if spawn else "fork")
             starter = subprocess.Popen(
@@ -54,12 +61,24 @@ class Zygote:
                 stderr=subprocess.DEVNULL,
             )
             starter.wait()  # it forks and leaves at once
+        return cls(ours)
+
+    @classmethod
+    def taken_over(cls, channel: socket.socket) -> Zygote:
+        """One that the coordinator has started: from now on as if this process had."""
+        zygote = cls(channel)
+        zygote._send({"do": "stand", **processes.standing()}, [])
+        return zygote
+
+    def warm(self, kind: Kind, log: int) -> None:
+        """Import before there is an order; the message that tells how it went has "checked"."""
+        with _file(kind) as file:
+            self._send({"do": "import"}, [file.fileno(), log])
 
     def run(self, order: Order, gpus: Sequence[str], journal: int, log: int) -> None:
         """Start one trial; `receive` tells what becomes of it."""
         self.idle = False
-        with os.fdopen(os.memfd_create("order"), "wb", buffering=0) as file:
-            file.write(pickle.dumps((order, list(gpus))))
+        with _file((order, list(gpus))) as file:
             self._send({"do": "run"}, [file.fileno(), journal, log])
 
     def signal(self, number: int) -> None:
@@ -92,39 +111,43 @@ class Zygote:
         self.socket.close()
 
 
+def _file(content: object) -> IO[bytes]:
+    """A nameless file for what may be longer than a message."""
+    file = os.fdopen(os.memfd_create("order"), "wb", buffering=0)
+    file.write(pickle.dumps(content))
+    return file
+
+
 class Nursery:
     """The zygote of one worker, replaced when a trial needs another kind. Not for use by several threads."""
 
     def __init__(self) -> None:
-        self._key: tuple[object, ...] | None = None
+        self._kind: Kind | None = None
         self._zygote: Zygote | None = None
-        self._unsafe: dict[tuple[object, ...], str] = {}
+        self._unsafe: dict[Kind, str] = {}
         atexit.register(self.close)
-
-    @staticmethod
-    def _kind(order: Order, gpus: Sequence[str]) -> tuple[object, ...]:
-        """What two trials of one zygote have in common."""
-        return order.trainer, order.import_path, order.cwd, bool(gpus), order.start, order.deterministic != "off"
 
     def unsafe(self, order: Order, gpus: Sequence[str], why: str) -> None:
         """Trials of this kind cannot be forked: start them fresh from now on."""
-        self._unsafe[self._kind(order, gpus)] = why
+        self._unsafe[Kind.of(order, gpus)] = why
         self.close()
 
     def method(self, order: Order, gpus: Sequence[str]) -> str:
         """How the next trial of this kind is started."""
-        return "spawn" if order.start == "spawn" or self._kind(order, gpus) in self._unsafe else "fork"
+        return "spawn" if order.start == "spawn" or Kind.of(order, gpus) in self._unsafe else "fork"
 
     def zygote(self, order: Order, gpus: Sequence[str]) -> Zygote:
         """A zygote that is idle and of the right kind."""
-        key = self._kind(order, gpus)
-        if self._zygote is None or self._key != key or not self._zygote.idle:
+        kind = Kind.of(order, gpus)
+        if self._zygote is None or self._kind != kind or not self._zygote.idle:
             self.close()
-            self._zygote, self._key = Zygote(gpus, self.method(order, gpus) == "spawn"), key
+            spawn = self.method(order, gpus) == "spawn"
+            early = None if spawn else handover.ask(kind)
+            self._zygote, self._kind = Zygote.taken_over(early) if early else Zygote.start(gpus, spawn), kind
         return self._zygote
 
     def close(self) -> None:
         """End the zygote and everything below it."""
         if self._zygote is not None:
             self._zygote.close()
-        self._zygote = self._key = None
+        self._zygote = self._kind = None

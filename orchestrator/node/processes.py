@@ -38,6 +38,22 @@ def become_trial(parent: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+def standing() -> dict[str, int]:
+    """How this process stands with the scheduler and with the kernel when memory runs out."""
+    with open("/proc/self/oom_score_adj") as file:
+        return {"nice": os.getpriority(os.PRIO_PROCESS, 0), "oom": int(file.read())}
+
+
+def stand(nice: int, oom: int) -> None:
+    """Stand so from now on, and whatever is started from here. Ray gives its workers less than a coordinator has."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(oom))
+    except PermissionError:  # a better standing than ours: never so for a worker
+        pass
+
+
 def gather_pages() -> None:
     """Put this process's own memory into huge pages, as far as the kernel can: a fork then copies 4 times faster.
 

@@ -22,7 +22,7 @@ _OPENING = re.compile(r"(\\*)\$\{")
 
 def build(order: Order, files: Path) -> DictConfig:
     """A private, writable config. Only the paths in `order.references` are interpolated; other text is literal."""
-    config: DictConfig = OmegaConf.create(escape(order.config))
+    config = create(order.config)
     if order.references:
         _register_resolvers(order, files)
     for key, text in order.references.items():
@@ -35,6 +35,12 @@ def build(order: Order, files: Path) -> DictConfig:
             raise ConfigError(f"{text} does not resolve on this node: {reason}", where=key) from None
         OmegaConf.update(config, key, escape(value), force_add=True)
     OmegaConf.set_struct(config, True)
+    return config
+
+
+def create(data: Mapping[str, Any]) -> DictConfig:
+    """Plain data as OmegaConf, all text literal."""
+    config: DictConfig = OmegaConf.create(escape(data))
     return config
 
 

@@ -17,7 +17,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +29,23 @@ from orchestrator.node.run import Run
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
 
-def preload(order: Order) -> BaseException | None:
+def preload(kind: zygote.Kind) -> BaseException | None:
     """Import the trainer's module and what it will need; what it raised, if it did. Starts no thread."""
-    _import_from(order.import_path)
-    sys.argv = [order.trainer]
-    enter_cwd(order)
+    _import_from(kind.import_path)
+    sys.argv = [kind.trainer]
+    _enter_cwd(kind)
     sys.stdout, sys.stderr = _console(1), _console(2)
     faulthandler.enable()
     gc.disable()
     seeding.Setup(seeding.IMPORT_SEED, 1, "off").apply()
     try:
-        importlib.import_module(order.trainer.partition(":")[0])
-        if order.start == "fork":
-            _warm(order)
+        importlib.import_module(kind.trainer.partition(":")[0])
+        if kind.start == "fork":
+            _warm()
     except BaseException as error:  # an exit, too: it is the trial's failure, told there
         return error
     finally:
-        if order.start == "fork":
+        if kind.start == "fork":
             _keep_for_children()
     return None
 
@@ -56,11 +55,11 @@ def _import_from(folders: Sequence[str]) -> None:
     sys.path[:] = [*folders, *(path for path in sys.path if path not in folders)]
 
 
-def _warm(order: Order) -> None:
+def _warm() -> None:
     """Do now, once, what every trial would do first: late imports, caches of classes, sources for tracebacks."""
     if "torch" in sys.modules:
         seeding.warm_torch()
-    settings.build(replace(order, references={}), Path())
+    settings.create({"a": {"b": [0, 0.5, "", True, None]}})
     call(lambda cfg: None, None, None)
     for module in (sys.modules[__name__], seeding, zygote):
         linecache.getlines(str(module.__file__))
@@ -81,9 +80,9 @@ def _console(fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def enter_cwd(order: Order) -> None:
+def _enter_cwd(kind: zygote.Kind) -> None:
     """The project's folder where this node has it, else the copy of its code."""
-    for folder in (order.cwd, *order.import_path):
+    for folder in (kind.cwd, *kind.import_path):
         if folder and os.path.isdir(folder):
             os.chdir(folder)
             return

@@ -10,6 +10,9 @@ code of the user, so an import that hangs or crashes cannot take it along. Both 
 descendants, so no process gets away by leaving its session or losing its parent; a trial's exit is reported
 when nothing of its tree is left.
 
+A zygote may be started before there is a worker, to import early (`{"do": "import"}`): the first worker that needs its
+kind is handed the socket (`handover`), and has it as if it had started it.
+
 This module imports little: it is in every process before the trainer's own imports.
 """
 
@@ -22,8 +25,9 @@ import pickle
 import select
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Literal, NoReturn
 
 from orchestrator.model import Order
 from orchestrator.node import processes
@@ -40,6 +44,27 @@ _ORDER, _JOURNAL = 3, 4  # where a fresh interpreter finds its files
 # Threads that may live in a process that is forked. An unknown one costs a slower start; a wrong one, a trial that
 # hangs for ever. jemalloc's (pyarrow, so pandas) restarts in the child: 150 of 150 forks computed with pandas and it.
 HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all trials of one zygote have in common, and all that is known when it imports."""
+
+    trainer: str
+    import_path: tuple[str, ...]
+    cwd: str
+    gpus: bool  # whether they have any
+    start: Literal["fork", "spawn"]
+    deterministic: bool
+
+    @classmethod
+    def of(cls, order: Order, gpus: Sequence[str]) -> Kind:
+        deterministic = order.deterministic != "off"
+        return cls(order.trainer, order.import_path, order.cwd, bool(gpus), order.start, deterministic)
+
+    def text(self) -> bytes:
+        """The same bytes for the same kind."""
+        return json.dumps(astuple(self)).encode()
 
 
 def command(entry: str, *arguments: object) -> list[str]:
@@ -96,7 +121,9 @@ class _Zygote:
         self._channel, self._spawn = channel, spawn
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._error: BaseException | None = None
+        self._unsafe: str | None = None
         self._warm = False
+        self._printed: int | None = None  # what an early import has printed, for the first trial's log
 
     def serve(self) -> None:
         """Trials, until the worker closes the socket."""
@@ -106,12 +133,15 @@ class _Zygote:
                 break
             if message["do"] == "run":  # a signal here is for a trial that has just ended
                 self._run(*fds)
+            elif message["do"] == "import":
+                self._import_early(*fds)
+            elif message["do"] == "stand":
+                processes.stand(message["nice"], message["oom"])
         processes.clear(processes.watch_children())
 
     def _run(self, order_fd: int, journal_fd: int, log_fd: int) -> None:
-        data = os.pread(order_fd, os.fstat(order_fd).st_size, 0)
-        order, gpus = pickle.loads(data)
-        why = None if self._spawn else self._prepare(order, log_fd)
+        order, gpus = pickle.loads(_content(order_fd))
+        why = None if self._spawn else self._prepare(Kind.of(order, gpus), log_fd)
         if why:
             _send(self._channel, {"unsafe": why})
         else:
@@ -123,21 +153,36 @@ class _Zygote:
         if not why:
             self._follow(pid, wake)
 
-    def _prepare(self, order: Order, log_fd: int) -> str | None:
+    def _import_early(self, kind_fd: int, log_fd: int) -> None:
+        """Import before there is an order, and tell what is wrong with the trainer."""
+        from orchestrator.node import complaint
+
+        kind = pickle.loads(_content(kind_fd))
+        os.close(kind_fd)
+        self._prepare(kind, log_fd)
+        self._printed = log_fd
+        _send(self._channel, {"checked": complaint.about(kind.trainer, self._error)})
+
+    def _prepare(self, kind: Kind, log_fd: int) -> str | None:
         """Import what all trials need, once; the reason if a fork would not be safe after that.
 
         An import that fails is the first trial's failure, and tried again for the next one.
         """
-        if self._warm:
-            return None
-        from orchestrator.node import trial
+        if self._printed is not None:
+            with open(log_fd, "wb", closefd=False) as log:
+                log.write(_content(self._printed))
+            os.close(self._printed)
+            self._printed = None
+        if not self._warm:
+            from orchestrator.node import trial
 
-        _redirect(self._null, log_fd)  # what a module prints while it is imported
-        self._error = trial.preload(order)
-        trial.flush()
-        _redirect(self._null, self._null)
-        self._warm = self._error is None
-        return unsafe_to_fork()
+            _redirect(self._null, log_fd)  # what a module prints while it is imported
+            self._error = trial.preload(kind)
+            trial.flush()
+            _redirect(self._null, self._null)
+            self._warm = self._error is None
+            self._unsafe = unsafe_to_fork()
+        return self._unsafe
 
     def _fork(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, log_fd: int) -> int:
         parent = os.getpid()
@@ -194,11 +239,11 @@ def fresh() -> NoReturn:
     processes.become_trial(int(sys.argv[2]))
     for fd in (_ORDER, _JOURNAL):
         os.set_inheritable(fd, False)
-    order, gpus = pickle.loads(os.pread(_ORDER, os.fstat(_ORDER).st_size, 0))
+    order, gpus = pickle.loads(_content(_ORDER))
     os.close(_ORDER)
     from orchestrator.node import trial
 
-    os._exit(trial.main(order, gpus, _JOURNAL, trial.preload(order)))
+    os._exit(trial.main(order, gpus, _JOURNAL, trial.preload(Kind.of(order, gpus))))
 
 
 def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
@@ -237,6 +282,10 @@ def _has_cuda_files() -> bool:
         except OSError:
             continue
     return False
+
+
+def _content(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def _redirect(stdin: int, output: int) -> None:

@@ -87,6 +87,18 @@ def test_the_coordinator_is_killed(project: Project) -> None:
     until(lambda: not [pid for pid in processes_of(project) if pid != os.getpid()])
 
 
+def test_killed_while_it_starts(alone: Project) -> None:
+    """The trainer is imported early, by a process that no worker holds yet."""
+    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
+        trainer.write("\nopen('imported', 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    process = alone.start_sweep("sweep.resources.gpus=0")
+    imported = alone.root / "imported"
+    pid = int(until(lambda: imported.exists() and imported.read_text(), process))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not alive(pid))
+
+
 def test_killed_while_alone(alone: Project) -> None:
     """Embedded Ray goes with its coordinator, and all below it."""
     process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")

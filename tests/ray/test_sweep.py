@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.support import TRAINER, Project, until
+from tests.ray.support import TRAINER, Project, alive, until
 
 
 def test_only_the_difference_runs(project: Project) -> None:
@@ -171,6 +171,16 @@ def test_detached(project: Project) -> None:
     project.go()
     assert "2/2  2 succeeded" in project.run("status", "--watch")
     assert "2 trials: 2 succeeded" in until((project.runs / "work" / "sweep.log").read_text)
+
+
+def test_alone_the_first_trial_needs_no_second_import(alone: Project) -> None:
+    """The process that has checked the trainer while Ray started is the one that the first trial is forked from."""
+    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
+        trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.getpid(), file=pids)\n")
+    alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
+    (pid,) = map(int, (alone.root / "imported").read_text().split())
+    assert not alive(pid)
+    assert alone.query("SELECT method FROM attempt") == [("fork",)]
 
 
 def test_try(alone: Project) -> None:

@@ -29,7 +29,8 @@ FLOORS = {
           manifest.ledger
           language language.trouble language.plain language.compose language.source language.shape language.planning
           node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
-          node.limits node.memory node.run node.seeding node.trial node.zygote node.nursery node.runner
+          node.limits node.memory node.run node.seeding node.complaint node.trial node.zygote node.handover
+          node.nursery node.runner
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
           executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",

@@ -1,0 +1,70 @@
+"""What is wrong with a trainer, in words: it cannot be imported, or not be called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sysconfig
+import traceback
+from pathlib import Path
+
+from orchestrator.errors import nearest
+
+CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
+
+
+def about(trainer: str, error: BaseException | None) -> dict[str, str]:
+    """What is wrong, under "what", and perhaps "fix"; empty if nothing is. `error`: what the import raised."""
+    module_name, _, name = trainer.partition(":")
+    if error is not None:
+        return _unimported(module_name, error)
+    module = importlib.import_module(module_name)  # again, from sys.modules
+    function = getattr(module, name, None)
+    if function is None:
+        near = nearest(name, [key for key, item in vars(module).items() if callable(item)])
+        fix = f"did you mean {module_name}:{near}?" if near else "name a function as module:function"
+        return {"what": f"{module_name} has no function {name!r}", "fix": fix}
+    if not callable(function):
+        return {"what": f"{name} is no function but a {type(function).__name__}"}
+    return _arity(inspect.unwrap(function))
+
+
+def _unimported(module_name: str, error: BaseException) -> dict[str, str]:
+    if not isinstance(error, ModuleNotFoundError):
+        return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {error}"}
+    if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+        fix = f"is {error.name.replace('.', '/')}.py below the folder you run from, or its package installed?"
+        return {"what": f"no module named {error.name!r}", "fix": fix}
+    missing = {"fix": f"pip install {error.name}?"} if error.name else {}
+    return {"what": f"cannot be imported: {_frame(error)}{error}", **missing}
+
+
+def _arity(function: object) -> dict[str, str]:
+    """A trainer takes (cfg, run) or (cfg)."""
+    try:
+        signature = inspect.signature(function)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return {}
+    parameters = signature.parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [item for item in parameters if item.kind in kinds]
+    named = [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
+    needed = [name for name in named if signature.parameters[name].default is inspect.Parameter.empty]
+    if needed:
+        return {"what": f"needs the argument {needed[0]!r}, which nobody gives it", "fix": CALLED}
+    variadic = any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
+    required = sum(item.default is inspect.Parameter.empty for item in positional)
+    if variadic or (required <= 2 and positional):
+        return {}
+    return {"what": f"takes {required} arguments", "fix": CALLED}
+
+
+def _frame(error: BaseException) -> str:
+    """ "train.py:3: " of the user's frame that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parent)
+    users = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith(ours)]
+    libraries = (sysconfig.get_path("stdlib"), "<frozen")
+    own = [each for each in users if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
+    users = own or users
+    return f"{Path(users[-1].filename).name}:{users[-1].lineno}: " if users else ""
