@@ -14,12 +14,12 @@ PATIENCE = (20, 20)  # seconds after each SIGTERM: to an orchestrator the first 
 
 
 def interruptible() -> None:
-    """SIGTERM and a closed terminal are as Ctrl-C from now on; a second one does not disturb the cleaning up."""
+    """Ctrl-C, SIGTERM and a closed terminal unwind; a second one does not disturb the cleaning up."""
 
-    def interrupt(*_: object) -> None:
-        for number in ENDINGS:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def interrupt(number: int, _: object) -> None:
+        for each in ENDINGS:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
 
     for number in ENDINGS:
         signal.signal(number, interrupt)
