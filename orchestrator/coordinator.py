@@ -6,12 +6,10 @@ are the new attempts launched.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator import folder as folders
@@ -23,16 +21,12 @@ from orchestrator.model import (
     Checkpoint,
     Ended,
     Event,
-    Filed,
-    Logged,
-    Noticed,
     Order,
     Outcome,
     PlanRow,
     Reported,
     Resources,
     Restored,
-    Saved,
     Started,
     State,
     TrialSpec,
@@ -40,25 +34,10 @@ from orchestrator.model import (
 from orchestrator.outlook import Outlook
 from orchestrator.ports import Executor
 from orchestrator.quarantine import Quarantine
+from orchestrator.recording import Live, Recording
 
 POLL = 0.1  # seconds one tick waits for events at most
 MESSAGES = 100  # a second, from all attempts together
-
-
-@dataclass
-class Live:
-    """An attempt in flight."""
-
-    key: int
-    spec: TrialSpec
-    attempt: int
-    offered: tuple[Checkpoint, ...]
-    created: float
-    seq: int = -1
-    started: Started | None = None
-    restored: bool = False
-    metrics: dict[str, Any] = field(default_factory=dict)
-    objective: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +82,7 @@ class Coordinator:
         least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
         self.quarantine = Quarantine()
         self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
+        self._recording = Recording(manifest, plan.spec.objective, self._warn)
         self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
@@ -275,58 +255,12 @@ class Coordinator:
         return transitions
 
     def _apply(self, live: Live, event: Event) -> Transition | None:
-        if isinstance(event, Started):
-            live.started = event
-            self._manifest.started(live.key, live.attempt, event)
-            return Transition(live.spec, live.attempt, State.RUNNING, live)
-        if isinstance(event, Reported):
-            self._reported(live, event)
-        elif isinstance(event, Logged):
-            self._append(self._manifest.folder.attempt_log(live.spec.trial_id, live.attempt), event.data)
-        elif isinstance(event, Filed):
-            self._file(live, event)
-        elif isinstance(event, Saved):
-            self._manifest.saved(live.key, live.attempt, event.checkpoint, event.at)
-        elif isinstance(event, Restored):
-            live.restored = True
-            self._manifest.restored(live.key, live.attempt, event.step)
-            self._go_back(live)
-        elif isinstance(event, Noticed):
-            self._manifest.noticed(live.key, live.attempt, event.text)
-            self._warn(event.text)
-        elif isinstance(event, Ended):
+        if isinstance(event, Ended):
             return self._close(live, event)
+        self._recording.take(live, event)
+        if isinstance(event, Started):
+            return Transition(live.spec, live.attempt, State.RUNNING, live)
         return None
-
-    def _reported(self, live: Live, event: Reported) -> None:
-        if live.offered and not live.restored:
-            self._start_anew(live)
-        self._manifest.reported(live.key, live.attempt, event.rows)
-        for _, _, text in event.rows:
-            self._take_in(live, json.loads(text))
-
-    def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
-        """The last metrics and the objective, with one more row."""
-        live.metrics.update(row)
-        objective = self._spec.objective
-        value = row.get(objective.metric) if objective else None
-        if objective is None or value is None:
-            return
-        number = value if isinstance(value, (int, float)) else None
-        if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
-            live.objective = number
-
-    def _go_back(self, live: Live) -> None:
-        """What was reported beyond the restored step is void: it will be reported again."""
-        live.metrics, live.objective = {}, None
-        for text in self._manifest.series(live.key):
-            self._take_in(live, json.loads(text))
-
-    def _start_anew(self, live: Live) -> None:
-        """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
-        live.offered = ()
-        live.metrics, live.objective = {}, None
-        self._manifest.new_lineage(live.key, live.attempt)
 
     def _close(self, live: Live, event: Ended) -> Transition:
         outcome = lifecycle.classify(event)
@@ -343,29 +277,6 @@ class Coordinator:
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
-
-    def _append(self, path: Path, data: bytes) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "ab") as log:
-                log.write(data)
-        except OSError as error:
-            self._warn(f"{path}: output is not kept: {error.strerror or error}")
-
-    def _file(self, live: Live, event: Filed) -> None:
-        """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
-        root = self._manifest.folder.trial(live.spec.trial_id)
-        place = (root / event.path).resolve()
-        if root.resolve() not in place.parents:
-            self._warn(f"{event.path}: a file outside the trial's folder was refused")
-            return
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_name(place.name + ".part")
-            draft.write_bytes(event.data)
-            draft.replace(place)
-        except OSError as error:
-            self._warn(f"{place}: not kept: {error.strerror or error}")
 
     def _warn(self, text: str | None) -> None:
         if text and text not in self.warnings:

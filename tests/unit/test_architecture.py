@@ -34,7 +34,7 @@ FLOORS = {
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
           executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
-    3: "coordinator session",
+    3: "coordinator recording session",
 }
 SOLE = {
     "sqlite3": {"manifest.db"},

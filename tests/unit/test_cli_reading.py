@@ -19,11 +19,12 @@ import pytest
 
 from orchestrator import folder as folders
 from orchestrator.cli import main, resubmit, snapshot, trials, view
-from orchestrator.coordinator import Live, Transition
+from orchestrator.coordinator import Transition
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import Objective, Outcome, Started, State
+from orchestrator.recording import Live
 from tests.unit import manifests
 from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 

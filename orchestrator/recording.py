@@ -1,0 +1,122 @@
+"""What one event of a live attempt does to the manifest, to the sweep's folder, and to what we know of the attempt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import lifecycle
+from orchestrator.manifest.writer import Manifest
+from orchestrator.model import (
+    Checkpoint,
+    Event,
+    Filed,
+    Logged,
+    Noticed,
+    Objective,
+    Reported,
+    Restored,
+    Saved,
+    Started,
+    TrialSpec,
+)
+
+
+@dataclass
+class Live:
+    """An attempt in flight."""
+
+    key: int
+    spec: TrialSpec
+    attempt: int
+    offered: tuple[Checkpoint, ...]
+    created: float
+    seq: int = -1
+    started: Started | None = None
+    restored: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
+    objective: float | None = None
+
+
+class Recording:
+    """Takes part in the manifest's transaction around it."""
+
+    def __init__(self, manifest: Manifest, objective: Objective | None, warn: Callable[[str], None]) -> None:
+        self._manifest, self._objective, self._warn = manifest, objective, warn
+
+    def take(self, live: Live, event: Event) -> None:
+        """Record one event; how an attempt ended is for the coordinator to judge."""
+        if isinstance(event, Started):
+            live.started = event
+            self._manifest.started(live.key, live.attempt, event)
+        elif isinstance(event, Reported):
+            self._reported(live, event)
+        elif isinstance(event, Logged):
+            self._append(self._manifest.folder.attempt_log(live.spec.trial_id, live.attempt), event.data)
+        elif isinstance(event, Filed):
+            self._keep(live, event)
+        elif isinstance(event, Saved):
+            self._manifest.saved(live.key, live.attempt, event.checkpoint, event.at)
+        elif isinstance(event, Restored):
+            live.restored = True
+            self._manifest.restored(live.key, live.attempt, event.step)
+            self._go_back(live)
+        elif isinstance(event, Noticed):
+            self._manifest.noticed(live.key, live.attempt, event.text)
+            self._warn(event.text)
+
+    def _reported(self, live: Live, event: Reported) -> None:
+        if live.offered and not live.restored:
+            self._start_anew(live)
+        self._manifest.reported(live.key, live.attempt, event.rows)
+        for _, _, text in event.rows:
+            self._take_in(live, json.loads(text))
+
+    def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
+        """The last metrics and the objective, with one more row."""
+        live.metrics.update(row)
+        objective = self._objective
+        value = row.get(objective.metric) if objective else None
+        if objective is None or value is None:
+            return
+        number = value if isinstance(value, (int, float)) else None
+        if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
+            live.objective = number
+
+    def _go_back(self, live: Live) -> None:
+        """What was reported beyond the restored step is void: it will be reported again."""
+        live.metrics, live.objective = {}, None
+        for text in self._manifest.series(live.key):
+            self._take_in(live, json.loads(text))
+
+    def _start_anew(self, live: Live) -> None:
+        """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
+        live.offered = ()
+        live.metrics, live.objective = {}, None
+        self._manifest.new_lineage(live.key, live.attempt)
+
+    def _append(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab") as log:
+                log.write(data)
+        except OSError as error:
+            self._warn(f"{path}: output is not kept: {error.strerror or error}")
+
+    def _keep(self, live: Live, event: Filed) -> None:
+        """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
+        root = self._manifest.folder.trial(live.spec.trial_id)
+        place = (root / event.path).resolve()
+        if root.resolve() not in place.parents:
+            self._warn(f"{event.path}: a file outside the trial's folder was refused")
+            return
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = place.with_name(place.name + ".part")
+            draft.write_bytes(event.data)
+            draft.replace(place)
+        except OSError as error:
+            self._warn(f"{place}: not kept: {error.strerror or error}")
