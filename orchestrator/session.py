@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,9 +17,10 @@ from typing import Any
 from orchestrator import folder as folders
 from orchestrator import provenance, tracking
 from orchestrator.coordinator import Coordinator, Transition
-from orchestrator.errors import ManifestError
+from orchestrator.errors import LockedError, ManifestError
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.language.planning import SweepPlan
+from orchestrator.manifest import db
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import PlanRow, SweepSpec
 from orchestrator.node.zygote import Kind
@@ -224,4 +225,21 @@ def start_tracking(session: Session) -> Callable[[], bool]:
     """Start following the manifest; call the result after `release`: whether all has arrived."""
     assert session.plan is not None
     process = tracking.start(session.folder, session.plan.spec)
-    return lambda: tracking.finish(process)
+
+    def finish() -> bool:
+        done = tracking.finish(process)
+        settle(session.folder)
+        return done
+
+    return finish
+
+
+def settle(folder: SweepFolder) -> None:
+    """Leave one manifest file: whoever read it at `release`, as the tracker does, kept its log from being folded in."""
+    if db.written_ahead(folder.manifest):
+        with suppress(LockedError, ManifestError):  # somebody else goes on, or the disk is full: nothing is lost
+            lock = Lock.take(folder)
+            try:
+                db.settle(folder.manifest)
+            finally:
+                lock.release()

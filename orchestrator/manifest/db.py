@@ -149,6 +149,22 @@ def close_writer(db: Connection) -> None:
     db.close()
 
 
+def settle(path: Path) -> None:
+    """Do what `close_writer` could not while a reader was there. The caller holds the sweep's lock."""
+    if written_ahead(path):
+        with errors(path):
+            close_writer(connect_writer(path))
+
+
+def written_ahead(path: Path) -> bool:
+    """Whether the file says that a write-ahead log belongs to it; every reader then makes one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(19)[18:] == b"\2"
+    except OSError:
+        return False
+
+
 @contextmanager
 def transaction(db: Connection) -> Iterator[None]:
     """All of it, or none of it."""

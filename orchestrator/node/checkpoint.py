@@ -51,6 +51,12 @@ def prune(folder: Path, now: float) -> None:
             path.unlink(missing_ok=True)
 
 
+def discard_drafts(folder: Path) -> None:
+    """Remove what a process was writing when it was killed. Only while no attempt at the trial runs."""
+    for draft in folder.glob(".*.state.*.tmp"):
+        draft.unlink(missing_ok=True)
+
+
 def load(path: Path) -> tuple[int, Any]:
     """Step and state; the generators are set as they were when it was saved."""
     with path.open("rb") as file:

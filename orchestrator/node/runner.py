@@ -28,7 +28,7 @@ from orchestrator.model import (
     Saved,
     Started,
 )
-from orchestrator.node import carrying, memory, places
+from orchestrator.node import carrying, checkpoint, memory, places
 from orchestrator.node.journal import Called, Entry, Reader
 from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
@@ -65,10 +65,12 @@ def run_attempt(
     started = _Start(tuple(gpus), tuple(gpu_uuids), node, node_id)
     attempt = _Attempt(order, started, asked, nursery)
     try:
+        checkpoint.discard_drafts(attempt.place.checkpoints)  # of an attempt whose supervisor died with it
         carrying.receive(attempt.place, states)
         yield from attempt.batches()
     finally:
         attempt.close()
+        checkpoint.discard_drafts(attempt.place.checkpoints)
 
 
 class _Start:

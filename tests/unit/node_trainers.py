@@ -181,6 +181,11 @@ def keeps(cfg, run):
     (run.dir / "drawn.json").write_text(json.dumps(state["drawn"]))
 
 
+def dies_while_it_saves(cfg, run):
+    os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+    run.save({"at": 1}, step=1)
+
+
 def fills(cfg, run):
     (run.dir / "sub").mkdir()
     (run.dir / "sub" / "small.txt").write_text("small")

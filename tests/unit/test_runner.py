@@ -202,6 +202,16 @@ def test_checkpoints_travel_from_node_to_node(
     assert second.filed["files/drawn.json"] == expected
 
 
+def test_a_half_written_checkpoint_does_not_stay(tmp_path: Path, nursery: Nursery) -> None:
+    """Neither that of an attempt whose supervisor died, nor that of this one."""
+    wanted = order(tmp_path, "dies_while_it_saves")
+    earlier = Path(wanted.folder) / "checkpoints" / ".1-step-3.state.77.tmp"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    assert run(wanted, nursery).ended.signal == signal.SIGKILL
+    assert list(earlier.parent.iterdir()) == []
+
+
 def test_missing_checkpoint_is_said(tmp_path: Path, nursery: Nursery) -> None:
     wanted = order(tmp_path, "keeps", {"steps": 1}, restore=(Checkpoint(3, "checkpoints/1-step-3.state"),))
     result = run(wanted, nursery)

@@ -15,7 +15,7 @@ from orchestrator.folder import Lock, SweepFolder
 from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State, SweepSpec, TrialSpec
-from orchestrator.session import Limits, Session, hold, plan_sweep, reopen
+from orchestrator.session import Limits, Session, hold, plan_sweep, reopen, settle
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
 
 
@@ -196,6 +196,19 @@ def test_reopening_asks_for_what_failed(project: Path) -> None:
     again.release()
     with Reader(session.folder) as reader:
         assert reader.counts() == {State.PENDING: 3}
+
+
+def test_a_reader_at_the_end_leaves_no_log(project: Path) -> None:
+    session = write(project)
+    with Reader(session.folder):  # as the tracker, which looks a few times a second
+        session.release()
+    with Reader(session.folder):
+        assert list(session.folder.path.glob("manifest.db-*"))
+    settle(session.folder)
+    assert not list(session.folder.path.glob("manifest.db-*"))
+    with Reader(session.folder) as reader:
+        assert reader.counts() == {State.PENDING: 3}
+        assert not list(session.folder.path.glob("manifest.db-*"))
 
 
 def test_a_request_to_a_dead_coordinator_does_not_stop_the_next(project: Path) -> None:
