@@ -1,13 +1,13 @@
 # make sweep   the shipped sweep, from nothing        make test    checks and all tests
 # make check   ruff and mypy                          make bench   us beside the peers; writes docs/benchmarks.md
-# make clean   remove the virtual environments
+# make clean   remove the virtual environments        make faults   kills, full disks, outages; writes docs/reliability.md
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check format bench clean
+.PHONY: sweep test check format bench faults clean
 
 sweep: $(READY)
 	$(BIN)/orchestrate sweep conf/sweep.yaml
@@ -30,6 +30,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+# All faults, or some groups: make faults FAULTS="trial disk"
+faults: $(READY)
+	$(BIN)/python -m pytest -q -p tests.faults.page --faults "$(FAULTS)" tests/faults tests/ray tests/unit
 
 # The peers have an environment of their own; what they share with us is as the lock says.
 BENCH_VENV := .bench-venv

@@ -152,7 +152,7 @@ class Server:
     def _tail(self, run: Run) -> dict[str, Any]:
         summary = run.lines(_SUMMARY)
         return {
-            "summaryMetrics": summary[-1] if summary else None,
+            "summaryMetrics": summary[-1] if summary else "{}",
             "logLineCount": 0,
             "eventsLineCount": 0,
             "historyTail": json.dumps(run.lines(_HISTORY)[-1:]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,7 @@ def _project(root: Path, address: str | None) -> Iterator[Project]:
     (root / "meet").mkdir()
     project = Project(root, address)
     yield project
-    project.go()
-    for process in project.started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    project.end()
 
 
 @pytest.fixture

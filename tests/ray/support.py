@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -85,6 +86,7 @@ class Project:
     root: Path
     address: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = (sys.executable, "-m", "orchestrator.cli")
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -100,7 +102,7 @@ class Project:
         if self.address:
             env["RAY_ADDRESS"] = self.address
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", *map(str, words)],
+            [*self.command, *map(str, words)],
             cwd=self.root,
             env=env,
             text=True,
@@ -152,6 +154,14 @@ class Project:
 
     def go(self) -> None:
         (self.meet / "go").touch()
+
+    def end(self) -> None:
+        """Let every trial go, and leave no command running."""
+        self.go()
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:

@@ -1,0 +1,61 @@
+"""What a trial can do to itself, and to us. One of twelve does it; the eleven others notice nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.bed import Bed, Series
+
+ENDS = {  # do: how it is said, what the trial does at its third step, the settings it needs, its end
+    "raises": ("an exception", "`raise ValueError`", (), ("FAILED", "exception")),
+    "leaves": ("it leaves early", "`sys.exit(0)` in the middle", (), ("SUCCEEDED", "")),
+    "leaves_hard": ("a hard exit", "`os._exit(3)`", (), ("FAILED", "exit")),
+    "segfaults": ("a crash", "SIGSEGV", (), ("FAILED", "signal")),
+    "is_killed": ("killed from outside", "SIGKILL", (), ("FAILED", "signal")),
+    "hoards": ("it takes all memory", "allocates without end below a limit of 2 GiB", (), ("FAILED", "oom")),
+    "loops": ("it never ends", "an endless loop, `sweep.timeout=2s`", ("sweep.timeout=2s",), ("FAILED", "timeout")),
+    "leaves_a_child": (
+        "a grandchild stays",
+        "in a session of its own, ignores SIGTERM; the trial ends",
+        (),
+        ("SUCCEEDED", ""),
+    ),
+    "reports_much": ("a report of 10 MB", "`run.report` of 2100 long names, twice", (), ("SUCCEEDED", "")),
+    "reports_nan": ("NaN everywhere", "NaN and infinities in a report", (), ("SUCCEEDED", "")),
+    "moves": ("another working directory", '`os.chdir("/")`, an empty `sys.path`', (), ("SUCCEEDED", "")),
+    "forks": ("processes of its own", "forks five, as DataLoader does; leaves three", (), ("SUCCEEDED", "")),
+}
+
+
+def _cases() -> list[Any]:
+    return [
+        pytest.param(
+            do,
+            marks=pytest.mark.fault("trial", words[0], f"local: {words[1]}", f"✱ {_end(words[3])}; the others run on"),
+        )
+        for do, words in ENDS.items()
+    ]
+
+
+def _end(wanted: tuple[str, str]) -> str:
+    return wanted[0] + (f", cause {wanted[1]}" if wanted[1] else "")
+
+
+@pytest.mark.parametrize("do", _cases())
+def test_one_of_many(bed: Bed, uninjured: Callable[..., Series], do: str) -> None:
+    expected = uninjured("x=range(4)")
+    _, _, words, wanted = ENDS[do]
+    out = bed.sweep(f"do={do}", "x=range(4)", *words, code=int(wanted[0] != "SUCCEEDED"))
+    assert "Traceback" not in out
+    bed.sound()
+    ends = bed.attempts()
+    assert ends[1] == wanted
+    assert ends[:1] + ends[2:] == [("SUCCEEDED", "")] * 3
+    series, trials = bed.series(), [row[0] for row in bed.query("SELECT trial_id FROM trials ORDER BY position")]
+    assert [series[name] for name in trials if name != trials[1]] == [
+        expected[name] for name in trials if name != trials[1]
+    ]
+    assert series[trials[1]].items() <= expected[trials[1]].items() or do == "reports_nan"
