@@ -35,6 +35,12 @@ def assert_never_shared(rows: list[tuple[Any, ...]], at_once: int = 1) -> None:
             assert held <= at_once, slot
 
 
+@pytest.mark.fault(
+    "ray",
+    "two sweeps on one cluster",
+    "Ray: 60 trials on six logical GPUs of two nodes",
+    "no GPU is ever held twice",
+)
 def test_no_gpu_is_ever_shared(project: Project) -> None:
     """Sixty trials on six GPUs of two nodes, and a second sweep beside them."""
     other = project.start("sweep", "conf/sweep.yaml", "sweep.name=other", "x=range(30)", f"meet={project.meet}")
@@ -152,6 +158,12 @@ def test_a_node_without_the_sweeps_folder(far: Project) -> None:
         assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.fault(
+    "ray",
+    "a node is lost",
+    "Ray: removed without notice; another joins late",
+    "the trial goes on from its checkpoint on the node that joined late",
+)
 def test_a_node_is_lost(project: Project, cluster: Any) -> None:
     """Its trial goes on elsewhere, free of charge, and leaves no process there."""
     node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"spare": 1})

@@ -42,6 +42,12 @@ def test_interrupted_once(project: Project, number: signal.Signals) -> None:
     assert project.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED'") == [(4,)]
 
 
+@pytest.mark.fault(
+    "coordinator",
+    "SIGINT twice",
+    "Ray: while two trials run whose children ignore SIGTERM",
+    "exit code 130 without waiting for the grace; no process is left",
+)
 def test_interrupted_twice(project: Project) -> None:
     """The second time nobody's grace is waited for."""
     process = project.start_sweep("do=orphan", "-j", "2", "sweep.grace=10m")
@@ -66,6 +72,12 @@ def test_stop_from_another_shell(project: Project) -> None:
     assert "is not running" in project.run("stop", "work")
 
 
+@pytest.mark.fault(
+    "coordinator",
+    "`kill -9`",
+    "Ray, a joined cluster: while two trials run whose children hide",
+    "no process is left; finished trials are kept, the others go on from their checkpoints",
+)
 def test_the_coordinator_is_killed(project: Project) -> None:
     """Finished trials are kept, interrupted ones run again, and no process stays: not even one that hides."""
     process = project.start_sweep("do=orphan", "x=0,1,2", "-j", "2", "save=true")
@@ -99,6 +111,12 @@ def test_killed_while_it_starts(alone: Project) -> None:
     until(lambda: not alive(pid))
 
 
+@pytest.mark.fault(
+    "coordinator",
+    "`kill -9`",
+    "Ray, embedded: while two trials run whose children hide",
+    "no process is left; the same command goes on",
+)
 def test_killed_while_alone(alone: Project) -> None:
     """Embedded Ray goes with its coordinator, and all below it."""
     process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
@@ -133,6 +151,12 @@ def test_resubmit_joins_a_live_sweep(project: Project) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.fault(
+    "ray",
+    "a worker is killed",
+    "Ray: SIGKILL",
+    "cause lost_worker; its processes go with it; the trial runs again free of charge",
+)
 def test_a_worker_is_killed(project: Project) -> None:
     """The trial is lost, its processes go with the worker, and it runs again free of charge."""
     process = project.start_sweep("do=orphan", "x=0,1", "-j", "1")

@@ -28,6 +28,12 @@ def server(project: Project) -> Iterator[Server]:
     server.close()
 
 
+@pytest.mark.fault(
+    "wandb",
+    "the server is away while the coordinator is killed",
+    "Ray: 503, SIGKILL, the same command again",
+    "one run a trial in W&B, each step once",
+)
 def test_killed_and_resumed_is_one_run(project: Project, server: Server) -> None:
     """The coordinator dies in the middle, the server is away meanwhile: one run a trial, each step once."""
     words = ("do=hold", "x=0,1", "save=true", "+note=a", TRACKED)
