@@ -15,6 +15,7 @@ _SPEAKING = (
     "exit",
     "signal",
 )  # the message begins with a kind
+_LIMITS = ("timeout", "hang")  # the message says how long it ran: alike are those that hang at one place
 _SETTINGS = 3  # that are named at most
 
 
@@ -29,7 +30,8 @@ class Failed:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        kind = self.message.partition(": ")[0] if self.place or self.cause in _SPEAKING else ""
+        speaking = self.cause in _SPEAKING or (self.place and self.cause not in _LIMITS)
+        kind = self.message.partition(": ")[0] if speaking else ""
         return Fingerprint(self.cause, kind, self.place)
 
     @property

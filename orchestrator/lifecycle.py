@@ -32,7 +32,7 @@ def classify(ended: Ended) -> Outcome:
     if ended.lost:
         return Outcome(State.LOST, f"lost_{ended.lost}", ended.detail or f"the {ended.lost} went away")
     if ended.asked in ENDED_BY_US:
-        return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail)
+        return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail, ended.stack, ended.place)
     failure = ended.failure
     if failure is not None:
         message = one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)

@@ -232,6 +232,8 @@ class Ended:
     asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", ...
     lost: str | None = None  # what went away: "worker", "node", "coordinator"
     detail: str = ""  # evidence in words
+    stack: str = ""  # where its threads were when it exceeded a limit
+    place: str = ""  # the user's frame there
     oom: bool = False  # the kernel has killed for memory meanwhile
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned

@@ -37,7 +37,8 @@ def _message(error: BaseException) -> str:
         return f"(its message cannot be shown: {type(broken).__name__})"
 
 
-def _hidden(filename: str) -> bool:
+def hidden(filename: str) -> bool:
+    """Whether a frame in this file tells the user nothing: it is ours, or of the import system."""
     return filename.startswith((_OURS, "<frozen importlib")) or filename.endswith(f"importlib{os.sep}__init__.py")
 
 
@@ -45,7 +46,7 @@ def _strip(told: traceback.TracebackException, seen: set[int]) -> None:
     if id(told) in seen:
         return
     seen.add(id(told))
-    told.stack[:] = [frame for frame in told.stack if not _hidden(frame.filename)]
+    told.stack[:] = [frame for frame in told.stack if not hidden(frame.filename)]
     for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
         if other is not None:
             _strip(other, seen)
@@ -56,13 +57,13 @@ def _where(told: traceback.TracebackException, error: BaseException, roots: tupl
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno))
     for filename, line in reversed(frames):
-        name = _below(filename, roots)
+        name = below(filename, roots)
         if name:
             return f"{name}:{line}"
     return f"{os.path.basename(frames[-1][0])}:{frames[-1][1]}" if frames else ""
 
 
-def _below(filename: str, roots: tuple[str, ...]) -> str | None:
+def below(filename: str, roots: tuple[str, ...]) -> str | None:
     """The file's name relative to a root that holds it; None for installed libraries."""
     if f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}dist-packages{os.sep}" in filename:
         return None

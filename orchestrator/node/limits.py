@@ -7,6 +7,8 @@ import os
 from orchestrator import naming
 from orchestrator.model import Order
 
+CAUSES = ("timeout", "hang")
+
 
 class Limits:
     """Watches one attempt. Whatever the trial writes to its journal is a sign of life: a report, a saved state."""

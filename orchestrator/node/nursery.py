@@ -75,11 +75,11 @@ class Zygote:
         with _file(kind) as file:
             self._send({"do": "import"}, [file.fileno(), log])
 
-    def run(self, order: Order, gpus: Sequence[str], journal: int, log: int) -> None:
+    def run(self, order: Order, gpus: Sequence[str], journal: int, stack: int, log: int) -> None:
         """Start one trial; `receive` tells what becomes of it."""
         self.idle = False
         with _file((order, list(gpus))) as file:
-            self._send({"do": "run"}, [file.fileno(), journal, log])
+            self._send({"do": "run"}, [file.fileno(), journal, stack, log])
 
     def signal(self, number: int) -> None:
         """Signal the running trial."""

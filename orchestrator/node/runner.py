@@ -28,14 +28,15 @@ from orchestrator.model import (
     Saved,
     Started,
 )
-from orchestrator.node import carrying, checkpoint, memory, places
+from orchestrator.node import carrying, checkpoint, memory, places, stack
 from orchestrator.node.journal import Called, Entry, Reader
-from orchestrator.node.limits import Limits
+from orchestrator.node.limits import CAUSES, Limits
 from orchestrator.node.nursery import Nursery
 from orchestrator.node.output import Output
 
 BATCH = 2**20  # bytes of output or reports in one batch
 _HOLD = 0.05  # seconds the first batch may wait: a trial that is shorter needs one message in all
+_STACK = 2**20  # bytes of stacks that are read
 _ASK = 0.1  # seconds between two looks at `asked`
 
 _nursery: Nursery | None = None
@@ -98,6 +99,7 @@ class _Attempt:
         self.pending: list[Event] = []
         self.log = Output(order.log_cap)
         self.journal_fd = _unlinked_file()
+        self.stack_fd = _unlinked_file()
         self.journal = Reader(self.journal_fd)
         self.limits = Limits(order, self.journal_fd)
         self.selector = selectors.DefaultSelector()
@@ -130,7 +132,7 @@ class _Attempt:
 
     def _launch(self) -> None:
         self.zygote = self.nursery.zygote(self.order, self.start.gpus)
-        self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.log.theirs)
+        self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.stack_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
         self.limits.begin(time.monotonic())
 
@@ -187,6 +189,8 @@ class _Attempt:
             self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}
         else:
+            if why in CAUSES and stack.answers(self.pid):  # where is it?
+                self.zygote.signal(stack.SIGNAL)
             self.zygote.signal(signal.SIGTERM)
             self.kill_at = time.monotonic() + self.order.grace
 
@@ -223,6 +227,7 @@ class _Attempt:
         self.selector.close()
         self.log.close()
         os.close(self.journal_fd)
+        os.close(self.stack_fd)
 
     # ------------------------------------------------------------ what is told
 
@@ -260,6 +265,7 @@ class _Attempt:
             self.failure = Failure("SystemExit", text, "", text)
         if self.evidence:
             end["detail"] = self.evidence
+            end["stack"], end["place"] = self._stack()
         return Ended(
             at=time.time(),
             failure=self.failure,
@@ -268,6 +274,11 @@ class _Attempt:
             left=self.times.get("L"),
             **end,
         )
+
+    def _stack(self) -> tuple[str, str]:
+        """Where the trial was when we ended it."""
+        written = os.pread(self.stack_fd, _STACK, 0).decode("ascii", "replace")
+        return stack.told(written, (*self.order.import_path, self.order.cwd))
 
     def _batches_of(self, events: Iterator[Event]) -> Iterator[Batch]:
         """The events in batches of about `BATCH` bytes at most; an event is never split."""

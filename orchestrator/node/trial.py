@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.errors import TrainerError, nearest
 from orchestrator.model import Ended, Failure, Order
-from orchestrator.node import failure, places, processes, seeding, settings, zygote
+from orchestrator.node import failure, places, processes, seeding, settings, stack, zygote
 from orchestrator.node.journal import Writer
 from orchestrator.node.run import Run
 
@@ -88,10 +88,14 @@ def _enter_cwd(kind: zygote.Kind) -> None:
             return
 
 
-def main(order: Order, gpus: Sequence[str], journal: int, error: BaseException | None) -> int:
-    """Be the trial; its exit code. `error` is what importing the trainer's module raised."""
+def main(order: Order, gpus: Sequence[str], journal: int, stacks: int, error: BaseException | None) -> int:
+    """Be the trial; its exit code. `error` is what importing the trainer's module raised.
+
+    `stacks` is a file for what its threads do when somebody asks.
+    """
     os.environ.update(zygote.trial_environment(order.threads, list(gpus)))
     gc.enable()
+    stack.answer_to_signal(stacks)
     _end_on_sigterm()
     writer = Writer(journal)
     try:

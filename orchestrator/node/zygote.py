@@ -39,7 +39,7 @@ from orchestrator.node import zygote
 zygote.{}()
 """
 MESSAGE = 2**16  # bytes of the longest message
-_ORDER, _JOURNAL = 3, 4  # where a fresh interpreter finds its files
+_ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 
 # Threads that may live in a process that is forked. An unknown one costs a slower start; a wrong one, a trial that
 # hangs for ever. jemalloc's (pyarrow, so pandas) restarts in the child: 150 of 150 forks computed with pandas and it.
@@ -139,16 +139,17 @@ class _Zygote:
                 processes.stand(message["nice"], message["oom"])
         processes.clear(processes.watch_children())
 
-    def _run(self, order_fd: int, journal_fd: int, log_fd: int) -> None:
+    def _run(self, order_fd: int, journal_fd: int, stack_fd: int, log_fd: int) -> None:
         order, gpus = pickle.loads(_content(order_fd))
         why = None if self._spawn else self._prepare(Kind.of(order, gpus), log_fd)
         if why:
             _send(self._channel, {"unsafe": why})
         else:
             wake = processes.watch_children()
-            pid = (self._start_fresh if self._spawn else self._fork)(order, gpus, order_fd, journal_fd, log_fd)
+            start = self._start_fresh if self._spawn else self._fork
+            pid = start(order, gpus, order_fd, journal_fd, stack_fd, log_fd)
             _send(self._channel, {"pid": pid})
-        for fd in (order_fd, journal_fd, log_fd):
+        for fd in (order_fd, journal_fd, stack_fd, log_fd):
             os.close(fd)
         if not why:
             self._follow(pid, wake)
@@ -184,7 +185,7 @@ class _Zygote:
             self._unsafe = unsafe_to_fork()
         return self._unsafe
 
-    def _fork(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, log_fd: int) -> int:
+    def _fork(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, stack_fd: int, log_fd: int) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -198,16 +199,19 @@ class _Zygote:
             os.close(log_fd)
             from orchestrator.node import trial
 
-            code = trial.main(order, gpus, journal_fd, self._error)
+            code = trial.main(order, gpus, journal_fd, stack_fd, self._error)
         except BaseException:  # of ours: `main` tells the trainer's own
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
 
-    def _start_fresh(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, log_fd: int) -> int:
+    def _start_fresh(
+        self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, stack_fd: int, log_fd: int
+    ) -> int:
         actions = [(os.POSIX_SPAWN_DUP2, self._null, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, log_fd, fd) for fd in (1, 2)]
-        actions += [(os.POSIX_SPAWN_DUP2, order_fd, _ORDER), (os.POSIX_SPAWN_DUP2, journal_fd, _JOURNAL)]
+        files = {_ORDER: order_fd, _JOURNAL: journal_fd, _STACK: stack_fd}
+        actions += [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in files.items()]
         environment = {**os.environ, **trial_environment(order.threads, gpus)}
         return os.posix_spawn(
             sys.executable, command("fresh", os.getpid()), environment, file_actions=actions, setsigmask=()
@@ -237,13 +241,13 @@ class _Zygote:
 def fresh() -> NoReturn:
     """In a fresh interpreter: be the trial whose files were inherited."""
     processes.become_trial(int(sys.argv[2]))
-    for fd in (_ORDER, _JOURNAL):
+    for fd in (_ORDER, _JOURNAL, _STACK):
         os.set_inheritable(fd, False)
     order, gpus = pickle.loads(_content(_ORDER))
     os.close(_ORDER)
     from orchestrator.node import trial
 
-    os._exit(trial.main(order, gpus, _JOURNAL, trial.preload(Kind.of(order, gpus))))
+    os._exit(trial.main(order, gpus, _JOURNAL, _STACK, trial.preload(Kind.of(order, gpus))))
 
 
 def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
@@ -307,7 +311,7 @@ def _send(channel: socket.socket, message: Mapping[str, Any]) -> None:
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and its descriptors; None at the end. The descriptors stand clear of the low numbers."""
     try:
-        data, fds, _, _ = socket.recv_fds(channel, MESSAGE, 3)
+        data, fds, _, _ = socket.recv_fds(channel, MESSAGE, 4)
     except ConnectionError:
         return None, []
     return (json.loads(data) if data else None), [_raise(fd) for fd in fds]

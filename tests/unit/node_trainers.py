@@ -150,6 +150,22 @@ def ignores(cfg, run):
     time.sleep(600)
 
 
+def stuck(cfg, run):
+    """In C code, and it never gives the interpreter back."""
+    import itertools
+
+    sum(itertools.repeat(1))
+
+
+def takes_the_signal(cfg, run):
+    import faulthandler
+
+    from orchestrator.node.stack import SIGNAL
+
+    faulthandler.unregister(SIGNAL)
+    time.sleep(600)
+
+
 def hoards(cfg, run):
     """Holds so many bytes."""
     held = b"x" * cfg.size

@@ -18,6 +18,7 @@ from orchestrator.failures import Failed, Fingerprint, difference, grouped
         ("signal", "killed by SIGSEGV: at 0x7f", "", "killed by SIGSEGV"),
         ("exit", "the process ended with exit code 3", "", "the process ended with exit code 3"),
         ("timeout", "ran for 2h, which is sweep.timeout", "", ""),
+        ("hang", "no report for 5m, after 2h in all", "train.py:88", ""),
         ("lost_node", "node 3f: went away", "", ""),
     ],
 )

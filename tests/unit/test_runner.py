@@ -11,7 +11,7 @@ import pytest
 from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
 from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import Result, alive, order, run, stream
+from tests.unit.node_support import HERE, Result, alive, order, run, stream
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,31 @@ def test_limits_end_a_trial_as_a_stop_does(tmp_path: Path, nursery: Nursery, lim
     assert f"2s, which is sweep.{limit}" in result.ended.detail
     assert result.ended.exit_code == 128 + signal.SIGTERM
     assert result.rows[-1][1] == {"saved": 1.0}
+    assert_stands_at(result.ended, "time.sleep(600)")
+
+
+def assert_stands_at(ended: Ended, source: str) -> None:
+    """The stack ends at this line of the trainer, and tells nothing of ours."""
+    assert ended.stack.startswith("Stack (most recent call last):\n")
+    assert ended.stack.rstrip().endswith(source)
+    assert "orchestrator" not in ended.stack
+    file, _, line = ended.place.partition(":")
+    assert file == "node_trainers.py"
+    assert (Path(HERE) / file).read_text().splitlines()[int(line) - 1].strip() == source
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_hang_in_a_library_is_told_with_its_place(tmp_path: Path, start: str) -> None:
+    nursery = Nursery()
+    ended = run(order(tmp_path, "stuck", heartbeat=4.0, grace=0.1, start=start), nursery).ended
+    nursery.close()
+    assert (ended.asked, ended.signal) == ("hang", signal.SIGKILL)
+    assert_stands_at(ended, "sum(itertools.repeat(1))")
+
+
+def test_a_trial_that_took_the_signal_away_is_ended_in_order(tmp_path: Path, nursery: Nursery) -> None:
+    ended = run(order(tmp_path, "takes_the_signal", heartbeat=1.0), nursery).ended
+    assert (ended.asked, ended.exit_code, ended.stack) == ("hang", 128 + signal.SIGTERM, "")
 
 
 def test_a_trial_that_ignores_its_limit_is_killed(tmp_path: Path, nursery: Nursery) -> None:
