@@ -1,4 +1,4 @@
-"""A Ray cluster of our own, or one that runs already. With `ray_executor` the only importer of Ray."""
+"""A Ray cluster of our own, or one that runs already. Only `executors.ray_*` import Ray."""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""Attempts as Ray tasks, each pinned to the GPUs that Ray gives it. With `ray_cluster` the only importer of Ray.
+"""Attempts in slots: Ray tasks, each pinned to the GPUs that Ray gives it. Only `executors.ray_*` import Ray.
 
 A task is a streaming generator that yields batches of events. Workers are reused (`max_calls=0`), so that their warm
-zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide.
+zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide. While all slots are
+occupied, further attempts wait on the board, and a slot that empties takes the next one without asking Ray.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
-import tempfile
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,114 +18,50 @@ import ray
 from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
+    RayActorError,
     RayError,
     RayTaskError,
     TaskCancelledError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import provenance
 from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import ray_cluster, slots
+from orchestrator.executors.ray_slot import BOARD, SLOT, Key, Task
 from orchestrator.model import Batch, Ended, Order, Resources
-from orchestrator.node import places, runner
-
-Key = tuple[str, int]
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
-
-
-# ---------------------------------------------------------------- on the node
-
-
-class Board:
-    """Where attempts look whether they are to end."""
-
-    def __init__(self) -> None:
-        self._why: dict[Key, str] = {}
-
-    async def ask(self, key: Key, why: str) -> None:
-        self._why[key] = why
-
-    async def forget(self, key: Key) -> None:
-        self._why.pop(key, None)
-
-    async def asked(self, key: Key) -> str | None:
-        return self._why.get(key)
-
-
-def attempt(order: Order, board: Any, code: list[Any], states: dict[str, Any]) -> Iterator[Batch]:
-    """Run one attempt on this node.
-
-    `code` and `states` hold references to the packed project and to checkpoints, fetched only by a node that does
-    not see the sweep's folder.
-    """
-    away = not places.sees(order)
-    order = _with_code(order, code) if away else order
-    ids = tuple(str(name) for name in ray.get_gpu_ids())
-    yield from runner.run_attempt(
-        order,
-        gpus=ids,
-        gpu_uuids=gpu_driver.uuids(ids),
-        node=socket.gethostname(),
-        node_id=ray.get_runtime_context().get_node_id(),
-        asked=_poller(board, (order.trial_id, order.attempt), order.interval),
-        states={path: ray.get(state) for path, state in states.items()} if away else {},
-    )
-
-
-def _with_code(order: Order, code: list[Any]) -> Order:
-    """The order, importing from this node's own copy where it does not see the sweep's folder."""
-    if not code:
-        return order
-    tree = Path(order.import_path[0])
-    local = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "code" / tree.name
-    if not local.is_dir():
-        provenance.unpack(ray.get(code[0]), local)
-    moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
-    return dataclasses.replace(order, import_path=moved)
-
-
-def _poller(board: Any, key: Key, interval: float) -> Callable[[], str | None]:
-    """Ask the board now and then, never waiting for its answer."""
-    pending: list[Any] = []
-    due = time.monotonic() + interval
-
-    def asked() -> str | None:
-        nonlocal due
-        if pending:
-            ready, _ = ray.wait(pending, timeout=0)
-            if not ready:
-                return None
-            answer: str | None = ray.get(pending.pop())
-            due = time.monotonic() + interval
-            return answer
-        if time.monotonic() >= due:
-            pending.append(board.asked.remote(key))
-        return None
-
-    return asked
-
-
-_BOARD: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Board)
-_ATTEMPT: Any = ray.remote(max_calls=0, max_retries=0, num_returns="streaming")(attempt)
-
-
-# ---------------------------------------------------------------- on the coordinator's side
 
 
 @dataclasses.dataclass
 class _Flight:
     """One attempt in flight."""
 
-    stream: Any
+    task: Task
+    options: dict[str, Any]  # what Ray is asked for
     share: float  # of the cluster that it holds
+    offered: bool = False  # on the board, or taken from there
     seq: int = -1
     started: bool = False
-    ended: bool = False
-    cancel_at: float | None = None  # it is to end, and is taken out of Ray's queue then if it has not started
+    cancel_at: float | None = None  # it is to end, and is taken out of its queue then if it has not started
+
+    @property
+    def kind(self) -> str:
+        """Attempts of one kind can run in one slot."""
+        return repr(self.options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slot:
+    """A task of Ray's."""
+
+    name: str
+    kind: str
+    first: Key  # the attempt that it began with
 
 
 class RayExecutor:
@@ -141,11 +76,13 @@ class RayExecutor:
             ray_cluster.start_embedded(self.claim.ids)
         else:
             ray_cluster.join(self.address)
-        self._board = _BOARD.remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._board = BOARD.options(scheduling_strategy=here).remote()  # it is lost only with the coordinator's node
         self._code: list[Any] = []
         self._packed = ""
         self._flights: dict[Key, _Flight] = {}
-        self._streams: dict[Any, Key] = {}
+        self._slots: dict[Any, _Slot] = {}  # by stream
+        self._numbers = itertools.count()
         self._nodes: list[dict[str, Any]] = []
         self._looked = 0.0
         self._capacities: dict[str, int] = {}
@@ -202,12 +139,15 @@ class RayExecutor:
 
     def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
         """True while slots are empty, and for a few more: a slot that empties finds its next trial waiting."""
-        load = sum(flight.share for flight in self._flights.values()) + sum(map(self._share, opened))
         share = self._share(resources)
-        if load + share <= 1.0 + 1e-9:
+        if self._room(share + sum(map(self._share, opened))):
             return True
         waiting = len(opened) + sum(not flight.started for flight in self._flights.values())
         return waiting < min(max(2, round(1 / share)), QUEUED)
+
+    def _room(self, share: float) -> bool:
+        """Whether this part of the cluster is not ours yet."""
+        return sum(flight.share for flight in self._flights.values()) + share <= 1.0 + 1e-9
 
     def _share(self, resources: Resources) -> float:
         """The part of the cluster that a trial of this size holds."""
@@ -215,17 +155,22 @@ class RayExecutor:
 
     def launch(self, order: Order, resources: Resources) -> None:
         wanted = self.resolve(resources)
-        options: dict[str, Any] = {"num_gpus": wanted.gpus, "num_cpus": wanted.cpus, "name": order.trial_id}
-        if wanted.memory:
-            options["memory"] = wanted.memory
-        if wanted.custom:
-            options["resources"] = dict(wanted.custom)
-        if wanted.labels:
-            options["label_selector"] = dict(wanted.labels)
-        stream = _ATTEMPT.options(**options).remote(order, self._board, self._packed_code(order), self._states(order))
-        key = (order.trial_id, order.attempt)
-        self._flights[key] = _Flight(stream, self._share(wanted))
-        self._streams[stream] = key
+        task = Task(order, self._packed_code(order), self._states(order))
+        flight = _Flight(task, _options(wanted), self._share(wanted))
+        room = self._room(flight.share)
+        self._flights[task.key] = flight
+        if room or all(slot.kind != flight.kind for slot in self._slots.values()):
+            self._submit(flight)
+        else:
+            flight.offered = True
+            self._board.offer.remote(flight.kind, task)
+
+    def _submit(self, flight: _Flight) -> None:
+        """Have Ray find a slot for it."""
+        slot = _Slot(str(next(self._numbers)), flight.kind, flight.task.key)
+        stream = SLOT.options(**flight.options).remote(flight.task, slot.kind, slot.name, self._board)
+        flight.offered = False
+        self._slots[stream] = slot
 
     def _packed_code(self, order: Order) -> list[Any]:
         """A reference to the project's files, in a list so that Ray does not fetch it unasked."""
@@ -243,19 +188,19 @@ class RayExecutor:
         return {saved.path: ray.put((Path(order.folder) / saved.path).read_bytes()) for saved in order.restore[:2]}
 
     def poll(self, timeout: float) -> list[Batch]:
-        if not self._flights:
+        if not self._slots:
             time.sleep(timeout)
             return []
         batches: list[Batch] = []
-        self._cancel_queued()
         try:
-            ready, _ = ray.wait(list(self._streams), num_returns=1, timeout=timeout, fetch_local=False)
+            batches.extend(self._cancel_queued())
+            ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
                 for stream in ready:
                     batches.extend(self._next(stream))
-                if not self._streams:
+                if not self._slots:
                     break
-                streams = list(self._streams)
+                streams = list(self._slots)
                 ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
         except (RayError, ConnectionError, RuntimeError) as error:
             if ray.is_initialized() and not _head_lost(error):
@@ -269,29 +214,42 @@ class RayExecutor:
 
     def _next(self, stream: Any) -> list[Batch]:
         """The next batch of this stream, or what its end means."""
-        key = self._streams[stream]
-        flight = self._flights[key]
         try:
             batch: Batch = ray.get(next(stream))
         except StopIteration:
-            self._forget(key)
-            return [] if flight.ended else [self._ended(key, flight, lost="worker", detail="its stream ended early")]
+            return self._left(stream, lost="worker", detail="its stream ended early")
         except (RayError, RayTaskError) as error:
-            self._forget(key)
-            return [] if flight.ended else [self._ended(key, flight, **_loss(error))]
+            return self._left(stream, **_loss(error))
+        key = (batch.trial_id, batch.attempt)
+        flight = self._flights[key]
         flight.started = True
         flight.seq = batch.seq
         if any(isinstance(event, Ended) for event in batch.events):
-            flight.ended = True
-            flight.share = 0.0
+            del self._flights[key]
         return [batch]
 
-    def _ended(self, key: Key, flight: _Flight, **facts: Any) -> Batch:
-        return Batch(*key, flight.seq + 1, (Ended(time.time(), **facts),))
+    def _left(self, stream: Any, **facts: Any) -> list[Batch]:
+        """A slot has ended, and with it what it had begun and not ended; what waits finds another one."""
+        slot = self._slots.pop(stream)
+        begun = [slot.first, *ray.get(self._board.leave.remote(slot.name))]
+        batches = [self._ended(key, **facts) for key in begun if key in self._flights]
+        waiting = self._withdrawn(key for key, flight in self._flights.items() if flight.kind == slot.kind)
+        others = any(other.kind == slot.kind for other in self._slots.values())
+        for number, key in enumerate(waiting):
+            if others and number:
+                self._board.offer.remote(slot.kind, self._flights[key].task)
+            else:
+                self._submit(self._flights[key])
+        return batches
 
-    def _forget(self, key: Key) -> None:
-        flight = self._flights.pop(key)
-        del self._streams[flight.stream]
+    def _withdrawn(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of these attempts that waited on the board, and do no more."""
+        offered = [key for key in keys if self._flights[key].offered and not self._flights[key].started]
+        found: list[Key] = ray.get(self._board.withdraw.remote(offered)) if offered else []
+        return found
+
+    def _ended(self, key: Key, **facts: Any) -> Batch:
+        return Batch(*key, self._flights.pop(key).seq + 1, (Ended(time.time(), **facts),))
 
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
         key = (trial_id, attempt)
@@ -302,23 +260,42 @@ class RayExecutor:
         if not flight.started and flight.cancel_at is None:
             flight.cancel_at = time.monotonic() + QUEUE_GRACE
 
-    def _cancel_queued(self) -> None:
-        """Cancel what was asked to end and still waits in Ray. What runs has heard of it from the board by now."""
+    def _cancel_queued(self) -> list[Batch]:
+        """Cancel what was asked to end and still waits. What runs has heard of it from the board by now."""
         now = time.monotonic()
-        for flight in self._flights.values():
-            if flight.cancel_at is not None and now >= flight.cancel_at and not flight.started:
-                ray.cancel(flight.stream)
-                flight.cancel_at = None
+        due = {
+            key: flight
+            for key, flight in self._flights.items()
+            if flight.cancel_at is not None and now >= flight.cancel_at and not flight.started
+        }
+        for flight in due.values():
+            flight.cancel_at = None
+        for stream, slot in self._slots.items():
+            if slot.first in due:
+                ray.cancel(stream)
+        return [self._ended(key, asked="cancelled") for key in self._withdrawn(due)]
 
     def kill(self) -> None:
-        for flight in self._flights.values():
-            ray.cancel(flight.stream, force=True)
+        for stream in self._slots:
+            ray.cancel(stream, force=True)
 
     def close(self) -> None:
         try:
             ray.shutdown()
         finally:
             self.claim.release()
+
+
+def _options(wanted: Resources) -> dict[str, Any]:
+    """What Ray is asked for."""
+    options: dict[str, Any] = {"num_gpus": wanted.gpus, "num_cpus": wanted.cpus, "name": "slot"}
+    if wanted.memory:
+        options["memory"] = wanted.memory
+    if wanted.custom:
+        options["resources"] = dict(wanted.custom)
+    if wanted.labels:
+        options["label_selector"] = dict(wanted.labels)
+    return options
 
 
 # ---------------------------------------------------------------- errors of Ray
@@ -338,4 +315,4 @@ def _loss(error: BaseException) -> dict[str, Any]:
 
 
 def _head_lost(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) or "GCS" in str(error) or "raylet" in str(error).lower()
+    return isinstance(error, (ConnectionError, RayActorError)) or "GCS" in str(error) or "raylet" in str(error).lower()

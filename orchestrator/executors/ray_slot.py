@@ -1,0 +1,143 @@
+"""What runs on a node: slots, Ray tasks that each hold their GPUs for one trial after another.
+
+Ray places a slot and pins its GPUs. It begins with one order; after that it takes what waits on the board for slots
+of its kind, and ends when nothing does, or when its lease is over: then Ray's queue decides again who is next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator import provenance
+from orchestrator.executors import gpus as gpu_driver
+from orchestrator.model import Batch, Order
+from orchestrator.node import places, runner
+
+Key = tuple[str, int]
+
+LEASE = 30.0  # seconds after which a slot takes nothing more: others may wait for it in Ray
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An order, with references to what a node that does not see the sweep's folder fetches.
+
+    `code` and `states` hold them in containers, so that Ray does not fetch them unasked.
+    """
+
+    order: Order
+    code: list[Any]
+    states: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        return self.order.trial_id, self.order.attempt
+
+
+class Board:
+    """Where slots find further tasks, and attempts whether they are to end."""
+
+    def __init__(self) -> None:
+        self._why: dict[Key, str] = {}
+        self._waiting: dict[str, deque[Task]] = {}  # by kind of slot
+        self._taken: dict[str, list[Key]] = {}  # by slot
+
+    async def ask(self, key: Key, why: str) -> None:
+        self._why[key] = why
+
+    async def asked(self, key: Key) -> str | None:
+        return self._why.get(key)
+
+    async def offer(self, kind: str, task: Task) -> None:
+        self._waiting.setdefault(kind, deque()).append(task)
+
+    async def take(self, kind: str, slot: str) -> Task | None:
+        waiting = self._waiting.get(kind)
+        if not waiting:
+            return None
+        task = waiting.popleft()
+        self._taken.setdefault(slot, []).append(task.key)
+        return task
+
+    async def withdraw(self, keys: list[Key]) -> list[Key]:
+        """Take these back; those that no slot has taken."""
+        found = []
+        for kind, waiting in self._waiting.items():
+            found += [task.key for task in waiting if task.key in keys]
+            self._waiting[kind] = deque(task for task in waiting if task.key not in keys)
+        return found
+
+    async def leave(self, slot: str) -> list[Key]:
+        """Forget a slot that has ended; what it took."""
+        return self._taken.pop(slot, [])
+
+
+def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[Batch]:
+    """Run attempts on this node, one after another."""
+    until = time.monotonic() + LEASE
+    following: Task | None = task
+    while following is not None:
+        yield from _attempt(following, board)
+        following = ray.get(board.take.remote(kind, name)) if time.monotonic() < until else None
+
+
+def _attempt(task: Task, board: Any) -> Iterator[Batch]:
+    away = not places.sees(task.order)
+    order = _with_code(task.order, task.code) if away else task.order
+    ids = tuple(str(name) for name in ray.get_gpu_ids())
+    yield from runner.run_attempt(
+        order,
+        gpus=ids,
+        gpu_uuids=gpu_driver.uuids(ids),
+        node=socket.gethostname(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        asked=_poller(board, task.key, order.interval),
+        states={path: ray.get(state) for path, state in task.states.items()} if away else {},
+    )
+
+
+def _with_code(order: Order, code: list[Any]) -> Order:
+    """The order, importing from this node's own copy where it does not see the sweep's folder."""
+    if not code:
+        return order
+    tree = Path(order.import_path[0])
+    local = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "code" / tree.name
+    if not local.is_dir():
+        provenance.unpack(ray.get(code[0]), local)
+    moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
+    return dataclasses.replace(order, import_path=moved)
+
+
+def _poller(board: Any, key: Key, interval: float) -> Callable[[], str | None]:
+    """Ask the board now and then, never waiting for its answer."""
+    pending: list[Any] = []
+    due = time.monotonic() + interval
+
+    def asked() -> str | None:
+        nonlocal due
+        if pending:
+            ready, _ = ray.wait(pending, timeout=0)
+            if not ready:
+                return None
+            answer: str | None = ray.get(pending.pop())
+            due = time.monotonic() + interval
+            return answer
+        if time.monotonic() >= due:
+            pending.append(board.asked.remote(key))
+        return None
+
+    return asked
+
+
+BOARD: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Board)
+SLOT: Any = ray.remote(max_calls=0, max_retries=0, num_returns="streaming")(slot)
