@@ -258,7 +258,7 @@ class RayExecutor:
             return
         self._board.ask.remote(key, why)
         if not flight.started and flight.cancel_at is None:
-            flight.cancel_at = time.monotonic() + QUEUE_GRACE
+            flight.cancel_at = time.monotonic() + (0.0 if flight.offered else QUEUE_GRACE)
 
     def _cancel_queued(self) -> list[Batch]:
         """Cancel what was asked to end and still waits. What runs has heard of it from the board by now."""

@@ -28,7 +28,7 @@ Key = tuple[str, int]
 LEASE = 30.0  # seconds after which a slot takes nothing more: others may wait for it in Ray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Task:
     """An order, with references to what a node that does not see the sweep's folder fetches.
 
@@ -62,10 +62,11 @@ class Board:
         self._waiting.setdefault(kind, deque()).append(task)
 
     async def take(self, kind: str, slot: str) -> Task | None:
-        waiting = self._waiting.get(kind)
-        if not waiting:
+        waiting = self._waiting.get(kind, deque())
+        task = next((task for task in waiting if task.key not in self._why), None)
+        if task is None:
             return None
-        task = waiting.popleft()
+        waiting.remove(task)
         self._taken.setdefault(slot, []).append(task.key)
         return task
 

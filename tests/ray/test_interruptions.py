@@ -162,7 +162,8 @@ def test_a_worker_is_killed(project: Project) -> None:
     process = project.start_sweep("do=orphan", "x=0,1", "-j", "1")
     (pid,) = project.until_waiting(1, process)
     (orphan,) = [int(path.read_text()) for path in until(lambda: _orphans(project, 1), process)]
-    os.kill(_worker(), signal.SIGKILL)
+    (worker,) = _workers()
+    os.kill(worker, signal.SIGKILL)
     until(lambda: not alive(pid) and not alive(orphan))
     project.go()
     process.communicate(timeout=100)
@@ -171,13 +172,44 @@ def test_a_worker_is_killed(project: Project) -> None:
     assert rows[:2] == [(1, "LOST", "lost_worker"), (2, "SUCCEEDED", "")]
 
 
+def test_a_worker_is_killed_while_others_wait(project: Project) -> None:
+    """Of the trials that wait behind those that run none is lost with the worker."""
+    process = project.start_sweep("do=hold", "x=range(0,12)")
+    project.until_waiting(6, process)
+    until(lambda: _waiting_behind(project), process)
+    os.kill(_workers()[0], signal.SIGKILL)
+    until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
+    project.go()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert project.query("SELECT count(*), count(DISTINCT trial) FROM attempt WHERE state = 'SUCCEEDED'") == [(12, 12)]
+    assert project.query("SELECT count(*) FROM attempt") == [(13,)]
+
+
+def test_interrupted_while_others_wait(project: Project) -> None:
+    """What waits behind trials that run is not started any more, and runs the next time."""
+    process = project.start_sweep("do=hold", "x=range(0,12)")
+    project.until_waiting(6, process)
+    until(lambda: _waiting_behind(project), process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, out + err
+    assert project.query("SELECT count(*) FROM attempt WHERE started IS NOT NULL") == [(6,)]
+    assert set(project.counts()) == {"CANCELLED", "PENDING"}
+    project.go()
+    project.sweep("do=hold", "x=range(0,12)")
+    assert project.counts() == {"SUCCEEDED": 12}
+
+
+def _waiting_behind(project: Project) -> bool:
+    return project.query("SELECT count(*) > 0 FROM attempt WHERE state = 'LAUNCHING'") == [(1,)]
+
+
 def _orphans(project: Project, count: int) -> list[Path]:
     found = [path for path in (project.runs / "work" / "trials").glob("*/files/orphan") if path.read_text()]
     return found if len(found) >= count else []
 
 
-def _worker() -> int:
-    """The Ray worker whose slot runs the only trial: its task, and so its title, is named so."""
-    found = [row.pid for row in psutil.process_iter(["cmdline"]) if "ray::slot" in (row.info["cmdline"] or [])]
-    assert len(found) == 1
-    return int(found[0])
+def _workers() -> list[int]:
+    """The Ray workers that hold a slot: their task, and so their title, is named so."""
+    return [row.pid for row in psutil.process_iter(["cmdline"]) if "ray::slot" in (row.info["cmdline"] or [])]
