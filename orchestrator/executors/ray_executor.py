@@ -140,10 +140,8 @@ class RayExecutor:
     def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
         """True while slots are empty, and for a few more: a slot that empties finds its next trial waiting."""
         share = self._share(resources)
-        if self._room(share + sum(map(self._share, opened))):
-            return True
-        waiting = len(opened) + sum(not flight.started for flight in self._flights.values())
-        return waiting < min(max(2, round(1 / share)), QUEUED)
+        more = min(max(2, round(1 / share)), QUEUED) * share
+        return self._room(share + sum(map(self._share, opened)) - more)
 
     def _room(self, share: float) -> bool:
         """Whether this part of the cluster is not ours yet."""
