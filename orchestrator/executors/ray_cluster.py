@@ -16,6 +16,9 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import ClusterError
 
+# Ray prints what befalls its nodes to stdout, log_to_driver=False or not; there is no setting. We say it in a line.
+ray._private.worker.print_to_stdstream = lambda *_, **__: None  # type: ignore[attr-defined]
+
 OBJECT_STORE = 128 * 2**20  # bytes; events are small
 KNOCK = 10.0  # seconds
 

@@ -76,8 +76,7 @@ class RayExecutor:
             ray_cluster.start_embedded(self.claim.ids)
         else:
             ray_cluster.join(self.address)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._board = BOARD.options(scheduling_strategy=here).remote()  # it is lost only with the coordinator's node
+        self._board = _board_here()
         self._code: list[Any] = []
         self._packed = ""
         self._flights: dict[Key, _Flight] = {}
@@ -282,6 +281,18 @@ class RayExecutor:
             ray.shutdown()
         finally:
             self.claim.release()
+
+
+def _board_here() -> Any:
+    """A board on the coordinator's node, so that it is lost with no other.
+
+    Ray leaves the choice of a node for an actor that needs nothing to one that it draws; if that has just joined, it
+    does not know ours yet. One that needs a little of our node is for ours to place.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    (address,) = (node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here)
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+    return BOARD.options(scheduling_strategy=strategy, resources={f"node:{address}": 0.001}).remote()
 
 
 def _options(wanted: Resources) -> dict[str, Any]:
