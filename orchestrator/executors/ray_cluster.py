@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from orchestrator.errors import ClusterError
 
 # Ray prints what befalls its nodes to stdout, log_to_driver=False or not; there is no setting. We say it in a line.
-ray._private.worker.print_to_stdstream = lambda *_, **__: None  # type: ignore[attr-defined]
+ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 OBJECT_STORE = 128 * 2**20  # bytes; events are small
 KNOCK = 10.0  # seconds
@@ -104,4 +104,4 @@ def join(address: str) -> None:
 def first_line(error: BaseException) -> str:
     """What Ray says, less its long advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    return lines[0].partition(" This can happen")[0][:300] if lines else type(error).__name__
