@@ -131,7 +131,7 @@ class Coordinator:
     def stop(self) -> None:
         """Launch nothing more, and ask what runs to end within its grace."""
         self.stopping = True
-        for trial_id, attempt in self.live:
+        for trial_id, attempt in reversed(self.live):  # what still waits first: it must not start in a freed slot
             self._executor.stop(trial_id, attempt, "cancelled")
 
     def kill(self, now: float) -> None:

@@ -19,6 +19,11 @@ ENDED_BY_US = {
     "hang": State.FAILED,
     "oom": State.FAILED,
 }
+NOTICED = {  # ended ahead of a loss that was announced
+    "terminated": ("lost_worker", "its Ray worker was told to end (SIGTERM)"),
+    "drained": ("lost_node", "its node is being drained"),
+}
+OUT_OF_MEMORY = ("oom", "cuda_oom")  # of the host, of a GPU: one budget
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
 LONGEST = 500  # characters of a message
@@ -31,6 +36,8 @@ def classify(ended: Ended) -> Outcome:
     """The state and the cause of an attempt, from the facts of its end."""
     if ended.lost:
         return Outcome(State.LOST, f"lost_{ended.lost}", ended.detail or f"the {ended.lost} went away")
+    if ended.asked in NOTICED:
+        return Outcome(State.LOST, *NOTICED[ended.asked])
     if ended.asked in ENDED_BY_US:
         return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail, ended.stack, ended.place)
     failure = ended.failure
@@ -81,8 +88,8 @@ def retried(outcome: Outcome, never_started: bool, earlier: Sequence[AttemptRow]
     of memory have budgets of their own; the coordinator's death costs nothing, nor does an attempt that never started.
     """
     if outcome.state is State.FAILED:
-        oom = outcome.cause == "oom"
-        alike = sum(row.state is State.FAILED and (row.cause == "oom") == oom for row in earlier)
+        oom = outcome.cause in OUT_OF_MEMORY
+        alike = sum(row.state is State.FAILED and (row.cause in OUT_OF_MEMORY) == oom for row in earlier)
         return alike < (retries.oom if oom else retries.error)
     if outcome.state is State.CANCELLED:
         return never_started  # it was only queued: it still waits

@@ -229,7 +229,7 @@ class Ended:
     exit_code: int | None = None
     signal: int | None = None
     failure: Failure | None = None
-    asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", ...
+    asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", "drained", ...
     lost: str | None = None  # what went away: "worker", "node", "coordinator"
     detail: str = ""  # evidence in words
     stack: str = ""  # where its threads were when it exceeded a limit

@@ -31,7 +31,7 @@ from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import ray_cluster, slots
 from orchestrator.executors.ray_slot import BOARD, SLOT, Key, Task
-from orchestrator.model import Batch, Ended, Order, Resources
+from orchestrator.model import Batch, Ended, Order, Resources, Started
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
@@ -46,6 +46,7 @@ class _Flight:
     share: float  # of the cluster that it holds
     offered: bool = False  # on the board, or taken from there
     seq: int = -1
+    node_id: str = ""  # where it runs
     started: bool = False
     cancel_at: float | None = None  # it is to end, and is taken out of its queue then if it has not started
 
@@ -95,7 +96,15 @@ class RayExecutor:
             if [node["Resources"] for node in found] != [node["Resources"] for node in self._nodes]:
                 self._capacities.clear()
             self._nodes, self._looked = found, time.monotonic()
+            self._heed_drains()
         return self._nodes
+
+    def _heed_drains(self) -> None:
+        """What runs on a node that Ray is emptying saves now, and goes on elsewhere."""
+        draining = ray._private.state.state.get_draining_nodes()
+        for key, flight in self._flights.items():
+            if flight.node_id in draining:
+                self._board.ask.remote(key, "drained")
 
     def resolve(self, resources: Resources) -> Resources:
         """Numbers for "auto": one GPU where there are any, and the node's cpus divided by its slots."""
@@ -190,6 +199,7 @@ class RayExecutor:
             return []
         batches: list[Batch] = []
         try:
+            self.nodes()  # one may be drained now
             batches.extend(self._cancel_queued())
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
@@ -221,6 +231,7 @@ class RayExecutor:
         flight = self._flights[key]
         flight.started = True
         flight.seq = batch.seq
+        flight.node_id = next((event.node_id for event in batch.events if isinstance(event, Started)), flight.node_id)
         if any(isinstance(event, Ended) for event in batch.events):
             del self._flights[key]
         return [batch]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import socket
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import ray
 
 from orchestrator import provenance
 from orchestrator.executors import gpus as gpu_driver
-from orchestrator.model import Batch, Order
+from orchestrator.model import Batch, Ended, Order
 from orchestrator.node import places, runner
 
 Key = tuple[str, int]
@@ -85,14 +87,30 @@ class Board:
 
 def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[Batch]:
     """Run attempts on this node, one after another."""
+    if ray.get(board.asked.remote(task.key)):  # it waited in Ray until then
+        yield Batch(*task.key, 0, (Ended(time.time(), asked="cancelled"),))
+        return
     until = time.monotonic() + LEASE
     following: Task | None = task
-    while following is not None:
-        yield from _attempt(following, board)
-        following = ray.get(board.take.remote(kind, name)) if time.monotonic() < until else None
+    with _terminations() as terminated:
+        while following is not None:
+            yield from _attempt(following, board, terminated)
+            more = time.monotonic() < until and not terminated
+            following = ray.get(board.take.remote(kind, name)) if more else None
 
 
-def _attempt(task: Task, board: Any) -> Iterator[Batch]:
+@contextmanager
+def _terminations() -> Iterator[list[int]]:
+    """The SIGTERMs that this worker gets, as before a preemption: Ray would end it at once, and its trial with it."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _attempt(task: Task, board: Any, terminated: list[int]) -> Iterator[Batch]:
     away = not places.sees(task.order)
     order = _with_code(task.order, task.code) if away else task.order
     ids = tuple(str(name) for name in ray.get_gpu_ids())
@@ -102,7 +120,7 @@ def _attempt(task: Task, board: Any) -> Iterator[Batch]:
         gpu_uuids=gpu_driver.uuids(ids),
         node=socket.gethostname(),
         node_id=ray.get_runtime_context().get_node_id(),
-        asked=_poller(board, task.key, order.interval),
+        asked=_poller(board, task.key, order.interval, terminated),
         states={path: ray.get(state) for path, state in task.states.items()} if away else {},
     )
 
@@ -119,13 +137,15 @@ def _with_code(order: Order, code: list[Any]) -> Order:
     return dataclasses.replace(order, import_path=moved)
 
 
-def _poller(board: Any, key: Key, interval: float) -> Callable[[], str | None]:
+def _poller(board: Any, key: Key, interval: float, terminated: list[int]) -> Callable[[], str | None]:
     """Ask the board now and then, never waiting for its answer."""
     pending: list[Any] = []
     due = time.monotonic() + interval
 
     def asked() -> str | None:
         nonlocal due
+        if terminated:
+            return "terminated"
         if pending:
             ready, _ = ray.wait(pending, timeout=0)
             if not ready:

@@ -28,6 +28,12 @@ def train(cfg, run):
     for step in range(start, cfg.steps):
         if cfg.do == "hold" and step == 2:
             hold(cfg, run)
+        if cfg.do == "grace" and step == 2:
+            def save(*_):
+                run.save(cfg.steps, step=step)
+                sys.exit(1)
+            signal.signal(signal.SIGTERM, save)
+            hold(cfg, run)
         if cfg.do == "fail" and step == 2:
             raise ValueError(f"bad value {cfg.x}")
         if cfg.do == "odd" and cfg.x % 2:

@@ -182,6 +182,31 @@ def test_a_node_is_lost(project: Project, cluster: Any) -> None:
     assert rows == [(1, "LOST", 1, None), (2, "SUCCEEDED", 0, 1)]
 
 
+@pytest.mark.fault(
+    "ray",
+    "a node is drained",
+    "Ray: preemption announced",
+    "the trial has `sweep.grace` to save, is LOST, and goes on elsewhere from what it saved",
+)
+def test_a_node_is_drained(project: Project, cluster: Any) -> None:
+    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"drain": 1})
+    process = project.start_sweep("do=grace", "x=0", "sweep.grace=60", "sweep.resources.custom={drain: 1}")
+    (pid,) = project.until_waiting(1, process)
+    drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address]
+    why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
+    later = ["--node-id", node.node_id, "--deadline-remaining-seconds", "600"]
+    subprocess.run([*drain, *why, *later], check=True, capture_output=True)
+    until(lambda: not alive(pid))
+    until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
+    other = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"drain": 1})
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    rows = project.query("SELECT attempt, state, cause, restored FROM attempt ORDER BY attempt")
+    assert rows == [(1, "LOST", "lost_node", None), (2, "SUCCEEDED", "", 2)]
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.remove_node(other, allow_graceful=False)
+
+
 def test_a_cluster_that_cannot_be_joined(project: Project) -> None:
     out = project.run("sweep", "conf/sweep.yaml", "--address", "127.0.0.1:9", code=2)
     assert "orchestrate: 127.0.0.1:9: cannot join the Ray cluster" in out

@@ -172,6 +172,24 @@ def test_a_worker_is_killed(project: Project) -> None:
     assert rows[:2] == [(1, "LOST", "lost_worker"), (2, "SUCCEEDED", "")]
 
 
+@pytest.mark.fault(
+    "ray",
+    "a worker is told to end",
+    "Ray: SIGTERM, as before a preemption",
+    "the trial has `sweep.grace` to save, is LOST, and goes on from what it saved",
+)
+def test_a_worker_is_told_to_end(project: Project) -> None:
+    process = project.start_sweep("do=grace", "x=0", "sweep.grace=60")
+    (pid,) = project.until_waiting(1, process)
+    (worker,) = _workers()
+    os.kill(worker, signal.SIGTERM)
+    until(lambda: not alive(pid))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    rows = project.query("SELECT attempt, state, cause, restored FROM attempt ORDER BY attempt")
+    assert rows == [(1, "LOST", "lost_worker", None), (2, "SUCCEEDED", "", 2)]
+
+
 def test_a_worker_is_killed_while_others_wait(project: Project) -> None:
     """Of the trials that wait behind those that run none is lost with the worker."""
     process = project.start_sweep("do=hold", "x=range(0,12)")

@@ -60,6 +60,8 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
         (ended(exit_code=0), State.SUCCEEDED, ""),
         (ended(signal=9, oom=True, detail="peak"), State.FAILED, "oom"),
         (ended(signal=9, asked="oom", detail="held 9 GiB"), State.FAILED, "oom"),
+        (ended(exit_code=1, asked="terminated"), State.LOST, "lost_worker"),
+        (ended(signal=15, asked="drained"), State.LOST, "lost_node"),
         (ended(exit_code=3), State.FAILED, "exit"),
         (ended(signal=11), State.FAILED, "signal"),
         (ended(signal=9, asked="cancelled"), State.CANCELLED, "cancelled"),
@@ -133,6 +135,7 @@ LOSS = Outcome(State.LOST, "lost_worker")
 DEATH = Outcome(State.LOST, "lost_coordinator")
 FAILURE = Outcome(State.FAILED, "exception")
 FULL = Outcome(State.FAILED, "oom")
+GPU_FULL = Outcome(State.FAILED, "cuda_oom")
 hog = attempt(State.FAILED, cause="oom")
 failed = attempt(State.FAILED)
 lost = attempt(State.LOST, cause="lost_worker")
@@ -153,6 +156,8 @@ unborn = attempt(State.LOST, cause="lost_worker", started=False)
         (FAILURE, False, [hog], Retries(error=1), True),
         (FULL, False, [failed], Retries(oom=1), True),
         (FULL, False, [hog], Retries(error=9, oom=1), False),
+        (GPU_FULL, False, [failed], Retries(oom=1), True),
+        (GPU_FULL, False, [hog], Retries(error=9, oom=1), False),
         (FAILURE, False, [lost, lost, lost], Retries(error=1), True),
         (LOSS, False, [], Retries(lost=0), False),
         (LOSS, False, [lost, lost], Retries(lost=3), True),
