@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,24 @@ from orchestrator.model import Resources
 from orchestrator.quarantine import Quarantine
 from tests.ray.support import PATIENCE, Project, alive, until
 
+JOINING = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 * 2**20}
 ATTEMPTS = "SELECT node_id, gpus, started, ended FROM attempt WHERE started IS NOT NULL"
+
+
+@pytest.fixture
+def join(cluster: Any) -> Iterator[Callable[[str], Any]]:
+    """Adds nodes of one GPU and this resource. They are gone afterwards, for Ray too: the next test counts slots."""
+    joined = []
+
+    def add(resource: str) -> Any:
+        joined.append(cluster.add_node(**JOINING, resources={resource: 1}))
+        return joined[-1]
+
+    yield add
+    for node in joined:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node, allow_graceful=False)
+    cluster.wait_for_nodes(PATIENCE)
 
 
 def assert_never_shared(rows: list[tuple[Any, ...]], at_once: int = 1) -> None:
@@ -164,9 +181,9 @@ def test_a_node_without_the_sweeps_folder(far: Project) -> None:
     "Ray: removed without notice; another joins late",
     "the trial goes on from its checkpoint on the node that joined late",
 )
-def test_a_node_is_lost(project: Project, cluster: Any) -> None:
+def test_a_node_is_lost(project: Project, cluster: Any, join: Callable[[str], Any]) -> None:
     """Its trial goes on elsewhere, free of charge, and leaves no process there."""
-    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"spare": 1})
+    node = join("spare")
     process = project.start_sweep("do=hold", "x=0", "save=true", "sweep.resources.custom={spare: 1}")
     (pid,) = project.until_waiting(1, process)
     until(lambda: project.query("SELECT count(*) FROM checkpoint") == [(2,)], process)
@@ -174,7 +191,7 @@ def test_a_node_is_lost(project: Project, cluster: Any) -> None:
     until(lambda: not alive(pid))
     until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
     project.go()
-    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"spare": 1})  # joins late
+    join("spare")  # late
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, out + err
     assert "raylet" not in out + err  # we say it, Ray does not
@@ -188,8 +205,8 @@ def test_a_node_is_lost(project: Project, cluster: Any) -> None:
     "Ray: preemption announced",
     "the trial has `sweep.grace` to save, is LOST, and goes on elsewhere from what it saved",
 )
-def test_a_node_is_drained(project: Project, cluster: Any) -> None:
-    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"drain": 1})
+def test_a_node_is_drained(project: Project, cluster: Any, join: Callable[[str], Any]) -> None:
+    node = join("drain")
     process = project.start_sweep("do=grace", "x=0", "sweep.grace=60", "sweep.resources.custom={drain: 1}")
     (pid,) = project.until_waiting(1, process)
     drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address]
@@ -198,13 +215,11 @@ def test_a_node_is_drained(project: Project, cluster: Any) -> None:
     subprocess.run([*drain, *why, *later], check=True, capture_output=True)
     until(lambda: not alive(pid))
     until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
-    other = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20, resources={"drain": 1})
+    join("drain")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     rows = project.query("SELECT attempt, state, cause, restored FROM attempt ORDER BY attempt")
     assert rows == [(1, "LOST", "lost_node", None), (2, "SUCCEEDED", "", 2)]
-    cluster.remove_node(node, allow_graceful=False)
-    cluster.remove_node(other, allow_graceful=False)
 
 
 def test_a_cluster_that_cannot_be_joined(project: Project) -> None:
