@@ -32,6 +32,7 @@ from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import ray_cluster, slots
 from orchestrator.executors.ray_slot import BOARD, SLOT, Key, Task
 from orchestrator.model import Batch, Ended, Order, Resources, Started
+from orchestrator.node import carrying
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
@@ -188,10 +189,14 @@ class RayExecutor:
         return self._code
 
     def _states(self, order: Order) -> dict[str, Any]:
-        """References to the newest two checkpoints that the order names, likewise."""
+        """References to the newest two checkpoints that the order names, and to what `run.dir` held, likewise."""
         if self.address is None:
             return {}
-        return {saved.path: ray.put((Path(order.folder) / saved.path).read_bytes()) for saved in order.restore[:2]}
+        folder = Path(order.folder)
+        found = {saved.path: folder / saved.path for saved in order.restore[:2]}
+        if order.attempt > 1:
+            found |= carrying.kept(folder, order.file_cap)
+        return {name: ray.put(path.read_bytes()) for name, path in found.items()}
 
     def poll(self, timeout: float) -> list[Batch]:
         if not self._slots:

@@ -45,14 +45,28 @@ def files(place: Place, order: Order, succeeded: bool) -> Iterator[Event]:
 
 
 def receive(place: Place, states: Mapping[str, bytes]) -> None:
-    """Put states where `run.restore` looks for them; by path below the trial's folder."""
+    """Put states where `run.restore` looks for them, and files into `run.dir`; by path below the trial's folder.
+
+    A state of a name is always the same. A file is not: the coordinator's is what an attempt ended with, while what
+    lies here may be from one before that.
+    """
     for name, data in states.items():
         path = place.root / name
-        if not place.shared and not path.exists():
+        if not place.shared and (name.startswith(f"{FILES}/") or not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             temporary.write_bytes(data)
             temporary.replace(path)
+
+
+def kept(folder: Path, cap: int) -> Iterator[tuple[str, Path]]:
+    """What of `run.dir` is put back before a further attempt, by path below the trial's folder; up to `cap` bytes."""
+    left = cap
+    for path in sorted(_regular(folder / FILES)):
+        size = path.stat().st_size
+        if size <= left:
+            left -= size
+            yield str(path.relative_to(folder)), path
 
 
 def _regular(folder: Path) -> Iterator[Path]:

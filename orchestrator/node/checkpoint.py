@@ -8,29 +8,39 @@ import os
 import pickle
 import random
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.node import archive
+
 _PLAIN = b"orchestrate state 1\n"  # first bytes of a state written without torch
 _ARRAY = "\0array"  # key of an array inside a saved state
 _NAME = re.compile(r"(\d+)-step-(\d+)\.state")
 _KEPT = 2
 _YOUNG = 10.0  # seconds
+_UNPACKED = ".restored"  # where a folder that was restored lies, until the attempt ends
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
 
 
 def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
-    """Write a state and the generators; it is on the disk when this returns."""
-    data = {"step": step, "state": _portable(state, "state"), "generators": _generators()}
+    """Write a state, or the folder of that path, and the generators; it is on the disk when this returns."""
+    source = state if isinstance(state, Path) else None
+    if source is not None and not source.is_dir():
+        raise NotADirectoryError(f"{source} is not a folder, and run.save takes a state or a folder")
+    data = {"step": step, "state": None if source else _portable(state, "state"), "generators": _generators()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{attempt}-step-{step}.state"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         with temporary.open("wb") as file:
-            _write(data, file)
+            if source is None:
+                _write(data, file)
+            else:
+                archive.write(file, _bytes(data), source)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -52,17 +62,25 @@ def prune(folder: Path, now: float) -> None:
 
 
 def discard_drafts(folder: Path) -> None:
-    """Remove what a process was writing when it was killed. Only while no attempt at the trial runs."""
+    """Remove what a killed process was writing, or had unpacked. Only while no attempt at the trial runs."""
+    shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
     for draft in folder.glob(".*.state.*.tmp"):
         draft.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[int, Any]:
-    """Step and state; the generators are set as they were when it was saved."""
+    """Step and state, or the path of the folder; the generators are set as they were when it was saved."""
+    folder = None
     with path.open("rb") as file:
-        data = _read(file)
+        if file.read(len(archive.MARK)) == archive.MARK:
+            folder = path.parent / _UNPACKED / path.stem
+            shutil.rmtree(folder, ignore_errors=True)
+            data = _read(io.BytesIO(archive.read(file, folder)))
+        else:
+            file.seek(0)
+            data = _read(file)
     _set_generators(data["generators"])
-    return int(data["step"]), _original(data["state"])
+    return int(data["step"]), folder / archive.FILES if folder else _original(data["state"])
 
 
 def _known(folder: Path) -> list[tuple[tuple[int, int], Path]]:
@@ -89,6 +107,12 @@ def _write(data: Any, file: Any) -> None:
         pickle.dump(data, file, protocol=4)
     else:
         torch.save(data, file)
+
+
+def _bytes(data: Any) -> bytes:
+    file = io.BytesIO()
+    _write(data, file)
+    return file.getvalue()
 
 
 def _read(file: Any) -> Any:

@@ -84,7 +84,8 @@ class Run:
         """Keep a state, durably, for `restore` of a later attempt: the newest two, and all of the last seconds.
 
         It may hold containers, numbers, strings, bytes, numpy arrays and tensors; anything else is a TypeError
-        that names it. The random number generators are saved with it.
+        that names it. A `Path` stands for the folder there with all that is in it. The random number generators are
+        saved as well.
         """
         at = max(self._step, 0) if step is None else _whole(step)
         if at is None:
@@ -94,7 +95,7 @@ class Run:
         checkpoint.prune(self._place.checkpoints, time.time())
 
     def restore(self) -> Any:
-        """The state that an earlier attempt saved, or None in a first attempt.
+        """The state that an earlier attempt saved, or the path of a copy of the folder; None in a first attempt.
 
         Sets the random number generators as they were; call it after the model is built. Tensors come back on
         the CPU.

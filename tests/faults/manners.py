@@ -15,6 +15,8 @@ STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IG
 def train(cfg, run):
     """A walk: what it reports depends on every earlier step, and on random numbers."""
     state = run.restore() or {"step": 0, "at": 0.0}
+    if cfg.do == "leaves_unheard" and cfg.x in cfg.who:
+        sys.exit(0)
     for step in range(state["step"], cfg.steps):
         if cfg.do == "hold" and step == 2:
             hold(cfg, run)

@@ -197,6 +197,26 @@ def keeps(cfg, run):
     (run.dir / "drawn.json").write_text(json.dumps(state["drawn"]))
 
 
+def keeps_a_folder(cfg, run):
+    """As `keeps`, with a folder."""
+    before = run.restore()
+    drawn = (before / "sub" / "drawn").read_text().split() if before else []
+    for at in range(len(drawn), cfg.steps):
+        drawn.append(str(random.random()))
+        (run.dir / "model" / "sub").mkdir(parents=True, exist_ok=True)
+        (run.dir / "model" / "sub" / "drawn").write_text(" ".join(drawn))
+        run.save(run.dir / "model", step=at)
+        if cfg.get("stop") == at:
+            os._exit(9)
+    (run.dir / "drawn").write_text(" ".join(drawn))
+
+
+def lists(cfg, run):
+    for path in sorted(run.dir.rglob("*")):
+        if path.is_file():
+            print(path.relative_to(run.dir), path.read_text())
+
+
 def dies_while_it_saves(cfg, run):
     os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
     run.save({"at": 1}, step=1)

@@ -22,7 +22,7 @@ PACKAGE = "orchestrator"
 FLOORS = {
     0: "model errors ports __init__",
     1: """lifecycle failures outlook quarantine naming executors.slots tracking.delivery node.failure
-          node.stack
+          node.stack node.archive
           language.space language.search language.search.grid language.search.random language.references
           language.identity language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,42 @@ def test_what_could_not_be_read_back_is_refused(tmp_path: Path, state: Any, name
     with pytest.raises(TypeError, match=name):
         checkpoint.save(tmp_path, state, 0, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_comes_back_as_it_was(tmp_path: Path) -> None:
+    source, kept = tmp_path / "source", tmp_path / "kept"
+    (source / "sub" / "empty").mkdir(parents=True)
+    (source / "weights").write_bytes(bytes(range(256)) * 1000)
+    (source / "sub" / "tool").write_text("#!/bin/sh")
+    (source / "sub" / "tool").chmod(0o755)
+    random.seed(3)
+    path = checkpoint.save(kept, source, 4, 1)
+    drawn = random.random()
+    step, found = checkpoint.load(path)
+    assert (step, random.random()) == (4, drawn)
+    names = ["sub", "sub/empty", "sub/tool", "weights"]
+    assert sorted(str(item.relative_to(found)) for item in found.rglob("*")) == names
+    assert (found / "weights").read_bytes() == (source / "weights").read_bytes()
+    assert os.access(found / "sub" / "tool", os.X_OK)
+    checkpoint.discard_drafts(kept)
+    assert list(kept.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_folder_is_not_given_out(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "weights").write_bytes(b"w" * 5000)
+    path = checkpoint.save(tmp_path / "kept", tmp_path / "source", 4, 1)
+    data = path.read_bytes()
+    place = data.index(b"w" * 5000) + 2000
+    path.write_bytes(data[:place] if damage == "cut" else data[:place] + b"v" + data[place + 1 :])
+    with pytest.raises(zipfile.BadZipFile):
+        checkpoint.load(path)
+
+
+def test_a_path_to_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError, match="takes a state or a folder"):
+        checkpoint.save(tmp_path / "kept", tmp_path / "none", 0, 1)
 
 
 def test_a_failed_write_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
+from orchestrator.node import carrying, places
 from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, Result, alive, order, run, stream
@@ -225,6 +226,41 @@ def test_checkpoints_travel_from_node_to_node(
     run(whole, nursery)
     expected = (Path(whole.folder) / "files" / "drawn.json").read_bytes()
     assert second.filed["files/drawn.json"] == expected
+
+
+def test_a_folder_is_saved_and_restored(tmp_path: Path, nursery: Nursery) -> None:
+    first = run(order(tmp_path, "keeps_a_folder", {"steps": 5, "stop": 2}), nursery)
+    last = first.saved[-1].checkpoint
+    second = run(order(tmp_path, "keeps_a_folder", {"steps": 5}, attempt=2, restore=(last,)), nursery)
+    assert (second.ended.exit_code, second.restored, second.notices) == (0, [2], [])
+    folder = Path(order(tmp_path, "keeps_a_folder").folder)
+    found = (folder / "files" / "drawn").read_text()
+    assert {path.suffix for path in (folder / "checkpoints").iterdir()} == {".state"}, "no copy stays"
+    (tmp_path / "other").mkdir()
+    whole = order(tmp_path / "other", "keeps_a_folder", {"steps": 5})
+    run(whole, nursery)
+    assert (Path(whole.folder) / "files" / "drawn").read_text() == found
+
+
+def test_files_are_put_back_where_the_sweeps_folder_is_not_seen(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the coordinator has counts: what lies on the node may be of an attempt before the last."""
+    home = tmp_path / "home"
+    (home / "files" / "sub").mkdir(parents=True)
+    (home / "files" / "sub" / "last.ckpt").write_text("new")
+    (home / "files" / "large").write_text("x" * 100)
+    sent = {name: path.read_bytes() for name, path in carrying.kept(home, cap=50)}
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    wanted = order(tmp_path, "lists", sweep_uid="another", attempt=2)
+    stale = places.place(wanted).files / "sub" / "last.ckpt"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("old")
+    nursery.close()
+    result = run(wanted, nursery, states=sent)
+    nursery.close()
+    assert result.log == "sub/last.ckpt new\n"
 
 
 def test_a_half_written_checkpoint_does_not_stay(tmp_path: Path, nursery: Nursery) -> None:
