@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Outage = Literal["503", "429", "401", "drop"]
+Outage = Literal["503", "429", "401", "drop", "hang"]
 _HISTORY, _SUMMARY = "wandb-history.jsonl", "wandb-summary.json"
 _ENTITY = "someone"
 
@@ -69,6 +69,8 @@ class Server:
         self.refused = 0  # requests that met an outage
         self.deleted: set[str] = set()  # trials whose runs the user deleted: W&B never takes such a run again
         self._outage: Outage | None = None
+        self.answers = threading.Event()  # not while it hangs
+        self.answers.set()
         self._lock = threading.RLock()
         self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_": self}))
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -84,8 +86,10 @@ class Server:
     @outage.setter
     def outage(self, kind: Outage | None) -> None:
         self._outage, self.refused = kind, 0
+        self.answers.clear() if kind == "hang" else self.answers.set()
 
     def close(self) -> None:
+        self.answers.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -251,7 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fails(self) -> bool:
         kind = self.server_.meets_outage()
-        if kind == "drop":
+        self.server_.answers.wait()
+        if kind in ("drop", "hang"):
             try:
                 self.connection.shutdown(socket.SHUT_RDWR)
             except OSError:

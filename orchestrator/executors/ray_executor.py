@@ -31,6 +31,7 @@ from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import ray_cluster, slots
 from orchestrator.executors.ray_slot import BOARD, SLOT, Key, Task
+from orchestrator.executors.ray_watch import Watch
 from orchestrator.model import Batch, Ended, Order, Resources, Started
 from orchestrator.node import carrying
 
@@ -48,6 +49,7 @@ class _Flight:
     offered: bool = False  # on the board, or taken from there
     seq: int = -1
     node_id: str = ""  # where it runs
+    drained: bool = False  # has been told that its node is to go
     started: bool = False
     cancel_at: float | None = None  # it is to end, and is taken out of its queue then if it has not started
 
@@ -78,6 +80,7 @@ class RayExecutor:
             ray_cluster.start_embedded(self.claim.ids)
         else:
             ray_cluster.join(self.address)
+        self._watch = Watch()
         self._board = _board_here()
         self._code: list[Any] = []
         self._packed = ""
@@ -85,26 +88,24 @@ class RayExecutor:
         self._slots: dict[Any, _Slot] = {}  # by stream
         self._numbers = itertools.count()
         self._nodes: list[dict[str, Any]] = []
-        self._looked = 0.0
         self._capacities: dict[str, int] = {}
 
     # ------------------------------------------------------------ resources
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Living nodes, looked up at most every two seconds: nodes may join late."""
-        if time.monotonic() - self._looked > 2:
-            found = [node for node in ray.nodes() if node["Alive"]]
+        """Living nodes, as of the last seconds."""
+        found = self._watch.nodes
+        if found is not self._nodes:
             if [node["Resources"] for node in found] != [node["Resources"] for node in self._nodes]:
                 self._capacities.clear()
-            self._nodes, self._looked = found, time.monotonic()
-            self._heed_drains()
+            self._nodes = found
         return self._nodes
 
     def _heed_drains(self) -> None:
         """What runs on a node that Ray is emptying saves now, and goes on elsewhere."""
-        draining = ray._private.state.state.get_draining_nodes()
         for key, flight in self._flights.items():
-            if flight.node_id in draining:
+            if flight.node_id in self._watch.draining and not flight.drained:
+                flight.drained = True
                 self._board.ask.remote(key, "drained")
 
     def resolve(self, resources: Resources) -> Resources:
@@ -204,7 +205,8 @@ class RayExecutor:
             return []
         batches: list[Batch] = []
         try:
-            self.nodes()  # one may be drained now
+            self._expect_head()
+            self._heed_drains()
             batches.extend(self._cancel_queued())
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
@@ -217,12 +219,25 @@ class RayExecutor:
         except (RayError, ConnectionError, RuntimeError) as error:
             if ray.is_initialized() and not _head_lost(error):
                 raise
-            raise ClusterError(
-                f"the Ray cluster went away: {ray_cluster.first_line(error)}",
-                where=self.address or "embedded Ray",
-                fix="start it again, then run the same command: finished trials are kept",
-            ) from error
+            raise self._went_away(ray_cluster.first_line(error)) from error
         return batches
+
+    def _expect_head(self) -> None:
+        if self._watch.head_lost:
+            raise self._went_away("its head does not answer")
+
+    def _went_away(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the Ray cluster went away: {why}",
+            where=self.address or "embedded Ray",
+            fix="start it again, then run the same command: finished trials are kept",
+        )
+
+    def _answer(self, ref: Any) -> Any:
+        """What the board says; it may be gone with the head, which Ray does not know then."""
+        while not ray.wait([ref], timeout=1.0)[0]:
+            self._expect_head()
+        return ray.get(ref)
 
     def _next(self, stream: Any) -> list[Batch]:
         """The next batch of this stream, or what its end means."""
@@ -244,7 +259,7 @@ class RayExecutor:
     def _left(self, stream: Any, **facts: Any) -> list[Batch]:
         """A slot has ended, and with it what it had begun and not ended; what waits finds another one."""
         slot = self._slots.pop(stream)
-        begun = [slot.first, *ray.get(self._board.leave.remote(slot.name))]
+        begun = [slot.first, *self._answer(self._board.leave.remote(slot.name))]
         batches = [self._ended(key, **facts) for key in begun if key in self._flights]
         waiting = self._withdrawn(key for key, flight in self._flights.items() if flight.kind == slot.kind)
         others = any(other.kind == slot.kind for other in self._slots.values())
@@ -258,7 +273,7 @@ class RayExecutor:
     def _withdrawn(self, keys: Iterable[Key]) -> list[Key]:
         """Those of these attempts that waited on the board, and do no more."""
         offered = [key for key in keys if self._flights[key].offered and not self._flights[key].started]
-        found: list[Key] = ray.get(self._board.withdraw.remote(offered)) if offered else []
+        found: list[Key] = self._answer(self._board.withdraw.remote(offered)) if offered else []
         return found
 
     def _ended(self, key: Key, **facts: Any) -> Batch:
@@ -293,8 +308,10 @@ class RayExecutor:
             ray.cancel(stream, force=True)
 
     def close(self) -> None:
+        self._watch.close()
         try:
-            ray.shutdown()
+            if not self._watch.head_lost:  # Ray would wait for it
+                ray.shutdown()
         finally:
             self.claim.release()
 

@@ -11,10 +11,11 @@ from tests.faults.bed import TRACKED, Bed, Series, delivered
 from tests.wandb_server import Outage, Server
 
 HOW: dict[Outage, str] = {
-    "drop": "connections are cut",
+    "drop": "cuts connections",
     "503": "answers 503",
     "401": "answers 401",
     "429": "answers 429",
+    "hang": "accepts connections, and never answers",
 }
 
 
@@ -24,7 +25,7 @@ def _cases() -> list[Any]:
         pytest.param(
             kind, marks=(pytest.mark.fault("wandb", f"the server {how}", "local: for the whole sweep", held), *mark)
         )
-        for (kind, how), mark in zip(HOW.items(), [(), *[(pytest.mark.campaign,)] * 3], strict=True)
+        for (kind, how), mark in zip(HOW.items(), [(), *[(pytest.mark.campaign,)] * 4], strict=True)
     ]
 
 

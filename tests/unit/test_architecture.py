@@ -33,13 +33,13 @@ FLOORS = {
           node.limits node.memory node.run node.seeding node.complaint node.trial node.zygote node.handover
           node.nursery node.runner
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
-          executors.ray_slot executors.ray_executor
+          executors.ray_watch executors.ray_slot executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
     3: "coordinator recording session",
 }
 SOLE = {
     "sqlite3": {"manifest.db"},
-    "ray": {"executors.ray_executor", "executors.ray_cluster", "executors.ray_slot"},
+    "ray": {"executors.ray_executor", "executors.ray_cluster", "executors.ray_slot", "executors.ray_watch"},
     "wandb": {"tracking.wandb_tracker"},
     "hydra": {"language.compose"},
     "omegaconf": {"language.compose", "language.plain", "node.settings"},
