@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import folder as folders
-from orchestrator import lifecycle
-from orchestrator.errors import ResourceError
+from orchestrator import lifecycle, resubmission
+from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.manifest.writer import Due, Manifest
 from orchestrator.model import (
     Batch,
@@ -116,7 +117,7 @@ class Coordinator:
         for path, text in answers:
             folders.answer(path, text)
         for live, order in launches:
-            self._executor.launch(order, self._placed(live.spec.resources))
+            self._executor.launch(order, self._placed(live.resources))
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
         return transitions
 
@@ -153,7 +154,7 @@ class Coordinator:
             due = self._take()
             if due is None:
                 break
-            if not self._executor.free(self._placed(due.spec.resources), [live.spec.resources for live, _ in opened]):
+            if not self._executor.free(self._placed(_size(due)), [live.resources for live, _ in opened]):
                 self._next.appendleft(due)
                 break
             opened.append(self._open_one(due, now))
@@ -195,7 +196,7 @@ class Coordinator:
         number = last.attempt + 1 if last else 1
         lineage = lifecycle.next_lineage(number, last, bool(offered))
         self._manifest.open_attempt(due.key, number, lineage, self._plan.code, now)
-        live = Live(due.key, due.spec, number, offered, now)
+        live = Live(due.key, due.spec, number, offered, now, _size(due))
         if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
         self.live[due.spec.trial_id, number] = live
@@ -289,15 +290,23 @@ class Coordinator:
             self.stop()
             return f"{_trials(len(self.live))} asked to end"
         if request.get("kind") == "resubmit":
-            done = self.resubmit([str(name) for name in request.get("trials", [])])
+            try:
+                done = self.resubmit([str(name) for name in request.get("trials", [])], request.get("set", {}))
+            except OrchestratorError as error:
+                return f"nothing is queued: {error}"
             return f"{_trials(done)} queued" + (" for the next run: this one is ending" if self.stopping else "")
         return "this coordinator does not know that request"
 
-    def resubmit(self, trial_ids: Iterable[str]) -> int:
-        """Queue a further attempt of each ended trial; how many were."""
-        done = self._manifest.resubmit(trial_ids)
+    def resubmit(self, trial_ids: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> int:
+        """Queue a further attempt of each ended trial; how many were. Raises ConfigError, ResourceError."""
+        done, self._spec = resubmission.apply(self._manifest, self._executor, self._spec, trial_ids, settings)
         self._again.extend(done)
         return len(done)
+
+
+def _size(due: Due) -> Resources:
+    """What the trial asks for; alone, if it has run out of memory beside others."""
+    return replace(due.spec.resources, alone=lifecycle.ALONE.get(due.cause, ""))
 
 
 def _trials(count: int) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from orchestrator.model import AttemptRow, Ended, Objective, Outcome, Retries, State
 
@@ -23,7 +24,8 @@ NOTICED = {  # ended ahead of a loss that was announced
     "terminated": ("lost_worker", "its Ray worker was told to end (SIGTERM)"),
     "drained": ("lost_node", "its node is being drained"),
 }
-OUT_OF_MEMORY = ("oom", "cuda_oom")  # of the host, of a GPU: one budget
+ALONE: Mapping[str, Literal["node", "gpu"]] = {"oom": "node", "cuda_oom": "gpu"}  # what ran out is not shared next time
+OUT_OF_MEMORY = tuple(ALONE)  # one budget
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
 LONGEST = 500  # characters of a message

@@ -50,6 +50,7 @@ class Resources:
     memory: int = 0  # bytes; 0: not reserved
     custom: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    alone: Literal["", "gpu", "node"] = ""  # it shares none: ours to say, after a want of memory
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from orchestrator.model import (
     Noticed,
     Objective,
     Reported,
+    Resources,
     Restored,
     Saved,
     Started,
@@ -34,6 +35,7 @@ class Live:
     attempt: int
     offered: tuple[Checkpoint, ...]
     created: float
+    resources: Resources  # what it is given
     seq: int = -1
     started: Started | None = None
     restored: bool = False

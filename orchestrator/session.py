@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from orchestrator import folder as folders
-from orchestrator import provenance, tracking
+from orchestrator import provenance, resubmission, tracking
 from orchestrator.coordinator import Coordinator, Transition
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.folder import Lock, SweepFolder
@@ -149,18 +149,21 @@ def _kind(spec: SweepSpec, code: provenance.Code, project: Path) -> Kind:
     return Kind(spec.trainer, provenance.import_path(code.path), str(project), False, spec.start, deterministic)
 
 
-def reopen(session: Session, asked: Callable[[Manifest], list[str]], start_executor: Callable[[], Executor]) -> int:
-    """Go on with the plan as it was written; `asked` has trials run again, and names them. How many they are.
+def reopen(
+    session: Session, trials: Sequence[str], settings: Mapping[str, Any], start_executor: Callable[[], Executor]
+) -> int:
+    """Go on with the plan as it was written, but for these settings, and run these trials again. How many they are.
 
     Fills session.plan, and session.executor where a trial waits.
     """
     manifest = session.manifest
     with manifest.transaction():
         manifest.recover(time.time())
-        session.first = asked(manifest)
-        session.plan = manifest.current_plan()
-        if session.plan is None:
+        plan = manifest.current_plan()
+        if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
+        session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)
+        session.plan = replace(plan, spec=spec)
         if session.first:
             session.executor = start_executor()
             for resources in manifest.waiting_resources(session.plan.plan, None, session.first):

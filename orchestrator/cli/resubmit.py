@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
+
+import yaml
 
 from orchestrator import folder as folders
 from orchestrator.cli.common import Parser, find_sweep, find_trial
 from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder import SweepFolder
+from orchestrator.language import changes
 from orchestrator.manifest.choice import Choice
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State
+from orchestrator.model import State, TrialSpec
 from orchestrator.session import Limits, hold, reopen
 
 
@@ -29,6 +33,13 @@ def parser() -> Parser:
     which.add_argument("--lost", action="store_true", help="only lost trials")
     which.add_argument("--cause", help="only trials that failed so (oom), or there (train.py:88): see `failures`")
     which.add_argument("--trial", action="append", metavar="ID", help="this trial, however it ended; may be repeated")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change what is no part of a trial: sweep.resources.gpus=2, sweep.timeout=2h, ignored keys; repeatable",
+    )
     add_run_options(options)
     return options
 
@@ -37,11 +48,12 @@ def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     folder = _folder(options)
     trials = chosen(options, folder)
+    settings = checked(options.set, folder, trials)
     if not trials:
         print(f"{folder.name}: no trial to run again")
         return 0
     if folders.holder(folder) is not None:
-        answer = folders.ask(folder, {"kind": "resubmit", "trials": trials})
+        answer = folders.ask(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:
             raise OrchestratorError("the running sweep does not answer", where=str(folder.path), fix="try again")
         print(f"{folder.name}: {answer}")
@@ -51,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     address = ray_environment.prepare(options.address)
     session = hold(folder)
     try:
-        count = reopen(session, lambda manifest: manifest.resubmit(trials), lambda: start_executor(address))
+        count = reopen(session, trials, settings, lambda: start_executor(address))
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
         return conduct(session, Limits(options.max_concurrent, None))
     finally:
@@ -66,6 +78,26 @@ def _folder(options: argparse.Namespace) -> SweepFolder:
     if len(found) > 1:
         raise ConfigError(f"the trials are of {len(found)} sweeps", where="--trial", fix="resubmit them one by one")
     return next(iter(found.values()))
+
+
+def checked(words: Sequence[str], folder: SweepFolder, trials: Sequence[str]) -> dict[str, Any]:
+    """The settings by their keys. Raises ConfigError if one of the trials cannot have them."""
+    settings = {}
+    for word in words:
+        key, sign, text = word.partition("=")
+        try:
+            settings[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            sign = ""
+        if not sign or not key.strip():
+            raise ConfigError(f"{word!r} is not KEY=VALUE", where="--set", fix="--set sweep.resources.gpus=2")
+    with Reader(folder) as reader:
+        plan = reader.plan()
+        if plan is not None and settings:
+            changes.sweep(plan.spec, settings)
+            for name in trials:
+                changes.trial(plan.spec, TrialSpec(name, reader.trial(name).config, {}, 0, ""), settings)
+    return settings
 
 
 def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:

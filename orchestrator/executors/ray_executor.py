@@ -110,14 +110,15 @@ class RayExecutor:
 
     def resolve(self, resources: Resources) -> Resources:
         """Numbers for "auto": one GPU where there are any, and the node's cpus divided by its slots."""
-        nodes = [node["Resources"] for node in self.nodes()]
+        found = self.nodes()
+        nodes = [node["Resources"] for node in found]
         gpus = resources.gpus
         if gpus == "auto":
             gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
         cpus = resources.cpus
         if cpus == "auto":
             cpus = slots.cpus_per_slot(nodes, gpus)
-        return dataclasses.replace(resources, gpus=gpus, cpus=cpus)
+        return slots.alone(found, dataclasses.replace(resources, gpus=gpus, cpus=cpus))
 
     def check(self, resources: Resources) -> None:
         """Raises ResourceError if no node could ever run a trial of this size."""

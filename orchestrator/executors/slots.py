@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.model import Resources
@@ -26,6 +27,16 @@ def gpu_slots(available: float, wanted: float) -> int:
     if wanted < 1:
         return int(available) * int(1 / wanted + 1e-9)
     return int((available + 1e-9) // wanted)
+
+
+def alone(nodes: list[dict[str, Any]], wanted: Resources) -> Resources:
+    """What keeps all others away: the whole of its GPU, or every cpu of a node, the largest that would do."""
+    if wanted.alone == "gpu":
+        return replace(wanted, gpus=float(math.ceil(float(wanted.gpus))))
+    if wanted.alone == "node" and wanted.cpus:
+        cpus = [node["Resources"].get("CPU", 0.0) for node in nodes if fits(node, wanted)]
+        return replace(wanted, cpus=max(cpus, default=wanted.cpus))
+    return wanted
 
 
 def bundle(wanted: Resources) -> dict[str, float]:

@@ -295,10 +295,10 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
     )
 
 
+ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("retries", "search", "tracking", "start", "deterministic", "grace", "timeout", "heartbeat"),
-    "stop_after_failures",
+    *("search", "tracking", "start", "deterministic", *ENDURANCE),
 )
 
 
@@ -322,13 +322,24 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         ignore=section.take("ignore", _strings, ()),
         secrets=section.take("secrets", _strings, ()),
         resources=_resources(section),
-        retries=_retries(section),
         search=_search(section),
         tracking=_tracking(section),
         start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
         deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
-        grace=section.take("grace", seconds, 10.0),
-        timeout=section.take("timeout", _limit, 0.0) or None,
-        stop_after_failures=section.take("stop_after_failures", _count(0), 3),
-        heartbeat=section.take("heartbeat", _limit, 0.0) or None,
+        **_endurance(section),
     )
+
+
+def _endurance(section: Section) -> dict[str, Any]:
+    return {
+        "retries": _retries(section),
+        "grace": section.take("grace", seconds, 10.0),
+        "timeout": section.take("timeout", _limit, 0.0) or None,
+        "heartbeat": section.take("heartbeat", _limit, 0.0) or None,
+        "stop_after_failures": section.take("stop_after_failures", _count(0), 3),
+    }
+
+
+def endurance(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a SweepSpec that say when a trial is given up, checked."""
+    return _endurance(Section(data, where, dict.fromkeys(ENDURANCE)))

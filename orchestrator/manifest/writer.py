@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.folder import SweepFolder
@@ -27,6 +27,7 @@ from orchestrator.model import (
     TrialSpec,
 )
 
+_AFTER = "CASE WHEN a.retry THEN a.cause ELSE '' END AS after"
 _DUE = """
     FROM trial t LEFT JOIN attempt a
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
@@ -41,6 +42,7 @@ class Due:
     key: int
     position: int
     spec: TrialSpec
+    cause: str  # of the last attempt, if this one follows by itself
 
 
 class Manifest:
@@ -144,7 +146,7 @@ class Manifest:
     def due(self, plan: int, after: int, limit: int) -> list[Due]:
         """Trials of the plan that wait for an attempt, in order, behind position `after`."""
         found = self._db.execute(
-            f"SELECT t.* {_DUE} AND t.plan = ? AND t.position > ? ORDER BY t.position LIMIT ?",
+            f"SELECT t.*, {_AFTER} {_DUE} AND t.plan = ? AND t.position > ? ORDER BY t.position LIMIT ?",
             (plan, after, limit),
         )
         return [_due(row) for row in found]
@@ -173,7 +175,7 @@ class Manifest:
 
     def due_one(self, trial_id: str) -> Due | None:
         """This trial, if it waits for an attempt."""
-        row = self._db.execute(f"SELECT t.* {_DUE} AND t.trial_id = ?", (trial_id,)).fetchone()
+        row = self._db.execute(f"SELECT t.*, {_AFTER} {_DUE} AND t.trial_id = ?", (trial_id,)).fetchone()
         return _due(row) if row else None
 
     def resubmit(self, trial_ids: Iterable[str]) -> list[str]:
@@ -191,6 +193,20 @@ class Manifest:
             if cursor.rowcount:
                 done.append(trial_id)
         return done
+
+    def trial_spec(self, trial_id: str) -> TrialSpec | None:
+        """A trial as it is to run; None if there is no such one."""
+        row = self._db.execute("SELECT * FROM trial WHERE trial_id = ?", (trial_id,)).fetchone()
+        return rows.trial_spec(row) if row else None
+
+    def change(self, spec: SweepSpec, trials: Iterable[TrialSpec]) -> None:
+        """Settings of the current plan, and resources and ignored values of trials, for attempts to come."""
+        self._db.execute("UPDATE plan SET spec = ? WHERE plan = (SELECT max(plan) FROM plan)", (rows.spec_text(spec),))
+        for trial in trials:
+            self._db.execute(
+                "UPDATE trial SET resources = ?, config = ? WHERE trial_id = ?",
+                (rows.dumps(asdict(trial.resources)), rows.config_text(trial.config), trial.trial_id),
+            )
 
     def rerun(self, plan: int, which: str) -> None:
         """Ask for a further attempt of the plan's trials that are `stale`, `failed`, or of `all` that ended."""
@@ -361,4 +377,4 @@ def _number(column: str, metric: str) -> str:
 
 
 def _due(row: db.Row) -> Due:
-    return Due(row["id"], row["position"], rows.trial_spec(row))
+    return Due(row["id"], row["position"], rows.trial_spec(row), row["after"])

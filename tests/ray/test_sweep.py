@@ -99,6 +99,36 @@ def test_resubmit_runs_failed_trials_again(project: Project) -> None:
     assert "2 trials: 2 succeeded" in out
 
 
+def test_resubmit_with_other_resources(project: Project) -> None:
+    project.sweep("do=fail", "x=0", code=1)
+    out = project.run("resubmit", "--set", "sweep.resources.gpus=9", code=2)
+    assert "a trial asks for GPU 9" in out
+    out = project.run("resubmit", "--set", "sweep.resources.cpus=2", "--set", f"meet={project.root}", code=1)
+    assert "1 trial again" in out
+    assert project.query("SELECT attempt, threads FROM attempt") == [(1, 1), (2, 2)]
+    (shown,) = project.json("show", project.trials()[0]["trial_id"], "--json")
+    assert shown["config"]["meet"] == str(project.root)
+
+
+def test_out_of_memory_is_tried_again_alone(project: Project) -> None:
+    """All cpus of its node are its own, though not its threads; trials that came later may run first."""
+    trainer = (project.root / "work.py").read_text()
+    (project.root / "work.py").write_text(
+        trainer.replace(
+            'if cfg.do == "exit"',
+            """if cfg.x == 0 and run.attempt == 1:
+            raise MemoryError
+        if cfg.do == "exit\"""",
+        )
+    )
+    project.sweep("x=range(0,12)")
+    attempts = project.query("SELECT node_id, started, ended, trial, attempt, threads FROM attempt")
+    ((node, begun, over, alone, _, threads),) = [row for row in attempts if row[4] == 2]
+    assert threads == 1
+    beside = [row for row in attempts if row[0] == node and row[3] != alone and row[1] < over and begun < row[2]]
+    assert beside == []
+
+
 def test_stale_trials_are_told_and_rerun_on_request(project: Project) -> None:
     project.sweep("x=0,1")
     source = project.root / "work.py"

@@ -24,7 +24,7 @@ FLOORS = {
     1: """lifecycle failures outlook quarantine naming executors.slots tracking.delivery node.failure
           node.stack node.archive
           language.space language.search language.search.grid language.search.random language.references
-          language.identity language.template language.axes language.sweepfile""",
+          language.identity language.changes language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check
           manifest manifest.db manifest.rows manifest.choice manifest.planned manifest.reader manifest.writer
           manifest.ledger
@@ -35,7 +35,7 @@ FLOORS = {
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
           executors.ray_watch executors.ray_slot executors.ray_executor
           tracking tracking.wandb_tracker tracking.follower tracking.tracker""",
-    3: "coordinator recording session",
+    3: "coordinator recording resubmission session",
 }
 SOLE = {
     "sqlite3": {"manifest.db"},

@@ -23,7 +23,7 @@ from orchestrator.coordinator import Transition
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Objective, Outcome, Started, State
+from orchestrator.model import Objective, Outcome, Resources, Started, State
 from orchestrator.recording import Live
 from tests.unit import manifests
 from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
@@ -446,6 +446,12 @@ def test_ls(say: Say, another: SweepFolder) -> None:
         (["resubmit", "--trial", "zzzz"], "no trial begins with 'zzzz'"),
         (["resubmit", "--cause", "oom"], "no trial failed by 'oom'"),
         (["resubmit", "--failed", "--lost"], "not allowed with"),
+        (["resubmit", "s", "--set", "sweep.resources.gpus"], "is not KEY=VALUE"),
+        (["resubmit", "s", "--set", "sweep.resources.gpus=many"], "--set: sweep.resources.gpus: expected"),
+        (["resubmit", "s", "--set", "sweep.resources.gpu=2"], "did you mean 'gpus'?"),
+        (["resubmit", "s", "--set", "sweep.timeout=never"], "--set: sweep.timeout: expected a duration"),
+        (["resubmit", "s", "--set", "sweep.axes.x=1"], "--set sweep.axes.x: cannot be changed"),
+        (["resubmit", "s", "--set", "optimizer.lr=1"], "--set optimizer.lr: is part of what the trial is"),
     ],
 )
 def test_a_mistake_is_one_message(say: Say, words: list[str], told: str) -> None:
@@ -581,7 +587,14 @@ def test_the_plain_view_is_one_line_a_transition() -> None:
     plain = view.PlainView(2, 0, said.append)
     spec = trial_spec(1, overrides={"model": "lstm"})
     live = Live(
-        1, spec, 1, None, 0.0, started=Started(1.0, "node-a", "", 7, ("3",), (), 1, "fork"), metrics={"loss": "NaN"}
+        1,
+        spec,
+        1,
+        (),
+        0.0,
+        Resources(),
+        started=Started(1.0, "node-a", "", 7, ("3",), (), 1, "fork"),
+        metrics={"loss": "NaN"},
     )
     changes = [
         (State.LAUNCHING, "", False),

@@ -706,6 +706,39 @@ def test_stop_by_request(scene: Callable[..., Scene]) -> None:
     assert "for the next run" in str(ask(sweep, {"kind": "resubmit", "trials": [trial_id(0)]}))
 
 
+def test_out_of_memory_is_retried_alone(scene: Callable[..., Scene]) -> None:
+    """Once, by itself; with the threads that it had. Who resubmits it afterwards decides for himself."""
+    sweep = scene(trials=1)
+    full = Ended(2.0, signal=9, asked="oom", detail="held 9 GiB")
+    sweep.tell(0, STARTED, full)
+    assert [size.alone for size in sweep.executor.placed] == ["", "node"]
+    assert len({order.threads for order in sweep.executor.launched}) == 1
+    sweep.tell(0, STARTED, full, attempt=2)
+    sweep.coordinator.resubmit([trial_id(0)])
+    sweep.tick()
+    assert [size.alone for size in sweep.executor.placed] == ["", "node", ""]
+
+
+def test_resubmitted_with_other_settings(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=2)
+    sweep.tell(0, STARTED, FAILED)
+    wanted = {"sweep.resources.memory": "2GB", "sweep.timeout": "5m"}
+    assert ask(sweep, {"kind": "resubmit", "trials": [trial_id(0)], "set": wanted}) == "1 trial queued"
+    assert (sweep.executor.placed[-1].memory, sweep.executor.launched[-1].timeout) == (2 * 10**9, 300.0)
+    assert sweep.executor.placed[1].memory == 0
+    plan = sweep.manifest.current_plan()
+    assert plan is not None
+    assert plan.spec.timeout == 300.0
+
+
+def test_a_setting_that_is_wrong_changes_nothing(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=1)
+    sweep.tell(0, STARTED, FAILED)
+    answer = ask(sweep, {"kind": "resubmit", "trials": [trial_id(0)], "set": {"sweep.resources.memory": "much"}})
+    assert str(answer).startswith("nothing is queued: --set: sweep.resources.memory: expected a size")
+    assert sweep.launched() == [0]
+
+
 def test_an_unknown_request_is_answered(scene: Callable[..., Scene]) -> None:
     assert ask(scene(trials=1), {"kind": "dance"}) == "this coordinator does not know that request"
 

@@ -190,7 +190,7 @@ def test_reopening_asks_for_what_failed(project: Path) -> None:
     run(session.manifest, 0, FAILURE)
     session.release()
     again = hold(session.folder)
-    asked = reopen(again, lambda manifest: manifest.resubmit([trial_id(0)]), Cluster)  # type: ignore[arg-type]
+    asked = reopen(again, [trial_id(0)], {}, Cluster)  # type: ignore[arg-type]
     assert asked == 1
     assert again.executor is not None
     again.release()

@@ -54,6 +54,22 @@ def test_an_even_share_of_the_cpus(nodes: list[dict[str, float]], gpus: float, c
     assert slots.cpus_per_slot(nodes, gpus) == cpus
 
 
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [
+        (Resources(1.0, 2.0), Resources(1.0, 2.0)),
+        (Resources(1.0, 2.0, alone="node"), Resources(1.0, 8.0, alone="node")),  # not 32: no GPU there
+        (Resources(0.0, 2.0, alone="node"), Resources(0.0, 32.0, alone="node")),
+        (Resources(0.5, 2.0, alone="gpu"), Resources(1.0, 2.0, alone="gpu")),
+        (Resources(0.0, 2.0, alone="gpu"), Resources(0.0, 2.0, alone="gpu")),
+    ],
+)
+def test_alone(wanted: Resources, given: Resources) -> None:
+    nodes = [node(CPU=8, GPU=2), node(CPU=4, GPU=2), node(CPU=32)]
+    assert slots.alone(nodes, wanted) == given
+    assert slots.alone(nodes, given) == given, "asked twice, it stays"
+
+
 def test_a_node_in_words() -> None:
     text = slots.described(node(CPU=8, GPU=0.5, memory=2 * 2**30, licence=1, object_store_memory=5))
     assert text == "here (8 cpus, 0.5 gpus, 2 GiB, licence 1)"

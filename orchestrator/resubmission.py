@@ -1,0 +1,33 @@
+"""Trials that are to run again, by themselves or with other settings; the same for a live coordinator and for none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.language import changes
+from orchestrator.manifest.writer import Manifest
+from orchestrator.model import Resources, SweepSpec, TrialSpec
+from orchestrator.ports import Executor
+
+
+def apply(
+    manifest: Manifest, executor: Executor | None, spec: SweepSpec, trial_ids: Iterable[str], settings: changes.Settings
+) -> tuple[list[str], SweepSpec]:
+    """Ask for a further attempt of ended trials; those for which it was, and the sweep as it is from now on.
+
+    Nothing is written if a setting is wrong. Raises ConfigError, and ResourceError where the executor is there.
+    """
+    names = list(trial_ids)
+    changed: list[TrialSpec] = []
+    sizes: dict[str, Resources] = {}
+    if settings:
+        spec = changes.sweep(spec, settings)
+        changed = [changes.trial(spec, found, settings) for name in names if (found := manifest.trial_spec(name))]
+        sizes = {repr(found.resources): found.resources for found in changed}
+    if executor is not None:
+        for resources in sizes.values():
+            executor.check(resources)
+    done = manifest.resubmit(names)
+    if settings:
+        manifest.change(spec, [found for found in changed if found.trial_id in set(done)])
+    return done, spec
