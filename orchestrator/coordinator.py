@@ -83,7 +83,8 @@ class Coordinator:
         least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
         self.quarantine = Quarantine()
         self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
-        self._recording = Recording(manifest, plan.spec.objective, self._warn)
+        self._files = folders.files_of(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
+        self._recording = Recording(manifest, self._files, plan.spec.objective, self._warn)
         self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
@@ -204,7 +205,7 @@ class Coordinator:
 
     def _saved(self, due: Due, lineage: int) -> tuple[Checkpoint, ...]:
         """What the next attempt may go on from: states that the manifest knows and that are still there."""
-        folder = self._manifest.folder.trial(due.spec.trial_id)
+        folder = self._files.trial(due.spec.trial_id)
         known = self._manifest.checkpoints(due.key, lineage)
         return tuple(saved for saved in known if (folder / saved.path).is_file())
 
@@ -221,7 +222,7 @@ class Coordinator:
             seed=spec.seed,
             import_path=self._import_path,
             cwd=self._plan.cwd,
-            folder=str(self._manifest.folder.trial(spec.trial_id)),
+            folder=str(self._files.trial(spec.trial_id)),
             threads=max(1, int(resources.cpus)),
             gpus=float(resources.gpus),
             start=sweep.start,

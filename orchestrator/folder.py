@@ -90,6 +90,25 @@ def create(root: Path, name: str) -> SweepFolder:
     return folder
 
 
+def files_of(folder: SweepFolder, storage: str | None, project: str, uid: str) -> SweepFolder:
+    """Where trials keep their files, by the same paths: the sweep's own folder, or one below `sweep.storage`.
+
+    That one has the sweep's uid in its name: another sweep of this name does not meet it.
+    """
+    return SweepFolder(Path(project, Path(storage).expanduser()) / f"{folder.name}-{uid[:8]}") if storage else folder
+
+
+def open_files(files: SweepFolder, uid: str) -> None:
+    """Make that folder, such that nodes that see it know it. Raises ManifestError."""
+    try:
+        files.path.mkdir(parents=True, exist_ok=True)
+        files.uid.write_text(uid, encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(
+            f"cannot write: {error.strerror or error}", where=f"sweep.storage: {files.path}", fix="name another folder"
+        ) from error
+
+
 def discard(folder: SweepFolder, folder_too: bool, root_too: bool) -> None:
     """Undo `create` for a sweep of which no plan was written; never touches what was there before."""
     if folder_too:

@@ -94,6 +94,7 @@ class SweepSpec:
     timeout: float | None = None  # seconds a trial may run
     stop_after_failures: int = 3  # so many first trials that all fail alike end the sweep; 0: it goes on
     heartbeat: float | None = None  # seconds a trial may go without a report
+    storage: str | None = None  # a folder for checkpoints and `run.dir`; None: the sweep's own
 
 
 @dataclass(frozen=True)

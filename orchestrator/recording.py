@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import lifecycle
+from orchestrator.folder import SweepFolder
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import (
     Checkpoint,
@@ -46,8 +47,10 @@ class Live:
 class Recording:
     """Takes part in the manifest's transaction around it."""
 
-    def __init__(self, manifest: Manifest, objective: Objective | None, warn: Callable[[str], None]) -> None:
-        self._manifest, self._objective, self._warn = manifest, objective, warn
+    def __init__(
+        self, manifest: Manifest, files: SweepFolder, objective: Objective | None, warn: Callable[[str], None]
+    ) -> None:
+        self._manifest, self._files, self._objective, self._warn = manifest, files, objective, warn
 
     def take(self, live: Live, event: Event) -> None:
         """Record one event; how an attempt ended is for the coordinator to judge."""
@@ -110,7 +113,7 @@ class Recording:
 
     def _keep(self, live: Live, event: Filed) -> None:
         """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
-        root = self._manifest.folder.trial(live.spec.trial_id)
+        root = self._files.trial(live.spec.trial_id)
         place = (root / event.path).resolve()
         if root.resolve() not in place.parents:
             self._warn(f"{event.path}: a file outside the trial's folder was refused")

@@ -122,6 +122,7 @@ def write_plan(
     """
     manifest = session.manifest
     code = provenance.keep_code(project, session.folder.code)
+    _open_files(session, plan.spec, str(project))
     session.check = TrainerCheck(_kind(plan.spec, code, project), offered=here)
     facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
@@ -143,6 +144,12 @@ def write_plan(
     session.plan = manifest.current_plan()
 
 
+def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
+    if spec.storage:
+        uid = session.manifest.uid
+        folders.open_files(folders.files_of(session.folder, spec.storage, project, uid), uid)
+
+
 def _kind(spec: SweepSpec, code: provenance.Code, project: Path) -> Kind:
     """What the zygotes of this sweep's trials import by, those without a GPU."""
     deterministic = spec.deterministic != "off"
@@ -162,6 +169,7 @@ def reopen(
         plan = manifest.current_plan()
         if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
+        _open_files(session, plan.spec, plan.cwd)
         session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)
         session.plan = replace(plan, spec=spec)
         if session.first:

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import naming
 from orchestrator.cli.common import Parser, find_trial, literal, print_json, relative
 from orchestrator.cli.listing import as_json
-from orchestrator.folder import SweepFolder
+from orchestrator.folder import SweepFolder, files_of
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import AttemptRow, PlanRow, TrialRow
 
@@ -27,6 +27,7 @@ def run(words: Sequence[str]) -> int:
     with Reader(folder) as reader:
         attempts = reader.attempts(trial.trial_id)
         plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
+        files = files_of(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
         series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:
@@ -37,10 +38,11 @@ def run(words: Sequence[str]) -> int:
                 "series": [{"step": step, **values} for step, values in series.items()],
                 "provenance": plan.provenance if plan else {},
                 "rerun": rerun,
+                "files": str(files.trial(trial.trial_id)),
             }
         )
         return 0
-    _print_head(folder, trial, rerun)
+    _print_head(folder, files, trial, rerun)
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)
@@ -52,12 +54,14 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _print_head(folder: SweepFolder, trial: TrialRow, rerun: str) -> None:
+def _print_head(folder: SweepFolder, files: SweepFolder, trial: TrialRow, rerun: str) -> None:
     print(f"trial {trial.trial_id} of {folder.name}: {trial.state}{' (stale)' if trial.stale else ''}")
     print(f"  {naming.label(trial.overrides)}")
     if trial.objective is not None:
         print(f"  objective {trial.objective!r}")
     print(f"  folder {relative(folder.trial(trial.trial_id))}")
+    if files != folder:
+        print(f"  files  {relative(files.trial(trial.trial_id))}")
     print(f"  rerun  {rerun}")
 
 

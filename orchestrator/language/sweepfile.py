@@ -18,7 +18,6 @@ from orchestrator.model import Objective, Resources, Retries, Search, SweepSpec
 T = TypeVar("T")
 
 LATER = {
-    "storage": "a remote place for checkpoints",
     "early_stop": "ending weak trials early",
     "checkpoint": "settings of checkpoints",
     "interpreter": "a trainer with an interpreter of its own",
@@ -155,6 +154,13 @@ def _name(value: Any) -> str:
     if not text or odd or text[0] in ".-" or text != text.strip() or len(text.encode(errors="replace")) > 200:
         raise ValueError("a name for a folder in runs/, without slashes or a leading dot")
     return _string(text)
+
+
+def _place(value: Any) -> str:
+    text = _string(value)
+    if "://" in text:
+        raise ValueError("a folder on a file system (mount what is elsewhere)")
+    return text
 
 
 def _trainer(value: Any) -> str:
@@ -298,7 +304,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", *ENDURANCE),
+    *("search", "tracking", "start", "deterministic", "storage", *ENDURANCE),
 )
 
 
@@ -326,6 +332,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         tracking=_tracking(section),
         start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
         deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
+        storage=section.take("storage", _place, "") or None,
         **_endurance(section),
     )
 

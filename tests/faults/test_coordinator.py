@@ -56,11 +56,11 @@ def resume(bed: Bed, ledger: Ledger, server: Server, expected: Series, words: tu
 
 
 @pytest.mark.fault("coordinator", "`kill -9`", "local: at random instants, from its start to its end", WHOLE)
-@rounds(7)
+@rounds(10)
 def test_killed_at_any_instant(
     bed: Bed, server: Server, uninjured: Callable[..., Series], campaign: bool, record_property: Any, number: int
 ) -> None:
-    words = (f"x=range({40 if campaign else 16})", TRACKED)
+    words = (f"x=range({160 if campaign else 16})", TRACKED)
     expected, draw, ledger = uninjured(*words[:1]), random.Random(number), Ledger(bed)
     bed.tracked(server)
     landed = 0

@@ -129,6 +129,29 @@ def test_out_of_memory_is_tried_again_alone(project: Project) -> None:
     assert beside == []
 
 
+def test_files_in_another_place(project: Project) -> None:
+    store = project.root / "disk" / "store"
+    words = ("do=once", "x=0", "save=true", "sweep.retries=1", f"sweep.storage={store}")
+    project.sweep(*words)
+    assert project.query("SELECT attempt, restored FROM attempt") == [(1, None), (2, 1)]
+    trial_id = project.trials()[0]["trial_id"]
+    (files,) = store.glob(f"work-*/trials/{trial_id}")
+    assert (files / "files" / "result.txt").read_text() == "0"
+    assert list((files / "checkpoints").iterdir())
+    own = project.runs / "work" / "trials" / trial_id
+    assert sorted(path.name for path in own.iterdir()) == ["attempt-1.log", "attempt-2.log"]
+    assert f"files  {files.relative_to(project.root)}" in project.run("show", trial_id)
+
+
+def test_a_place_for_files_that_cannot_be_written(project: Project) -> None:
+    (project.root / "file").touch()
+    out = project.sweep("sweep.storage=file/store", code=2)
+    assert out.startswith("orchestrate: sweep.storage: ")
+    assert "cannot write: Not a directory" in out
+    assert not (project.runs / "work").exists()
+    assert "a folder on a file system" in project.sweep("sweep.storage=s3://bucket", code=2)
+
+
 def test_stale_trials_are_told_and_rerun_on_request(project: Project) -> None:
     project.sweep("x=0,1")
     source = project.root / "work.py"

@@ -281,7 +281,7 @@ def test_one_trial_is_told_alike_alone_and_among_others(say: Say, sweep: Manifes
     for row in say("trials", "--json").json():
         (alone,) = say("show", row["trial_id"], "--json").json()
         assert {**alone, "attempts": len(alone["attempts"])} == {
-            **row, **{key: alone[key] for key in ("series", "provenance", "rerun")}
+            **row, **{key: alone[key] for key in ("series", "provenance", "rerun", "files")}
         }  # fmt: skip
 
 
