@@ -272,6 +272,7 @@ class Coordinator:
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
         self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
+        self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
         self.outlook.take(live.spec, outcome)
@@ -279,6 +280,14 @@ class Coordinator:
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
+
+    def _miss_objective(self, live: Live, outcome: Outcome) -> None:
+        """A success that cannot be compared with others is told: its trainer may have left early, or misspelt it."""
+        objective = self._spec.objective
+        if outcome.state is State.SUCCEEDED and objective is not None and objective.metric not in live.metrics:
+            text = f"succeeded without a report of {objective.metric!r}, which is sweep.objective"
+            self._manifest.noticed(live.key, live.attempt, text)
+            self._warn(f"a trial {text}")
 
     def _warn(self, text: str | None) -> None:
         if text and text not in self.warnings:

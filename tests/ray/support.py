@@ -42,6 +42,8 @@ def train(cfg, run):
             code = ORPHAN.format(path=str(run.dir / "orphan"))
             subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
             hold(cfg, run)
+        if cfg.do == "big" and step == 2:
+            (run.dir / "big").write_bytes(bytes(cfg.size))
         if cfg.do == "exit":
             os._exit(3)
         if cfg.do == "segv":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -127,6 +130,32 @@ def test_killed_while_alone(alone: Project) -> None:
     until(lambda: not any(map(alive, pids + orphans)))
     alone.go()
     assert "2 trials: 2 succeeded" in alone.sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+
+
+@pytest.mark.fault(
+    "coordinator",
+    "`kill -9`",
+    "Ray, embedded: at random instants, from its start to its end",
+    "no process is left; no trial succeeds twice, each step is there once",
+)
+@pytest.mark.campaign
+def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) -> None:
+    words = ("x=range(0,40)", "save=true", "sweep.resources.gpus=0")
+    draw, landed = random.Random(5), 0
+    for _ in range(10):
+        process = alone.start_sweep(*words)
+        try:
+            process.communicate(timeout=draw.uniform(0.2, 6.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            landed += 1
+    record_property("times", landed)
+    alone.sweep(*words)
+    until(lambda: not [pid for pid in processes_of(alone) if pid != os.getpid()])
+    assert alone.counts() == {"SUCCEEDED": 40}
+    assert alone.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED' GROUP BY trial") == [(1,)] * 40
+    assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(4, 4)] * 40
 
 
 def test_a_second_coordinator_is_refused(project: Project) -> None:

@@ -375,7 +375,7 @@ def lose_three(sweep: Scene) -> None:
 
 
 def test_a_node_in_quarantine_gets_no_more_trials(scene: Callable[..., Scene]) -> None:
-    sweep = scene(trials=6, slots=4)
+    sweep = scene(trials=6, slots=4, spec=sweep_spec(objective=None))
     lose_three(sweep)
     assert sweep.coordinator.warnings == [
         "host is left out from now on: 3 trials in a row failed there, the last by a lost worker"
@@ -564,7 +564,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(scene: Callable[..., Scene]) 
 
 
 def test_a_notice_is_kept_and_shown_once(scene: Callable[..., Scene]) -> None:
-    sweep = scene(trials=2)
+    sweep = scene(trials=2, spec=sweep_spec(objective=None))
     for number in (0, 1):
         sweep.tell(number, STARTED, Noticed("careful"), DONE)
     assert sweep.coordinator.warnings == ["careful"]
@@ -737,6 +737,17 @@ def test_a_setting_that_is_wrong_changes_nothing(scene: Callable[..., Scene]) ->
     answer = ask(sweep, {"kind": "resubmit", "trials": [trial_id(0)], "set": {"sweep.resources.memory": "much"}})
     assert str(answer).startswith("nothing is queued: --set: sweep.resources.memory: expected a size")
     assert sweep.launched() == [0]
+
+
+def test_a_success_without_its_objective_is_told_once(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=3, spec=sweep_spec(objective=Objective("loss")))
+    sweep.tell(0, STARTED, rows("NaN"), DONE)
+    assert sweep.coordinator.warnings == []
+    sweep.tell(1, STARTED, rows(1.0, metric="los"), DONE)
+    sweep.tell(2, STARTED, DONE)
+    (warning,) = sweep.coordinator.warnings
+    assert warning == "a trial succeeded without a report of 'loss', which is sweep.objective"
+    assert [len(sweep.reader.notices(trial_id(number))) for number in range(3)] == [0, 1, 1]
 
 
 def test_an_unknown_request_is_answered(scene: Callable[..., Scene]) -> None:
