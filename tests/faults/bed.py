@@ -115,7 +115,8 @@ class Bed(Project):
         folder = SweepFolder(self.runs / sweep)
         assert folders.holder(folder) is None
         assert [path for name in HALF_WRITTEN for path in folder.path.rglob(name)] == []
-        assert [path for path in (self.root / "tmp").iterdir() if not THEIRS.match(path.name)] == []
+        ours = [path for path in (self.root / "tmp").iterdir() if not THEIRS.match(path.name)]
+        assert [file for path in ours for file in (path, *path.rglob("*")) if not file.is_dir()] == []
         self.held_once(sweep)
 
     def held_once(self, *sweeps: str) -> None:

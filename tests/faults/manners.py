@@ -67,6 +67,14 @@ def hoards(cfg, run):
         held.append(bytes(2**26))
 
 
+def hoards_really(cfg, run):
+    """Memory that is written to, without end."""
+    held = []
+    while True:
+        held.append(b"x" * 2**25)
+        time.sleep(0.02)
+
+
 def loops(cfg, run):
     while True:
         pass

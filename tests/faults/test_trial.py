@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.bed import Bed, Series
+from tests.ray.support import until
 
 ENDS = {  # do: how it is said, what the trial does at its third step, the settings it needs, its end
     "raises": ("an exception", "`raise ValueError`", (), ("FAILED", "exception")),
@@ -44,6 +47,41 @@ def _cases() -> list[Any]:
 
 def _end(wanted: tuple[str, str]) -> str:
     return wanted[0] + (f", cause {wanted[1]}" if wanted[1] else "")
+
+
+@pytest.fixture
+def small_node(bed: Bed) -> Iterator[Bed]:
+    """All that runs here has 1.5 GB together."""
+    groups = Path("/sys/fs/cgroup/memory")
+    mine = [line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line]
+    if not mine or not os.access(groups / mine[0][1:], os.W_OK):
+        pytest.skip("needs a memory control group that may be divided")
+    group = groups / mine[0][1:] / f"faults-{os.getpid()}"
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text(str(1500 * 10**6))
+    bed.command = ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *bed.command)
+    yield bed
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+@pytest.mark.fault(
+    "trial",
+    "it takes all memory of its node",
+    "local: a control group of 1.5 GB, memory that is written to without end, twice",
+    "✱ FAILED, cause oom, how much it held; the others run on",
+)
+def test_a_node_without_memory(small_node: Bed, uninjured: Callable[..., Series]) -> None:
+    bed, expected = small_node, uninjured("x=range(4)")
+    out = bed.sweep("do=hoards_really", "x=range(4)", code=1)
+    assert "Traceback" not in out
+    bed.sound()
+    assert bed.attempts() == [("SUCCEEDED", ""), ("FAILED", "oom"), *[("SUCCEEDED", "")] * 2]
+    told = bed.query("SELECT message FROM attempt WHERE cause = 'oom'")
+    assert len(told) == 2
+    assert all("its processes held" in text or "the kernel killed" in text for (text,) in told)
+    series = bed.series()
+    assert sum(series[name] == steps for name, steps in expected.items()) == 3
 
 
 @pytest.mark.parametrize("do", _cases())

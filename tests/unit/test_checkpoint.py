@@ -63,6 +63,12 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, nursery: Nursery) -> None:
     assert second.log == whole.log
 
 
+@pytest.mark.fault(
+    "trial",
+    "workers of a DataLoader",
+    "a node alone: torch's own, two, that draw random numbers",
+    "SUCCEEDED, the same numbers every time; no process is left",
+)
 def test_workers_of_a_data_loader(tmp_path: Path, nursery: Nursery) -> None:
     wanted = order(tmp_path, "torch_trainers:learns", {"epochs": 1, "workers": 2})
     result = run(wanted, nursery)
