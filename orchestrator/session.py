@@ -23,7 +23,7 @@ from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import PlanRow, SweepSpec
-from orchestrator.node.zygote import Kind
+from orchestrator.node.kind import Kind
 from orchestrator.ports import Executor
 from orchestrator.trainer_check import TrainerCheck
 

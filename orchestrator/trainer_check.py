@@ -12,8 +12,8 @@ import select
 
 from orchestrator.errors import TrainerError
 from orchestrator.node.handover import Offer
+from orchestrator.node.kind import Kind
 from orchestrator.node.nursery import Zygote
-from orchestrator.node.zygote import Kind
 
 PATIENCE = 300.0  # seconds an import may take
 

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.errors import ConfigError
 from orchestrator.language import sweepfile
 from orchestrator.language.identity import omitting
+from orchestrator.language.references import dotted, leaves
 from orchestrator.model import SweepSpec, TrialSpec
 
 WHERE = "--set"
@@ -58,17 +59,9 @@ def trial(spec: SweepSpec, found: TrialSpec, settings: Settings) -> TrialSpec:
         if key in found.references:
             text = found.references[key]
             raise ConfigError("is read where the trial starts", where=f"{WHERE} {key}", fix=f"change {text}")
-        if not _has(config, parts):
+        if not any(f"{dotted(path)}.".startswith(f"{key}.") for path, _ in leaves(config)):
             raise ConfigError("the config has no such key", where=f"{WHERE} {key}", fix="orchestrate show lists them")
     return dataclasses.replace(found, resources=resources, config=_merged(config, own))
-
-
-def _has(config: Any, parts: list[str]) -> bool:
-    for part in parts:
-        if not isinstance(config, Mapping) or part not in config:
-            return False
-        config = config[part]
-    return True
 
 
 def _merged(data: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

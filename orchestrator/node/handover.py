@@ -18,7 +18,8 @@ import struct
 import threading
 from collections.abc import Callable
 
-from orchestrator.node.zygote import MESSAGE, Kind
+from orchestrator.node.kind import Kind
+from orchestrator.node.zygote import MESSAGE
 
 ADDRESS = "ORCHESTRATE_ZYGOTE"  # in the environment of workers, not of trials
 _PATIENCE = 10.0  # seconds for the other side's next word; without it a worker starts a zygote of its own

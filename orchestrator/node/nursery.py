@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from orchestrator.model import Order
 from orchestrator.node import handover, processes, zygote
-from orchestrator.node.zygote import Kind
+from orchestrator.node.kind import Kind
 
 _FIXED = {
     # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.

@@ -22,14 +22,15 @@ from typing import Any
 
 from orchestrator.errors import TrainerError, nearest
 from orchestrator.model import Ended, Failure, Order
-from orchestrator.node import failure, places, processes, seeding, settings, stack, zygote
+from orchestrator.node import failure, places, processes, seeding, settings, stack
 from orchestrator.node.journal import Writer
+from orchestrator.node.kind import Kind, trial_environment
 from orchestrator.node.run import Run
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
 
-def preload(kind: zygote.Kind) -> BaseException | None:
+def preload(kind: Kind) -> BaseException | None:
     """Import the trainer's module and what it will need; what it raised, if it did. Starts no thread."""
     _import_from(kind.import_path)
     sys.argv = [kind.trainer]
@@ -61,8 +62,8 @@ def _warm() -> None:
         seeding.warm_torch()
     settings.create({"a": {"b": [0, 0.5, "", True, None]}})
     call(lambda cfg: None, None, None)
-    for module in (sys.modules[__name__], seeding, zygote):
-        linecache.getlines(str(module.__file__))
+    for name in ("trial", "seeding", "zygote"):
+        linecache.getlines(str(Path(__file__).with_name(f"{name}.py")))
 
 
 def _keep_for_children() -> None:
@@ -80,7 +81,7 @@ def _console(fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _enter_cwd(kind: zygote.Kind) -> None:
+def _enter_cwd(kind: Kind) -> None:
     """The project's folder where this node has it, else the copy of its code."""
     for folder in (kind.cwd, *kind.import_path):
         if folder and os.path.isdir(folder):
@@ -93,7 +94,7 @@ def main(order: Order, gpus: Sequence[str], journal: int, stacks: int, error: Ba
 
     `stacks` is a file for what its threads do when somebody asks.
     """
-    os.environ.update(zygote.trial_environment(order.threads, list(gpus)))
+    os.environ.update(trial_environment(order.threads, list(gpus)))
     gc.enable()
     stack.answer_to_signal(stacks)
     _end_on_sigterm()
@@ -118,7 +119,7 @@ def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
     the end. All is set as in a trial but the seed of `hash()`, which only a new interpreter can take.
     """
     os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-    os.environ.update({key: value for key, value in zygote.trial_environment(order.threads, []).items() if value})
+    os.environ.update({key: value for key, value in trial_environment(order.threads, []).items() if value})
     _import_from(order.import_path)
     place = places.Place(Path(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-")), shared=True)
     started = time.time()

@@ -25,12 +25,12 @@ import pickle
 import select
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from orchestrator.model import Order
 from orchestrator.node import processes
+from orchestrator.node.kind import Kind, trial_environment
 
 BOOT = """import sys
 sys.path[:] = filter(None, sys.path)
@@ -44,27 +44,6 @@ _ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 # Threads that may live in a process that is forked. An unknown one costs a slower start; a wrong one, a trial that
 # hangs for ever. jemalloc's (pyarrow, so pandas) restarts in the child: 150 of 150 forks computed with pandas and it.
 HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What all trials of one zygote have in common, and all that is known when it imports."""
-
-    trainer: str
-    import_path: tuple[str, ...]
-    cwd: str
-    gpus: bool  # whether they have any
-    start: Literal["fork", "spawn"]
-    deterministic: bool
-
-    @classmethod
-    def of(cls, order: Order, gpus: Sequence[str]) -> Kind:
-        deterministic = order.deterministic != "off"
-        return cls(order.trainer, order.import_path, order.cwd, bool(gpus), order.start, deterministic)
-
-    def text(self) -> bytes:
-        """The same bytes for the same kind."""
-        return json.dumps(astuple(self)).encode()
 
 
 def command(entry: str, *arguments: object) -> list[str]:
@@ -248,12 +227,6 @@ def fresh() -> NoReturn:
     from orchestrator.node import trial
 
     os._exit(trial.main(order, gpus, _JOURNAL, _STACK, trial.preload(Kind.of(order, gpus))))
-
-
-def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
-    """What differs between the environments of two trials of one zygote."""
-    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(pools, str(threads)), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def unsafe_to_fork() -> str | None:

@@ -22,7 +22,7 @@ PACKAGE = "orchestrator"
 FLOORS = {
     0: "model errors ports __init__",
     1: """lifecycle failures outlook quarantine naming executors.slots tracking.delivery node.failure
-          node.stack node.archive
+          node.stack node.archive node.kind
           language.space language.search language.search.grid language.search.random language.references
           language.identity language.changes language.template language.axes language.sweepfile""",
     2: """folder provenance trainer_check
@@ -56,8 +56,6 @@ EDGES = {
 }
 # What the edge to Ray does on a node.
 MAY = {("executors.ray_executor", "executors.gpus"), ("executors.ray_executor", "provenance")}
-# Imported when the warm process is up, with all that trials need.
-LATER = {"node.zygote": {"node.trial"}}
 STANDARD_ONLY = {
     "model",
     "errors",
@@ -151,7 +149,7 @@ def test_there_are_no_cycles() -> None:
         if module in order:
             return
         open_.append(module)
-        for other in sorted(own(module) - {module, "__init__"} - LATER.get(module, set())):
+        for other in sorted(own(module) - {module, "__init__"}):
             visit(other)
         order.append(open_.pop())
 

@@ -14,8 +14,8 @@ import pytest
 
 from orchestrator.model import Order
 from orchestrator.node import handover, processes
+from orchestrator.node.kind import Kind
 from orchestrator.node.nursery import Nursery
-from orchestrator.node.zygote import Kind
 from orchestrator.trainer_check import TrainerCheck
 from tests.unit.node_support import alive, order, run, wait_gone
 
@@ -44,7 +44,7 @@ def train(cfg, run):
 """
 COORDINATOR = """
 import sys, time
-from orchestrator.node.zygote import Kind
+from orchestrator.node.kind import Kind
 from orchestrator.trainer_check import TrainerCheck
 from tests.unit.node_support import order
 from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import trainer_check
 from orchestrator.errors import TrainerError
-from orchestrator.node.zygote import Kind
+from orchestrator.node.kind import Kind
 from orchestrator.trainer_check import TrainerCheck
 
 MODULES = {

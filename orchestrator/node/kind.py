@@ -1,0 +1,37 @@
+"""What trials have in common that are forked from one warm process, and what differs between them before they begin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+from orchestrator.model import Order
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all trials of one zygote have in common, and all that is known when it imports."""
+
+    trainer: str
+    import_path: tuple[str, ...]
+    cwd: str
+    gpus: bool  # whether they have any
+    start: Literal["fork", "spawn"]
+    deterministic: bool
+
+    @classmethod
+    def of(cls, order: Order, gpus: Sequence[str]) -> Kind:
+        deterministic = order.deterministic != "off"
+        return cls(order.trainer, order.import_path, order.cwd, bool(gpus), order.start, deterministic)
+
+    def text(self) -> bytes:
+        """The same bytes for the same kind."""
+        return json.dumps(astuple(self)).encode()
+
+
+def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
+    """What differs between the environments of two trials of one zygote."""
+    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {**dict.fromkeys(pools, str(threads)), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
