@@ -56,7 +56,7 @@ def resume(bed: Bed, ledger: Ledger, server: Server, expected: Series, words: tu
 
 
 @pytest.mark.fault("coordinator", "`kill -9`", "local: at random instants, from its start to its end", WHOLE)
-@rounds(10)
+@rounds(11)
 def test_killed_at_any_instant(
     bed: Bed, server: Server, uninjured: Callable[..., Series], campaign: bool, record_property: Any, number: int
 ) -> None:

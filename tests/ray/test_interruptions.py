@@ -140,7 +140,7 @@ def test_killed_while_alone(alone: Project) -> None:
 )
 @pytest.mark.campaign
 def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) -> None:
-    words = ("x=range(0,40)", "save=true", "sweep.resources.gpus=0")
+    words = ("x=range(0,40)", "save=true", "steps=300", "sweep.resources.gpus=0")
     draw, landed = random.Random(5), 0
     for _ in range(10):
         process = alone.start_sweep(*words)
@@ -155,7 +155,7 @@ def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) ->
     until(lambda: not [pid for pid in processes_of(alone) if pid != os.getpid()])
     assert alone.counts() == {"SUCCEEDED": 40}
     assert alone.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED' GROUP BY trial") == [(1,)] * 40
-    assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(4, 4)] * 40
+    assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(300, 300)] * 40
 
 
 def test_a_second_coordinator_is_refused(project: Project) -> None:
