@@ -254,6 +254,10 @@ class Reader:
                 'quote the option\'s name: "no"',
             )
         if isinstance(option, list):
+            if any(item is None or isinstance(item, list) for item in option):
+                raise self._fail(
+                    f"a list of options holds names only, not {option!r}", where, "write one name, or a flat list"
+                )
             return [self._option(key, item, where) for item in option]
         self._check_split(str(option), where)
         group = key.name.partition("@")[0]

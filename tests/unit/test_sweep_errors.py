@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError, OrchestratorError
@@ -228,7 +228,7 @@ def test_reading_a_section_gives_a_spec_or_a_message(data: Any) -> None:
         max_size=12,
     ).map("".join)
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_gives_trials_or_a_message(tmp_path: Path, text: str) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(text, encoding="utf-8", errors="replace")
@@ -247,7 +247,8 @@ def test_any_file_gives_trials_or_a_message(tmp_path: Path, text: str) -> None:
         max_size=3,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(axes={"model": [[[]]]})
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_axes_give_trials_or_a_message(tmp_path: Path, axes: Any) -> None:
     from omegaconf import OmegaConf
 
