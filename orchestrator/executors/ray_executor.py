@@ -1,8 +1,8 @@
 """Attempts in slots: Ray tasks, each pinned to the GPUs that Ray gives it. Only `executors.ray_*` import Ray.
 
-A task is a streaming generator that yields batches of events. Workers are reused (`max_calls=0`), so that their warm
-zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide. While all slots are
-occupied, further attempts wait on the board, and a slot that empties takes the next one without asking Ray.
+A task is a streaming generator that yields lists of batches of events. Workers are reused (`max_calls=0`), so that
+their warm zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide. While all
+slots are occupied, further attempts wait on the board, and a slot that empties takes them without asking Ray.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ from orchestrator.model import Batch, Ended, Order, Resources, Started
 from orchestrator.node import carrying
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
-QUEUED = 32  # attempts that may wait in Ray at most, so that no slot idles between two trials
+QUEUED = 64  # attempts that may wait at most, so that no slot idles between two trials
+PACE = 0.5  # seconds: as many wait as have ended in that time, or one for each slot
 
 
 @dataclasses.dataclass
@@ -89,6 +91,8 @@ class RayExecutor:
         self._numbers = itertools.count()
         self._nodes: list[dict[str, Any]] = []
         self._capacities: dict[str, int] = {}
+        self._offers: dict[str, list[Task]] = {}  # to be put on the board, by kind
+        self._ends: deque[float] = deque(maxlen=QUEUED)  # when the latest attempts have ended
 
     # ------------------------------------------------------------ resources
 
@@ -151,7 +155,8 @@ class RayExecutor:
     def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
         """True while slots are empty, and for a few more: a slot that empties finds its next trial waiting."""
         share = self._share(resources)
-        more = min(max(2, round(1 / share)), QUEUED) * share
+        recent = sum(end > time.monotonic() - PACE for end in self._ends)
+        more = min(max(2, round(1 / share), recent), QUEUED) * share
         return self._room(share + sum(map(self._share, opened)) - more)
 
     def _room(self, share: float) -> bool:
@@ -172,7 +177,13 @@ class RayExecutor:
             self._submit(flight)
         else:
             flight.offered = True
-            self._board.offer.remote(flight.kind, task)
+            self._offers.setdefault(flight.kind, []).append(task)
+
+    def _offer(self) -> None:
+        """Put on the board what was launched since the last time."""
+        for kind, tasks in self._offers.items():
+            self._board.offer.remote(kind, tasks, sum(slot.kind == kind for slot in self._slots.values()))
+        self._offers.clear()
 
     def _submit(self, flight: _Flight) -> None:
         """Have Ray find a slot for it."""
@@ -207,6 +218,7 @@ class RayExecutor:
         batches: list[Batch] = []
         try:
             self._expect_head()
+            self._offer()
             self._heed_drains()
             batches.extend(self._cancel_queued())
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
@@ -241,21 +253,25 @@ class RayExecutor:
         return ray.get(ref)
 
     def _next(self, stream: Any) -> list[Batch]:
-        """The next batch of this stream, or what its end means."""
+        """The next batches of this stream, or what its end means."""
         try:
-            batch: Batch = ray.get(next(stream))
+            batches: list[Batch] = ray.get(next(stream))
         except StopIteration:
             return self._left(stream, lost="worker", detail="its stream ended early")
         except (RayError, RayTaskError) as error:
             return self._left(stream, **_loss(error))
-        key = (batch.trial_id, batch.attempt)
-        flight = self._flights[key]
-        flight.started = True
-        flight.seq = batch.seq
-        flight.node_id = next((event.node_id for event in batch.events if isinstance(event, Started)), flight.node_id)
-        if any(isinstance(event, Ended) for event in batch.events):
-            del self._flights[key]
-        return [batch]
+        for batch in batches:
+            key = (batch.trial_id, batch.attempt)
+            flight = self._flights[key]
+            flight.started = True
+            flight.seq = batch.seq
+            for event in batch.events:
+                if isinstance(event, Started):
+                    flight.node_id = event.node_id
+                elif isinstance(event, Ended):
+                    del self._flights[key]
+                    self._ends.append(time.monotonic())
+        return batches
 
     def _left(self, stream: Any, **facts: Any) -> list[Batch]:
         """A slot has ended, and with it what it had begun and not ended; what waits finds another one."""
@@ -266,13 +282,14 @@ class RayExecutor:
         others = any(other.kind == slot.kind for other in self._slots.values())
         for number, key in enumerate(waiting):
             if others and number:
-                self._board.offer.remote(slot.kind, self._flights[key].task)
+                self._offers.setdefault(slot.kind, []).append(self._flights[key].task)
             else:
                 self._submit(self._flights[key])
         return batches
 
     def _withdrawn(self, keys: Iterable[Key]) -> list[Key]:
         """Those of these attempts that waited on the board, and do no more."""
+        self._offer()
         offered = [key for key in keys if self._flights[key].offered and not self._flights[key].started]
         found: list[Key] = self._answer(self._board.withdraw.remote(offered)) if offered else []
         return found

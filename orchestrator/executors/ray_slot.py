@@ -2,6 +2,9 @@
 
 Ray places a slot and pins its GPUs. It begins with one order; after that it takes what waits on the board for slots
 of its kind, and ends when nothing does, or when its lease is over: then Ray's queue decides again who is next.
+
+A message through Ray costs more than a short trial's process. So while trials are short, a slot takes a hand of them
+at once and tells of them together; as soon as one of them lasts, it gives the rest of its hand back.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from orchestrator.node import places, runner
 Key = tuple[str, int]
 
 LEASE = 30.0  # seconds after which a slot takes nothing more: others may wait for it in Ray
+HAND, MOST = 0.2, 16  # seconds that a hand may last, and attempts in it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class Board:
     def __init__(self) -> None:
         self._why: dict[Key, str] = {}
         self._waiting: dict[str, deque[Task]] = {}  # by kind of slot
+        self._slots: dict[str, int] = {}  # how many there are, by kind
         self._taken: dict[str, list[Key]] = {}  # by slot
 
     async def ask(self, key: Key, why: str) -> None:
@@ -60,17 +65,27 @@ class Board:
     async def asked(self, key: Key) -> str | None:
         return self._why.get(key)
 
-    async def offer(self, kind: str, task: Task) -> None:
-        self._waiting.setdefault(kind, deque()).append(task)
+    async def offer(self, kind: str, tasks: list[Task], slots: int) -> None:
+        """For the slots of this kind; there are so many."""
+        self._waiting.setdefault(kind, deque()).extend(tasks)
+        self._slots[kind] = slots
 
-    async def take(self, kind: str, slot: str) -> Task | None:
+    async def take(self, kind: str, slot: str, most: int) -> list[Task]:
+        """What the slot is to run next: so many at most, and no more than its share of what waits."""
         waiting = self._waiting.get(kind, deque())
-        task = next((task for task in waiting if task.key not in self._why), None)
-        if task is None:
-            return None
-        waiting.remove(task)
-        self._taken.setdefault(slot, []).append(task.key)
-        return task
+        wanted = [task for task in waiting if task.key not in self._why]
+        hand = wanted[: max(1, min(most, len(wanted) // max(1, self._slots.get(kind, 1))))]
+        for task in hand:
+            waiting.remove(task)
+        self._taken.setdefault(slot, []).extend(task.key for task in hand)
+        return hand
+
+    async def give_back(self, kind: str, slot: str, tasks: list[Task]) -> list[Key]:
+        """The slot does not run these; those that nobody is to run, since they are to end."""
+        for task in tasks:
+            self._taken[slot].remove(task.key)
+        self._waiting[kind].extendleft(task for task in reversed(tasks) if task.key not in self._why)
+        return [task.key for task in tasks if task.key in self._why]
 
     async def withdraw(self, keys: list[Key]) -> list[Key]:
         """Take these back; those that no slot has taken."""
@@ -85,18 +100,46 @@ class Board:
         return self._taken.pop(slot, [])
 
 
-def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[Batch]:
+def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[list[Batch]]:
     """Run attempts on this node, one after another."""
     if ray.get(board.asked.remote(task.key)):  # it waited in Ray until then
-        yield Batch(*task.key, 0, (Ended(time.time(), asked="cancelled"),))
+        yield [_cancelled(task.key)]
         return
     until = time.monotonic() + LEASE
-    following: Task | None = task
+    hand = [task]
     with _terminations() as terminated:
-        while following is not None:
-            yield from _attempt(following, board, terminated)
+        while hand:
+            begun, played = time.monotonic(), 0
+            for batches in _played(deque(hand), kind, name, board, terminated):
+                played += sum(map(_over, batches))
+                yield batches
+            most = int(HAND * played / (time.monotonic() - begun))
             more = time.monotonic() < until and not terminated
-            following = ray.get(board.take.remote(kind, name)) if more else None
+            hand = ray.get(board.take.remote(kind, name, max(1, min(most, MOST)))) if more else []
+
+
+def _played(hand: deque[Task], kind: str, name: str, board: Any, terminated: list[int]) -> Iterator[list[Batch]]:
+    """What the attempts of a hand tell, up to the first one that lasts."""
+    until = time.monotonic() + HAND
+    told: list[Batch] = []
+    while hand:
+        for batch in _attempt(hand.popleft(), board, terminated):
+            told.append(batch)
+            if hand and _over(batch) and time.monotonic() < until and not terminated:
+                continue  # it is told with the next one
+            if hand:
+                told += map(_cancelled, ray.get(board.give_back.remote(kind, name, list(hand))))
+                hand.clear()
+            yield told
+            told = []
+
+
+def _over(batch: Batch) -> bool:
+    return any(isinstance(event, Ended) for event in batch.events)
+
+
+def _cancelled(key: Key) -> Batch:
+    return Batch(*key, 0, (Ended(time.time(), asked="cancelled"),))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import io
+import itertools
 import linecache
 import os
 import signal
@@ -70,9 +71,23 @@ def _keep_for_children() -> None:
     """What is loaded now belongs to all trials: no collection walks (and copies) it, no trial's end destroys it."""
     gc.collect()
     gc.freeze()
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+    finalizers = _Finalizers(weakref.finalize._registry)  # type: ignore[attr-defined]
+    for finalizer in finalizers:
         finalizer.atexit = False  # torch alone has 170, 30 ms at each exit
+    weakref.finalize._registry = finalizers  # type: ignore[attr-defined]
     processes.gather_pages()
+
+
+class _Finalizers(dict[Any, Any]):
+    """What `weakref` keeps; at its exit a trial looks at its own only. To look at one is to copy the page it is on."""
+
+    def __init__(self, inherited: Mapping[Any, Any]) -> None:
+        super().__init__(inherited)
+        self._last = next(reversed(self), None)
+
+    def items(self) -> Any:
+        """Those from before the fork need not run."""
+        return list(itertools.takewhile(lambda item: item[0] is not self._last, reversed(super().items())))
 
 
 def _console(fd: int) -> io.TextIOWrapper:
