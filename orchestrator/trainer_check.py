@@ -1,7 +1,7 @@
 """Whether a trainer can be imported and called, found out while Ray starts, by the process that its trials come from.
 
 The first zygote is started as soon as the code's copy is there; what its import says is the check. Workers on this
-machine may have it afterwards, so that the first trial need not wait for the same imports again.
+machine get copies of it, so that no first trial waits for the same imports again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TrainerCheck:
     """A check under way, and the zygote that does it."""
 
     def __init__(self, kind: Kind, offered: bool = False) -> None:
-        """`offered`: workers that this process starts from now on may take the zygote over."""
+        """`offered`: workers that this process starts from now on get copies of the zygote."""
         offered = offered and kind.start == "fork"
         if not offered:
             kind = dataclasses.replace(kind, start="spawn")  # imports the trainer, and nothing on its trials' behalf
@@ -43,12 +43,12 @@ class TrainerCheck:
         if message["checked"]:
             raise self._error(**message["checked"])
         if self._offer is not None:
-            self._offer.give(self._zygote.socket, self._zygote.close)
+            self._offer.give(self._zygote.copy)
         else:
             self._zygote.close()
 
     def close(self) -> None:
-        """End the zygote, unless a worker has it."""
+        """End the zygote and its copies."""
         if self._offer is not None:
             self._offer.close()
         self._zygote.close()

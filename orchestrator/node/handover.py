@@ -1,11 +1,13 @@
-"""A warm zygote changes hands: from the coordinator, which started it early, to the first worker that needs its kind.
+"""A warm zygote for every worker of this machine: copies of the one that the coordinator started early.
 
-    coordinator ──socket── keeper ── zygote              while Ray starts
-         worker ──socket── keeper ── zygote ── trial …   from its first order on
+    coordinator ──socket── keeper ── zygote                  imports while Ray starts
+                                       ├── keeper ── copy ── trial …
+         worker ──socket───────────────┘                     from its first order on
 
 Workers on the coordinator's machine find the address in their environment, name the kind they need, and are sent the
-socket itself. Whoever holds that socket keeps the zygote alive: so it dies with the coordinator before, and with the
-worker after. The address is abstract (no file is left behind), and both sides insist on a peer of their own user.
+socket of a copy: modules are imported once, and their memory is shared. A copy dies with its worker, and all of them
+with the coordinator. The address is abstract (no file is left behind), and both sides insist on a peer of their own
+user.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _PATIENCE = 10.0  # seconds for the other side's next word; without it a worker 
 
 
 class Offer:
-    """An address where one zygote can be had, set in this process's environment."""
+    """An address where zygotes of one kind can be had, set in this process's environment."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
@@ -37,9 +39,9 @@ class Offer:
         self._thread: threading.Thread | None = None
         os.environ[ADDRESS] = name
 
-    def give(self, channel: socket.socket, end: Callable[[], None]) -> None:
-        """From now on the first who asks gets `channel`, if the kind is right; else `end` is called."""
-        self._thread = threading.Thread(target=self._serve, args=(channel, end), daemon=True)
+    def give(self, copy: Callable[[], socket.socket | None]) -> None:
+        """From now on whoever asks for the right kind gets what `copy` gives, from a thread."""
+        self._thread = threading.Thread(target=self._serve, args=(copy,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -51,22 +53,20 @@ class Offer:
             self._thread.join()
         self._listener.close()
 
-    def _serve(self, channel: socket.socket, end: Callable[[], None]) -> None:
-        try:
-            with self._asker() as asker:
-                wanted = asker.recv(MESSAGE) == self._kind.text()
-                socket.send_fds(asker, [b"here"], [channel.fileno()] if wanted else [])
-        except OSError:  # closed, or the worker went away
-            wanted = False
-        self._listener.close()  # all trials of a sweep are of one kind: who comes later need not wait for an answer
-        if wanted:
-            channel.close()  # it is the worker's alone
-        else:
-            end()
+    def _serve(self, copy: Callable[[], socket.socket | None]) -> None:
+        while (asker := self._asker()) is not None:
+            with contextlib.suppress(OSError), asker:  # it went away
+                channel = copy() if asker.recv(MESSAGE) == self._kind.text() else None
+                with channel or contextlib.nullcontext():  # it is the worker's alone
+                    socket.send_fds(asker, [b"here"], [channel.fileno()] if channel else [])
 
-    def _asker(self) -> socket.socket:
+    def _asker(self) -> socket.socket | None:
+        """The next one of this user; None once the offer is closed."""
         while True:
-            asker, _ = self._listener.accept()
+            try:
+                asker, _ = self._listener.accept()
+            except OSError:
+                return None
             asker.settimeout(_PATIENCE)
             if _is_ours(asker):
                 return asker

@@ -10,8 +10,8 @@ code of the user, so an import that hangs or crashes cannot take it along. Both 
 descendants, so no process gets away by leaving its session or losing its parent; a trial's exit is reported
 when nothing of its tree is left.
 
-A zygote may be started before there is a worker, to import early (`{"do": "import"}`): the first worker that needs its
-kind is handed the socket (`handover`), and has it as if it had started it.
+A zygote may be started before there is a worker, to import early (`{"do": "import"}`): each worker that needs its kind
+is handed the socket of a copy (`{"do": "copy"}`, `handover`), and has it as if it had started it.
 
 This module imports little: it is in every process before the trainer's own imports.
 """
@@ -23,6 +23,7 @@ import json
 import os
 import pickle
 import select
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -58,8 +59,19 @@ def main() -> NoReturn:
     channel.set_inheritable(False)
     if os.fork():
         os._exit(0)
-    os.setsid()
     processes.fresh_signals()
+    _leave_keeper(channel)
+    code = 1
+    try:
+        _Zygote(channel, spawn=sys.argv[3] == "spawn").serve()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _leave_keeper(channel: socket.socket) -> None:
+    """Go on in a child, below a keeper."""
+    os.setsid()
     processes.adopt_orphans()
     wake = processes.watch_children()
     child = os.fork()
@@ -67,12 +79,6 @@ def main() -> NoReturn:
         _keep(channel, wake, child)
     processes.die_with(os.getppid())
     processes.adopt_orphans()
-    code = 1
-    try:
-        _Zygote(channel, spawn=sys.argv[3] == "spawn").serve()
-        code = 0
-    finally:
-        os._exit(code)
 
 
 def _keep(channel: socket.socket, wake: int, zygote: int) -> NoReturn:
@@ -114,6 +120,8 @@ class _Zygote:
                 self._run(*fds)
             elif message["do"] == "import":
                 self._import_early(*fds)
+            elif message["do"] == "copy":
+                self._copy(*fds)
             elif message["do"] == "stand":
                 processes.stand(message["nice"], message["oom"])
         processes.clear(processes.watch_children())
@@ -142,6 +150,18 @@ class _Zygote:
         self._prepare(kind, log_fd)
         self._printed = log_fd
         _send(self._channel, {"checked": complaint.about(kind.trainer, self._error)})
+
+    def _copy(self, channel_fd: int) -> None:
+        """Become two, if a fork is safe: the other has a keeper of its own, and is talked to over this channel."""
+        safe = self._warm and self._unsafe is None
+        if safe and not os.fork():
+            self._channel.close()
+            self._channel = socket.socket(fileno=channel_fd)
+            _leave_keeper(self._channel)
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copy's keeper
+        os.close(channel_fd)
+        _send(self._channel, {"copied": safe})
 
     def _prepare(self, kind: Kind, log_fd: int) -> str | None:
         """Import what all trials need, once; the reason if a fork would not be safe after that.

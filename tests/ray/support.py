@@ -26,7 +26,7 @@ def train(cfg, run):
     print("hello from", run.id, "attempt", run.attempt, flush=True)
     start = run.restore() or 0
     for step in range(start, cfg.steps):
-        if cfg.do == "hold" and step == 2:
+        if (cfg.do == "hold" or (cfg.do == "late" and cfg.x >= 40)) and step == 2:
             hold(cfg, run)
         if cfg.do == "grace" and step == 2:
             def save(*_):

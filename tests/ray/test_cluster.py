@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +70,46 @@ def test_no_gpu_is_ever_shared(project: Project) -> None:
     assert len(rows) == 60
     assert_never_shared(rows)
     assert len({(node, gpus) for node, gpus, _, _ in rows}) == 6
+
+
+def test_long_trials_after_short_ones(project: Project) -> None:
+    """Short trials are dealt to slots several at once; what lies behind a long one goes back."""
+    words = ("x=range(52)", "do=late")
+    process = project.start_sweep(*words)
+    project.until_waiting(6, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    held = "SELECT count(*) FROM attempt WHERE state = 'CANCELLED' AND started IS NOT NULL"
+    assert project.query(held) == [(6,)]
+    project.go()
+    project.sweep(*words)
+    assert project.query("SELECT count(*) FROM trials WHERE state = 'SUCCEEDED'") == [(52,)]
+    assert project.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED'") == [(52,)]
+    assert_never_shared(project.query(ATTEMPTS))
+
+
+def test_the_board_deals() -> None:
+    from orchestrator.executors.ray_slot import Board, Task
+
+    def task(number: int) -> Any:
+        order: Any = SimpleNamespace(trial_id=str(number), attempt=1)
+        return Task(order, [], {})
+
+    async def play() -> None:
+        board, tasks = Board(), [task(number) for number in range(9)]
+        await board.offer("kind", tasks, slots=2)
+        assert await board.take("kind", "a", 3) == tasks[:3]  # no more than it asks for
+        hand = await board.take("kind", "b", 16)
+        assert hand == tasks[3:6]  # nor than its share
+        await board.ask(hand[2].key, "cancelled")
+        assert await board.give_back("kind", "b", hand[1:]) == [hand[2].key]
+        assert await board.leave("b") == [hand[0].key]
+        await board.ask(tasks[6].key, "cancelled")
+        assert await board.take("kind", "a", 1) == [tasks[4]]
+        assert await board.withdraw([each.key for each in tasks]) == [each.key for each in tasks[6:]]
+        assert await board.take("kind", "a", 1) == []
+
+    asyncio.run(play())
 
 
 def test_fractions_of_a_gpu(project: Project) -> None:

@@ -71,9 +71,9 @@ for batch in stream(wanted, Nursery(), asked=asked):
     pass
 """
 TWICE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
-from orchestrator.node import processes
+from orchestrator.node import handover, processes
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import file, order, run
 folder = Path(sys.argv[1])
@@ -85,6 +85,7 @@ for _ in range(2):
     run(wanted, nursery)
     nursery.close()
     found.append(file(wanted, "facts"))
+    os.environ.pop(handover.ADDRESS, None)
 print(json.dumps(found))
 """
 
@@ -151,16 +152,24 @@ def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Orde
     assert handover.ADDRESS not in mine["env"]
 
 
-def test_it_lives_on_without_the_coordinator(
-    tmp_path: Path, wanted: Order, early: TrainerCheck, nursery: Nursery
-) -> None:
-    run(wanted, nursery)
-    early.close()
+@pytest.mark.usefixtures("early")
+def test_every_worker_gets_one(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    """They share the import, and nothing else."""
+    another = Nursery()
+    first, second = run(wanted, nursery), run(wanted, another)
+    assert (first.log, second.log) == ("importing\ntraining\n",) * 2
+    another.close()
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert len(imported(tmp_path)) == 1
+
+
+def test_copies_die_with_the_coordinator(tmp_path: Path, wanted: Order, early: TrainerCheck, nursery: Nursery) -> None:
     run(wanted, nursery)
     (pid,) = imported(tmp_path)
-    assert alive(pid)
-    nursery.close()
-    assert not alive(pid)
+    keeper, copy = processes.descendants(pid)
+    early.close()
+    for each in (pid, keeper, copy):
+        wait_gone(each)
 
 
 @pytest.mark.parametrize("phase", ["importing", "imported"])
@@ -180,21 +189,20 @@ def test_it_dies_with_the_coordinator(tmp_path: Path, wanted: Order, phase: str)
 def test_it_dies_with_its_worker(tmp_path: Path, wanted: Order) -> None:
     worker = start(WORKER, tmp_path)
     (pid,) = imported(tmp_path)
-    tree = [pid, *processes.descendants(pid)]
-    assert len(tree) == 2
+    tree = processes.descendants(pid)
+    assert len(tree) == 3  # keeper, copy, trial
     kill(worker)
     for each in tree:
         wait_gone(each)
+    assert alive(pid)
 
 
 @pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("other", [{"gpus": ["0"]}, {"deterministic": "off"}])
 def test_another_kind_is_not_given_it(tmp_path: Path, wanted: Order, nursery: Nursery, other: dict[str, Any]) -> None:
     gpus = other.pop("gpus", ())
-    (pid,) = imported(tmp_path)
     unlike = order(tmp_path, "early:train", import_path=(str(tmp_path),), **other)
     assert run(unlike, nursery, gpus=gpus).ended.exit_code == 0
-    wait_gone(pid)
     assert len(imported(tmp_path)) == 2
 
 
