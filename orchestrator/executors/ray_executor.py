@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -169,7 +170,8 @@ class RayExecutor:
 
     def launch(self, order: Order, resources: Resources) -> None:
         wanted = self.resolve(resources)
-        task = Task(order, self._packed_code(order), self._states(order))
+        key = (order.trial_id, order.attempt)
+        task = Task(key, pickle.dumps(order), self._packed_code(order), self._states(order))
         flight = _Flight(task, _options(wanted), self._share(wanted))
         room = self._room(flight.share)
         self._flights[task.key] = flight
@@ -255,7 +257,7 @@ class RayExecutor:
     def _next(self, stream: Any) -> list[Batch]:
         """The next batches of this stream, or what its end means."""
         try:
-            batches: list[Batch] = ray.get(next(stream))
+            batches: list[Batch] = pickle.loads(ray.get(next(stream)))
         except StopIteration:
             return self._left(stream, lost="worker", detail="its stream ended early")
         except (RayError, RayTaskError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -38,16 +39,14 @@ HAND, MOST = 0.2, 16  # seconds that a hand may last, and attempts in it
 class Task:
     """An order, with references to what a node that does not see the sweep's folder fetches.
 
-    `code` and `states` hold them in containers, so that Ray does not fetch them unasked.
+    `code` and `states` hold them in containers, so that Ray does not fetch them unasked. The order is pickled, as are
+    the events on their way back: Ray's own pickler looks at every object from Python.
     """
 
-    order: Order
+    key: Key
+    order: bytes
     code: list[Any]
     states: dict[str, Any]
-
-    @property
-    def key(self) -> Key:
-        return self.order.trial_id, self.order.attempt
 
 
 class Board:
@@ -100,30 +99,44 @@ class Board:
         return self._taken.pop(slot, [])
 
 
-def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[list[Batch]]:
-    """Run attempts on this node, one after another."""
+@dataclasses.dataclass(frozen=True)
+class _Here:
+    """Where a slot is."""
+
+    gpus: tuple[str, ...]
+    gpu_uuids: tuple[str, ...]
+    node: str
+    node_id: str
+
+
+def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[bytes]:
+    """Run attempts on this node, one after another; yields pickled lists of batches."""
     if ray.get(board.asked.remote(task.key)):  # it waited in Ray until then
-        yield [_cancelled(task.key)]
+        yield pickle.dumps([_cancelled(task.key)])
         return
+    ids = tuple(str(number) for number in ray.get_gpu_ids())
+    here = _Here(ids, gpu_driver.uuids(ids), socket.gethostname(), ray.get_runtime_context().get_node_id())
     until = time.monotonic() + LEASE
     hand = [task]
     with _terminations() as terminated:
         while hand:
             begun, played = time.monotonic(), 0
-            for batches in _played(deque(hand), kind, name, board, terminated):
+            for batches in _played(deque(hand), kind, name, board, here, terminated):
                 played += sum(map(_over, batches))
-                yield batches
+                yield pickle.dumps(batches)
             most = int(HAND * played / (time.monotonic() - begun))
             more = time.monotonic() < until and not terminated
             hand = ray.get(board.take.remote(kind, name, max(1, min(most, MOST)))) if more else []
 
 
-def _played(hand: deque[Task], kind: str, name: str, board: Any, terminated: list[int]) -> Iterator[list[Batch]]:
+def _played(
+    hand: deque[Task], kind: str, name: str, board: Any, here: _Here, terminated: list[int]
+) -> Iterator[list[Batch]]:
     """What the attempts of a hand tell, up to the first one that lasts."""
     until = time.monotonic() + HAND
     told: list[Batch] = []
     while hand:
-        for batch in _attempt(hand.popleft(), board, terminated):
+        for batch in _attempt(hand.popleft(), board, here, terminated):
             told.append(batch)
             if hand and _over(batch) and time.monotonic() < until and not terminated:
                 continue  # it is told with the next one
@@ -153,16 +166,15 @@ def _terminations() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _attempt(task: Task, board: Any, terminated: list[int]) -> Iterator[Batch]:
-    away = not places.sees(task.order)
-    order = _with_code(task.order, task.code) if away else task.order
-    ids = tuple(str(name) for name in ray.get_gpu_ids())
+def _attempt(task: Task, board: Any, here: _Here, terminated: list[int]) -> Iterator[Batch]:
+    order: Order = pickle.loads(task.order)
+    away = not places.sees(order)
     yield from runner.run_attempt(
-        order,
-        gpus=ids,
-        gpu_uuids=gpu_driver.uuids(ids),
-        node=socket.gethostname(),
-        node_id=ray.get_runtime_context().get_node_id(),
+        _with_code(order, task.code) if away else order,
+        gpus=here.gpus,
+        gpu_uuids=here.gpu_uuids,
+        node=here.node,
+        node_id=here.node_id,
         asked=_poller(board, task.key, order.interval, terminated),
         states={path: ray.get(state) for path, state in task.states.items()} if away else {},
     )

@@ -63,6 +63,8 @@ def prune(folder: Path, now: float) -> None:
 
 def discard_drafts(folder: Path) -> None:
     """Remove what a killed process was writing, or had unpacked. Only while no attempt at the trial runs."""
+    if not os.path.isdir(folder):
+        return
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
     for draft in folder.glob(".*.state.*.tmp"):
         draft.unlink(missing_ok=True)

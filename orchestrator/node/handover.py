@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.node.kind import Kind
-from orchestrator.node.zygote import MESSAGE
+from orchestrator.node.messages import LONGEST
 
 ADDRESS = "ORCHESTRATE_ZYGOTE"  # in the environment of workers, not of trials
 _PATIENCE = 10.0  # seconds for the other side's next word; without it a worker starts a zygote of its own
@@ -56,7 +56,7 @@ class Offer:
     def _serve(self, copy: Callable[[], socket.socket | None]) -> None:
         while (asker := self._asker()) is not None:
             with contextlib.suppress(OSError), asker:  # it went away
-                channel = copy() if asker.recv(MESSAGE) == self._kind.text() else None
+                channel = copy() if asker.recv(LONGEST) == self._kind.text() else None
                 with channel or contextlib.nullcontext():  # it is the worker's alone
                     socket.send_fds(asker, [b"here"], [channel.fileno()] if channel else [])
 
@@ -83,7 +83,7 @@ def ask(kind: Kind) -> socket.socket | None:
         peer.connect(f"\0{name}")
         if _is_ours(peer):
             peer.send(kind.text())
-            _, found, _, _ = socket.recv_fds(peer, MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+            _, found, _, _ = socket.recv_fds(peer, LONGEST, 1, socket.MSG_CMSG_CLOEXEC)
             return socket.socket(fileno=found[0]) if found else None
     return None
 

@@ -7,7 +7,6 @@ manifest.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -32,12 +31,11 @@ Entry = Union[Event, Called, Failure]
 
 
 class Writer:
-    """The trial's side. Nothing here raises: a full disk must not end a training."""
+    """The trial's side, of a file opened for appending. Nothing here raises: a full disk must not end a training."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._torn = False
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
 
     def _append(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
@@ -62,7 +60,7 @@ class Writer:
 
     def called(self, kind: str) -> None:
         """Now is when `train` was entered ("E") or left ("L")."""
-        self.put(kind, time.time())
+        self._append(f"{kind}\t{time.time()!r}\n")
 
     def saved(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is durable."""

@@ -31,7 +31,8 @@ class Kind:
         return json.dumps(astuple(self)).encode()
 
 
-def trial_environment(threads: int, gpus: list[str]) -> dict[str, str]:
-    """What differs between the environments of two trials of one zygote."""
+def trial_environment(threads: int, gpus: Sequence[str] | None) -> dict[str, str]:
+    """What differs between the environments of two trials of one zygote; None: whatever GPUs there are."""
     pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(pools, str(threads)), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    visible = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    return {**dict.fromkeys(pools, str(threads)), **visible}

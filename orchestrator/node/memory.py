@@ -7,6 +7,7 @@ the one whose trial holds most ends it. A look costs two small files as long as 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from orchestrator.node import processes
 
 SHARE, MOST = 0.05, 4 * 2**30  # of the memory, and bytes: less than both is what must stay free
 SHORT = 4  # times that: trials are measured from here on
+_OOM_KILLS = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _SELDOM, _OFTEN = 1.0, 0.25  # seconds between two looks
 _STALE = 10.0  # seconds: whoever wrote so long ago is no more
 
@@ -81,7 +83,12 @@ def _fields(path: Path) -> dict[str, int]:
 
 def oom_kills() -> int:
     """How many processes the kernel has killed for memory on this node so far, in control groups too."""
-    return _fields(Path("/proc/vmstat")).get("oom_kill", 0)
+    try:
+        with open("/proc/vmstat", "rb", buffering=0) as file:
+            found = _OOM_KILLS.search(file.read())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def held(zygote: int) -> int:
@@ -94,26 +101,30 @@ class Watch:
     """Looks now and then whether one trial must end, so that the node lives."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "memory"
+        self._trial: int | None = None
         self._zygote: int | None = None
         self._due = 0.0
         self._told = False
 
     def begin(self, trial: int) -> None:
         """The trial's process exists; its parent adopts all its orphans."""
-        self._zygote, self._file = processes.parent(trial), self._folder / str(trial)
+        self._trial, self._zygote = trial, None
 
     def guilty(self, now: float) -> str | None:
         """The numbers, if this trial has to go: memory is out, and no other one that we know of holds more."""
-        if self._zygote is None or now < self._due:
+        if self._trial is None or now < self._due:
             return None
+        if self._zygote is None:
+            self._zygote = processes.parent(self._trial)
+            self._folder = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "memory"
+            self._file = self._folder / str(self._trial)
         left = room()
         if left.free >= SHORT * left.reserve:
             self._due = now + _SELDOM
             self.close()
             return None
         self._due = now + _OFTEN
-        mine, told = held(self._zygote), self._told
+        mine, told = held(self._zygote) if self._zygote else 0, self._told
         self._told = self._tell(mine)
         if not told or left.free >= left.reserve or mine < left.reserve:  # the others get time to say what they hold
             return None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import pickle
 import select
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 from orchestrator.model import Order
-from orchestrator.node import handover, processes, zygote
+from orchestrator.node import handover, messages, processes, zygote
 from orchestrator.node.kind import Kind
+from orchestrator.node.places import Place
 
 _FIXED = {
     # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.
@@ -67,45 +67,39 @@ class Zygote:
     def taken_over(cls, channel: socket.socket) -> Zygote:
         """One that the coordinator has started: from now on as if this process had."""
         zygote = cls(channel)
-        zygote._send({"do": "stand", **processes.standing()}, [])
+        messages.send(zygote.socket, {"do": "stand", **processes.standing()})
         return zygote
 
     def warm(self, kind: Kind, log: int) -> None:
         """Import before there is an order; the message that tells how it went has "checked"."""
         with _file(kind) as file:
-            self._send({"do": "import"}, [file.fileno(), log])
+            messages.send(self.socket, {"do": "import"}, [file.fileno(), log])
 
     def copy(self) -> socket.socket | None:
         """The socket of a copy, as warm as this one, which ends with this one at the latest; None if it cannot fork."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._send({"do": "copy"}, [theirs.fileno()])
+            messages.send(self.socket, {"do": "copy"}, [theirs.fileno()])
         if (self.receive() or {}).get("copied"):
             return ours
         ours.close()
         return None
 
-    def run(self, order: Order, gpus: Sequence[str], journal: int, stack: int, log: int) -> None:
+    def run(self, order: Order, gpus: Sequence[str], place: Place, journal: int, stack: int, log: int) -> None:
         """Start one trial; `receive` tells what becomes of it."""
         self.idle = False
-        with _file((order, list(gpus))) as file:
-            self._send({"do": "run"}, [file.fileno(), journal, stack, log])
+        with _file((order, list(gpus), place)) as file:
+            messages.send(self.socket, {"do": "run"}, [file.fileno(), journal, stack, log])
 
     def signal(self, number: int) -> None:
         """Signal the running trial."""
-        self._send({"do": "signal", "number": int(number)}, [])
+        messages.send(self.socket, {"do": "signal", "number": int(number)})
 
     def receive(self) -> dict[str, Any] | None:
         """The next message; None when the zygote is gone and nothing of its tree is left."""
-        message, _ = zygote.receive(self.socket)
+        message, _ = messages.receive(self.socket)
         self.idle = message is not None and ("ended" in message or "unsafe" in message)
         return message
-
-    def _send(self, message: Mapping[str, Any], fds: Sequence[int]) -> None:
-        try:
-            socket.send_fds(self.socket, [json.dumps(message).encode()], fds)
-        except OSError:  # it has died; `receive` says so
-            pass
 
     def close(self) -> None:
         """End the whole tree and wait until it is empty."""

@@ -14,10 +14,15 @@ FILES, CHECKPOINTS = "files", "checkpoints"
 
 @dataclass(frozen=True)
 class Place:
-    """`root` holds `files/` (`run.dir`) and `checkpoints/`. `shared`: the coordinator sees them there."""
+    """`folder` holds `files/` (`run.dir`) and `checkpoints/`. `shared`: the coordinator sees them there."""
 
-    root: Path
+    folder: str
     shared: bool
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
 
     @property
     def files(self) -> Path:
@@ -35,7 +40,8 @@ def sees(order: Order) -> bool:
     if not order.folder:
         return False
     try:
-        return (Path(order.folder).parent.parent / "uid").read_text().strip() == order.sweep_uid
+        with open(os.path.join(os.path.dirname(os.path.dirname(order.folder)), "uid")) as file:
+            return file.read().strip() == order.sweep_uid
     except (OSError, ValueError):
         return False
 
@@ -43,9 +49,9 @@ def sees(order: Order) -> bool:
 def place(order: Order) -> Place:
     """The same place for every attempt of a trial on one node, so that a retry finds what was saved."""
     if sees(order):
-        return Place(Path(order.folder).absolute(), shared=True)
+        return Place(os.path.abspath(order.folder), shared=True)
     scratch = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
     scratch.mkdir(mode=0o700, exist_ok=True)
     if scratch.stat().st_uid != os.getuid():
         raise PermissionError(f"{scratch} belongs to another user")
-    return Place(scratch / order.sweep_uid / order.trial_id, shared=False)
+    return Place(str(scratch / order.sweep_uid / order.trial_id), shared=False)

@@ -98,11 +98,11 @@ class _Attempt:
         self.times: dict[str, float] = {}
         self.pending: list[Event] = []
         self.log = Output(order.log_cap)
-        self.journal_fd = _unlinked_file()
-        self.stack_fd = _unlinked_file()
+        self.journal_fd = _journal()
+        self.stack_fd = os.memfd_create("stack")
         self.journal = Reader(self.journal_fd)
         self.limits = Limits(order, self.journal_fd)
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.PollSelector()  # two files: no use for epoll
         self.selector.register(self.log.fd, selectors.EVENT_READ)
         self.memory = memory.Watch()
         self.ooms = memory.oom_kills()
@@ -132,7 +132,7 @@ class _Attempt:
 
     def _launch(self) -> None:
         self.zygote = self.nursery.zygote(self.order, self.start.gpus)
-        self.zygote.run(self.order, self.start.gpus, self.journal_fd, self.stack_fd, self.log.theirs)
+        self.zygote.run(self.order, self.start.gpus, self.place, self.journal_fd, self.stack_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
         self.limits.begin(time.monotonic())
 
@@ -308,7 +308,10 @@ def _weight(event: Event) -> int:
     return 256
 
 
-def _unlinked_file() -> int:
-    """A file without a name: it goes when the last process that has it open does."""
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def _journal() -> int:
+    """A file without a name: it goes when the last process that has it open does. On disk, since it may grow."""
+    try:
+        return os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:  # not every file system can do that
+        with tempfile.TemporaryFile(mode="a+b") as file:
+            return os.dup(file.fileno())

@@ -1,123 +1,102 @@
-"""Inside the trial: prepare the process, call the trainer, and tell how that went."""
+"""Inside the trial: prepare the process, call the trainer, and tell how that went.
+
+What follows from the order alone is done before the fork, by `prepare`: there it costs a tenth (see `warm`).
+"""
 
 from __future__ import annotations
 
 import atexit
-import faulthandler
 import gc
 import importlib
 import inspect
-import io
-import itertools
-import linecache
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from orchestrator.errors import TrainerError, nearest
 from orchestrator.model import Ended, Failure, Order
-from orchestrator.node import failure, places, processes, seeding, settings, stack
+from orchestrator.node import failure, places, seeding, settings, stack
 from orchestrator.node.journal import Writer
-from orchestrator.node.kind import Kind, trial_environment
+from orchestrator.node.kind import trial_environment
 from orchestrator.node.run import Run
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
-
-def preload(kind: Kind) -> BaseException | None:
-    """Import the trainer's module and what it will need; what it raised, if it did. Starts no thread."""
-    _import_from(kind.import_path)
-    sys.argv = [kind.trainer]
-    _enter_cwd(kind)
-    sys.stdout, sys.stderr = _console(1), _console(2)
-    faulthandler.enable()
-    gc.disable()
-    seeding.Setup(seeding.IMPORT_SEED, 1, "off").apply()
-    try:
-        importlib.import_module(kind.trainer.partition(":")[0])
-        if kind.start == "fork":
-            _warm()
-    except BaseException as error:  # an exit, too: it is the trial's failure, told there
-        return error
-    finally:
-        if kind.start == "fork":
-            _keep_for_children()
-    return None
+at_exit: list[tuple[Callable[[], Any], Callable[[], Any]]] = []  # whether it is needed, and what runs last then
+_configs = settings.Configs()
+_begun = False
 
 
-def _import_from(folders: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Ready:
+    """A trial that only lacks its process."""
+
+    order: Order
+    place: places.Place
+    writer: Writer
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]  # a DictConfig, and `run` if the function takes it
+    run: Run
+    setup: seeding.Setup
+    error: BaseException | None = None  # what the trial is to fail with
+
+
+def import_from(folders: Sequence[str]) -> None:
     """Look there before anywhere else."""
     sys.path[:] = [*folders, *(path for path in sys.path if path not in folders)]
 
 
-def _warm() -> None:
-    """Do now, once, what every trial would do first: late imports, caches of classes, sources for tracebacks."""
-    if "torch" in sys.modules:
-        seeding.warm_torch()
-    settings.create({"a": {"b": [0, 0.5, "", True, None]}})
-    call(lambda cfg: None, None, None)
-    for name in ("trial", "seeding", "zygote"):
-        linecache.getlines(str(Path(__file__).with_name(f"{name}.py")))
+def prepare(
+    order: Order, gpus: Sequence[str] | None, place: places.Place, writer: Writer, error: BaseException | None = None
+) -> Ready:
+    """Whatever needs no process of its own. `error` is what importing the trainer's module raised."""
+    for name, value in trial_environment(order.threads, gpus).items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    run = Run(order, writer, place)
+    setup = seeding.Setup(order.seed, order.threads, order.deterministic)
+    try:
+        if isinstance(error, SystemExit):
+            raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
+        if error is not None:
+            raise error
+        setup.settle()
+        seeding.name_operations(writer.notice)
+        settings.imitate_hydra(order, place)
+        function, with_run = _look_up(order.trainer)
+        config = _configs.of(order.config)
+        return Ready(order, place, writer, function, (config, run) if with_run else (config,), run, setup)
+    except BaseException as raised:
+        return Ready(order, place, writer, prepare, (), run, setup, raised)
 
 
-def _keep_for_children() -> None:
-    """What is loaded now belongs to all trials: no collection walks (and copies) it, no trial's end destroys it."""
-    gc.collect()
-    gc.freeze()
-    finalizers = _Finalizers(weakref.finalize._registry)  # type: ignore[attr-defined]
-    for finalizer in finalizers:
-        finalizer.atexit = False  # torch alone has 170, 30 ms at each exit
-    weakref.finalize._registry = finalizers  # type: ignore[attr-defined]
-    processes.gather_pages()
-
-
-class _Finalizers(dict[Any, Any]):
-    """What `weakref` keeps; at its exit a trial looks at its own only. To look at one is to copy the page it is on."""
-
-    def __init__(self, inherited: Mapping[Any, Any]) -> None:
-        super().__init__(inherited)
-        self._last = next(reversed(self), None)
-
-    def items(self) -> Any:
-        """Those from before the fork need not run."""
-        return list(itertools.takewhile(lambda item: item[0] is not self._last, reversed(super().items())))
-
-
-def _console(fd: int) -> io.TextIOWrapper:
-    """A stream whose lines arrive as they are printed; a module may keep it from its import on."""
-    raw = io.FileIO(fd, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def _enter_cwd(kind: Kind) -> None:
-    """The project's folder where this node has it, else the copy of its code."""
-    for folder in (kind.cwd, *kind.import_path):
-        if folder and os.path.isdir(folder):
-            os.chdir(folder)
-            return
-
-
-def main(order: Order, gpus: Sequence[str], journal: int, stacks: int, error: BaseException | None) -> int:
-    """Be the trial; its exit code. `error` is what importing the trainer's module raised.
-
-    `stacks` is a file for what its threads do when somebody asks.
-    """
-    os.environ.update(trial_environment(order.threads, list(gpus)))
-    gc.enable()
+def listen(stacks: int) -> None:
+    """Be ready for signals: to end, and to write into the file `stacks` what the threads do."""
     stack.answer_to_signal(stacks)
     _end_on_sigterm()
-    writer = Writer(journal)
+
+
+def begun() -> bool:
+    """Whether this process is a trial, or was started by one."""
+    return _begun
+
+
+def main(ready: Ready) -> int:
+    """Be the trial; its exit code."""
+    global _begun
+    _begun = True
+    gc.enable()
     try:
-        code, told = attempt(order, writer, places.place(order), error)
+        code, told = attempt(ready)
         if told is not None:
-            writer.failed(told)
+            ready.writer.failed(told)
             flush()
             sys.stderr.write(told.message + "\n" if told.type == "SystemExit" else told.traceback)
         _finish()
@@ -134,11 +113,10 @@ def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
     the end. All is set as in a trial but the seed of `hash()`, which only a new interpreter can take.
     """
     os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-    os.environ.update({key: value for key, value in trial_environment(order.threads, []).items() if value})
-    _import_from(order.import_path)
-    place = places.Place(Path(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-")), shared=True)
+    import_from(order.import_path)
+    place = places.Place(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-"), shared=True)
     started = time.time()
-    code, told = attempt(order, _Echo(echo), place)
+    code, told = attempt(prepare(order, None, place, _Echo(echo)))
     if told is not None and told.type == "KeyboardInterrupt":
         raise KeyboardInterrupt
     if any(place.root.iterdir()):
@@ -157,6 +135,9 @@ class _Echo(Writer):
     def report(self, step: int, text: str) -> None:
         self._echo(f"step {step}: {text}")
 
+    def called(self, kind: str) -> None:
+        """Nothing to say."""
+
     def put(self, kind: str, value: Any) -> None:
         if kind == "N":
             self._echo(value)
@@ -164,42 +145,42 @@ class _Echo(Writer):
             self._echo(f"saved the state of step {value[0]}")
 
 
-def attempt(
-    order: Order, writer: Writer, place: places.Place, error: BaseException | None = None
-) -> tuple[int, Failure | None]:
+def attempt(ready: Ready) -> tuple[int, Failure | None]:
     """Call the trainer; the exit code, and what it raised."""
     try:
-        if isinstance(error, SystemExit):
-            raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
-        if error is not None:
-            raise error
-        train(order, writer, place)
+        if ready.error is not None:
+            raise ready.error
+        _train(ready)
     except SystemExit as leave:
         if leave.code is None or isinstance(leave.code, int):
             return (leave.code or 0) & 0xFF, None
-        return 1, failure.describe(leave, _roots(order))
+        return 1, failure.describe(leave, _roots(ready.order))
     except BaseException as raised:
-        return 1, failure.describe(raised, _roots(order))
+        return 1, failure.describe(raised, _roots(ready.order))
     return 0, None
 
 
-def train(order: Order, writer: Writer, place: places.Place) -> None:
-    """Seed, build `cfg` and `run`, call the trainer, and report what it returns."""
-    function = find(order.trainer)
-    run = Run(order, writer, place)
-    cfg = settings.build(order, place.files)
-    settings.imitate_hydra(order, place.files)
-    seeding.name_operations(writer.notice)
-    seeding.Setup(order.seed, order.threads, order.deterministic).apply()
-    writer.called("E")
+def _train(ready: Ready) -> None:
+    """Seed, call the trainer, and report what it returns."""
+    if ready.order.references:
+        settings.resolve(ready.arguments[0], ready.order, ready.place)
+    ready.setup.seed()
+    ready.writer.called("E")
     try:
-        result = call(function, cfg, run)
+        result = ready.function(*ready.arguments)
     finally:
-        writer.called("L")
+        ready.writer.called("L")
     if isinstance(result, Mapping):
-        run.report(result)
+        ready.run.report(result)
     elif result is not None:
-        run.report({order.returned: result})
+        ready.run.report({ready.order.returned: result})
+
+
+@lru_cache(maxsize=1)
+def _look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
+    """The function, and whether it takes `run`: the same for all trials of a process."""
+    function = find(trainer)
+    return function, takes_run(function)
 
 
 def find(trainer: str) -> Callable[..., Any]:
@@ -221,8 +202,8 @@ def find(trainer: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call(function: Callable[..., Any], cfg: Any, run: Any) -> Any:
-    """`function(cfg, run)`, or `function(cfg)` if it has no second parameter that is meant for `run`.
+def takes_run(function: Callable[..., Any]) -> bool:
+    """Whether it is called with (cfg, run): not if it has no second parameter that is meant for `run`.
 
     A second parameter with a default is, if it is called `run`.
     """
@@ -231,9 +212,7 @@ def call(function: Callable[..., Any], cfg: Any, run: Any) -> Any:
     positional = [parameter for parameter in parameters if parameter.kind in kinds]
     several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
     second = positional[1] if len(positional) > 1 else None
-    if several or (second is not None and (second.default is inspect.Parameter.empty or second.name == "run")):
-        return function(cfg, run)
-    return function(cfg)
+    return several or (second is not None and (second.default is inspect.Parameter.empty or second.name == "run"))
 
 
 def flush() -> None:
@@ -264,11 +243,15 @@ def _end_on_sigterm() -> None:
 
 
 def _restore_sigterm(ours: Any) -> None:
-    if signal.getsignal(signal.SIGTERM) in (ours, signal.SIG_IGN):
+    if _begun and signal.getsignal(signal.SIGTERM) in (ours, signal.SIG_IGN):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _finish() -> None:
     """What an interpreter does at its end: wait for threads, run the exit handlers."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    if threading.active_count() > 1:
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    for needed, function in at_exit:
+        if needed():
+            function()

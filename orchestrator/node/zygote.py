@@ -19,19 +19,19 @@ This module imports little: it is in every process before the trainer's own impo
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import pickle
 import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from orchestrator.model import Order
-from orchestrator.node import processes
+from orchestrator.node import messages, processes
+from orchestrator.node.journal import Writer
 from orchestrator.node.kind import Kind, trial_environment
+from orchestrator.node.places import Place
 
 BOOT = """import sys
 sys.path[:] = filter(None, sys.path)
@@ -39,7 +39,6 @@ sys.path.append(sys.argv[1])
 from orchestrator.node import zygote
 zygote.{}()
 """
-MESSAGE = 2**16  # bytes of the longest message
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 
 # Threads that may live in a process that is forked. An unknown one costs a slower start; a wrong one, a trial that
@@ -90,12 +89,12 @@ def _keep(channel: socket.socket, wake: int, zygote: int) -> NoReturn:
     while status is None:
         ready = {fd for fd, _ in poll.poll()}
         processes.drain(wake)
-        status = processes.reap().get(zygote)
+        status = processes.reap()[0].get(zygote)
         if channel.fileno() in ready:
             break
     processes.clear(wake)
     if status is not None:
-        _send(channel, {"died": status})
+        messages.send(channel, {"died": status})
     os._exit(0)
 
 
@@ -105,15 +104,18 @@ class _Zygote:
     def __init__(self, channel: socket.socket, spawn: bool) -> None:
         self._channel, self._spawn = channel, spawn
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._stack = _raise(self._null)  # of each trial in turn: where it is to write its stacks
         self._error: BaseException | None = None
         self._unsafe: str | None = None
         self._warm = False
         self._printed: int | None = None  # what an early import has printed, for the first trial's log
+        self._trials = 0
+        self._listen()
 
     def serve(self) -> None:
         """Trials, until the worker closes the socket."""
         while True:
-            message, fds = receive(self._channel)
+            message, fds = messages.receive(self._channel)
             if message is None:
                 break
             if message["do"] == "run":  # a signal here is for a trial that has just ended
@@ -124,32 +126,35 @@ class _Zygote:
                 self._copy(*fds)
             elif message["do"] == "stand":
                 processes.stand(message["nice"], message["oom"])
-        processes.clear(processes.watch_children())
+        processes.clear(self._wake)
 
     def _run(self, order_fd: int, journal_fd: int, stack_fd: int, log_fd: int) -> None:
-        order, gpus = pickle.loads(_content(order_fd))
-        why = None if self._spawn else self._prepare(Kind.of(order, gpus), log_fd)
+        order, gpus, place = pickle.loads(messages.content(order_fd))
+        why = None if self._spawn else self._prepare(order, gpus, log_fd)
         if why:
-            _send(self._channel, {"unsafe": why})
+            messages.send(self._channel, {"unsafe": why})
         else:
-            wake = processes.watch_children()
-            start = self._start_fresh if self._spawn else self._fork
-            pid = start(order, gpus, order_fd, journal_fd, stack_fd, log_fd)
-            _send(self._channel, {"pid": pid})
-        for fd in (order_fd, journal_fd, stack_fd, log_fd):
+            if self._spawn:
+                pid = self._start_fresh(order, gpus, order_fd, journal_fd, stack_fd, log_fd)
+            else:
+                pid = self._fork(order, gpus, place, journal_fd, stack_fd, log_fd)
+            messages.send(self._channel, {"pid": pid})
+            status, peak = self._follow(pid)
+        for fd in (order_fd, journal_fd, stack_fd, log_fd):  # not before: what we write to while it lives is copied
             os.close(fd)
         if not why:
-            self._follow(pid, wake)
+            messages.send(self._channel, {"ended": status, "peak": peak})
+            self._tidy()
 
     def _import_early(self, kind_fd: int, log_fd: int) -> None:
         """Import before there is an order, and tell what is wrong with the trainer."""
         from orchestrator.node import complaint
 
-        kind = pickle.loads(_content(kind_fd))
+        kind = pickle.loads(messages.content(kind_fd))
         os.close(kind_fd)
-        self._prepare(kind, log_fd)
+        self._import(kind, log_fd)
         self._printed = log_fd
-        _send(self._channel, {"checked": complaint.about(kind.trainer, self._error)})
+        messages.send(self._channel, {"checked": complaint.about(kind.trainer, self._error)})
 
     def _copy(self, channel_fd: int) -> None:
         """Become two, if a fork is safe: the other has a keeper of its own, and is talked to over this channel."""
@@ -158,47 +163,57 @@ class _Zygote:
             self._channel.close()
             self._channel = socket.socket(fileno=channel_fd)
             _leave_keeper(self._channel)
+            self._listen()
             return
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copy's keeper
         os.close(channel_fd)
-        _send(self._channel, {"copied": safe})
+        messages.send(self._channel, {"copied": safe})
 
-    def _prepare(self, kind: Kind, log_fd: int) -> str | None:
+    def _prepare(self, order: Order, gpus: list[str], log_fd: int) -> str | None:
         """Import what all trials need, once; the reason if a fork would not be safe after that.
 
         An import that fails is the first trial's failure, and tried again for the next one.
         """
         if self._printed is not None:
             with open(log_fd, "wb", closefd=False) as log:
-                log.write(_content(self._printed))
+                log.write(messages.content(self._printed))
             os.close(self._printed)
             self._printed = None
         if not self._warm:
-            from orchestrator.node import trial
-
-            _redirect(self._null, log_fd)  # what a module prints while it is imported
-            self._error = trial.preload(kind)
-            trial.flush()
-            _redirect(self._null, self._null)
-            self._warm = self._error is None
-            self._unsafe = unsafe_to_fork()
+            self._import(Kind.of(order, gpus), log_fd)
         return self._unsafe
 
-    def _fork(self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, stack_fd: int, log_fd: int) -> int:
-        parent = os.getpid()
+    def _import(self, kind: Kind, log_fd: int) -> None:
+        from orchestrator.node import trial, warm
+
+        _redirect(self._null, log_fd)  # what a module prints while it is imported
+        self._error = warm.preload(kind)
+        self._unsafe = unsafe_to_fork()
+        self._warm = self._error is None
+        if self._warm and not self._unsafe:
+            warm.expect_forks()
+        trial.listen(self._stack)
+        trial.flush()
+        _redirect(self._null, self._null)
+        self._listen()
+
+    def _fork(self, order: Order, gpus: list[str], place: Place, journal_fd: int, stack_fd: int, log_fd: int) -> int:
+        from orchestrator.node import trial
+
+        ready = trial.prepare(order, gpus, place, Writer(journal_fd), self._error)
+        channel, parent = self._channel.fileno(), os.getpid()
         pid = os.fork()
         if pid:
             return pid
         code = 1
         try:
-            processes.become_trial(parent)
-            self._channel.close()
-            os.close(order_fd)
             _redirect(self._null, log_fd)
+            processes.become_trial(parent)
+            os.close(channel)
+            os.dup2(stack_fd, self._stack, False)
+            os.close(stack_fd)
             os.close(log_fd)
-            from orchestrator.node import trial
-
-            code = trial.main(order, gpus, journal_fd, stack_fd, self._error)
+            code = trial.main(ready)
         except BaseException:  # of ours: `main` tells the trainer's own
             sys.excepthook(*sys.exc_info())
         finally:
@@ -207,34 +222,58 @@ class _Zygote:
     def _start_fresh(
         self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, stack_fd: int, log_fd: int
     ) -> int:
+        high = [_raise(fd) for fd in (order_fd, journal_fd, stack_fd, log_fd)]  # clear of where they are wanted
+        order_fd, journal_fd, stack_fd, log_fd = high
         actions = [(os.POSIX_SPAWN_DUP2, self._null, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, log_fd, fd) for fd in (1, 2)]
         files = {_ORDER: order_fd, _JOURNAL: journal_fd, _STACK: stack_fd}
         actions += [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in files.items()]
         environment = {**os.environ, **trial_environment(order.threads, gpus)}
-        return os.posix_spawn(
-            sys.executable, command("fresh", os.getpid()), environment, file_actions=actions, setsigmask=()
-        )
+        try:
+            return os.posix_spawn(
+                sys.executable, command("fresh", os.getpid()), environment, file_actions=actions, setsigmask=()
+            )
+        finally:
+            for fd in high:
+                os.close(fd)
 
-    def _follow(self, trial: int, wake: int) -> None:
-        """Pass signals on until the trial is over, then report its exit when its tree is empty."""
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        ended = None
+    def _follow(self, trial: int) -> tuple[int, int]:
+        """Pass signals on until the trial is over and its tree empty; its wait status and peak memory."""
+        ended, empty = None, False
         while ended is None:
-            ready = {fd for fd, _ in poll.poll()}
-            processes.drain(wake)
-            ended = processes.reap().get(trial)
+            ready = [fd for fd, _ in self._poll.poll()]
+            if self._wake in ready:
+                processes.drain(self._wake)
+                found, empty = processes.reap()
+                ended = found.get(trial)
             if ended is None and self._channel.fileno() in ready:
-                message, _ = receive(self._channel)
-                if message is None:  # the worker is gone
-                    processes.clear(wake)
-                    os._exit(0)
-                if message["do"] == "signal":
-                    os.kill(trial, message["number"])  # not reaped yet, so the number is still its own
-        processes.clear(wake)
-        _send(self._channel, {"ended": ended[0], "peak": ended[1]})
+                self._pass_on(trial)
+        if not empty:
+            processes.clear(self._wake)
+        return ended
+
+    def _pass_on(self, trial: int) -> None:
+        message, _ = messages.receive(self._channel)
+        if message is None:  # the worker is gone
+            processes.clear(self._wake)
+            os._exit(0)
+        if message["do"] == "signal":
+            os.kill(trial, message["number"])  # not reaped yet, so the number is still its own
+
+    def _listen(self) -> None:
+        """Wake up for messages and for children that end; an import may have undone an earlier call."""
+        self._wake = processes.watch_children()
+        self._poll = select.poll()
+        self._poll.register(self._channel, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+
+    def _tidy(self) -> None:
+        """Between two trials, while nobody waits for us."""
+        if not self._spawn:
+            from orchestrator.node import warm
+
+            self._trials += 1
+            warm.tidy(self._trials)
 
 
 def fresh() -> NoReturn:
@@ -242,11 +281,13 @@ def fresh() -> NoReturn:
     processes.become_trial(int(sys.argv[2]))
     for fd in (_ORDER, _JOURNAL, _STACK):
         os.set_inheritable(fd, False)
-    order, gpus = pickle.loads(_content(_ORDER))
+    order, gpus, place = pickle.loads(messages.content(_ORDER))
     os.close(_ORDER)
-    from orchestrator.node import trial
+    from orchestrator.node import trial, warm
 
-    os._exit(trial.main(order, gpus, _JOURNAL, _STACK, trial.preload(Kind.of(order, gpus))))
+    error = warm.preload(Kind.of(order, gpus))
+    trial.listen(_STACK)
+    os._exit(trial.main(trial.prepare(order, gpus, place, Writer(_JOURNAL), error)))
 
 
 def unsafe_to_fork() -> str | None:
@@ -281,36 +322,12 @@ def _has_cuda_files() -> bool:
     return False
 
 
-def _content(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
 def _redirect(stdin: int, output: int) -> None:
     os.dup2(stdin, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
 
 
-# ---------------------------------------------------------------- messages
-
-
-def _send(channel: socket.socket, message: Mapping[str, Any]) -> None:
-    try:
-        channel.send(json.dumps(message).encode())
-    except OSError:  # the worker is gone; the keeper sees to the rest
-        pass
-
-
-def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors; None at the end. The descriptors stand clear of the low numbers."""
-    try:
-        data, fds, _, _ = socket.recv_fds(channel, MESSAGE, 4)
-    except ConnectionError:
-        return None, []
-    return (json.loads(data) if data else None), [_raise(fd) for fd in fds]
-
-
 def _raise(fd: int) -> int:
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
-    os.close(fd)
-    return high
+    """A copy that stands clear of the low numbers."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)

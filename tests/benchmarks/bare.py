@@ -7,7 +7,6 @@ and settings as the one that our trials are forked from. Prints the rate of all 
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -17,9 +16,11 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 def preload() -> None:
-    """What a trial's parent has loaded: torch, with what it leaves for later, and the config library."""
-    for name in ("omegaconf", "torch", "torch._inductor.config", "torch._dynamo"):
-        importlib.import_module(name)
+    """What a trial's parent has loaded, torch with what it leaves for later, and done: the operation, once."""
+    from orchestrator.node import seeding, settings
+
+    settings.create({})
+    seeding.warm_torch()
 
 
 def forks(count: int) -> None:

@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,8 +91,7 @@ def test_the_board_deals() -> None:
     from orchestrator.executors.ray_slot import Board, Task
 
     def task(number: int) -> Any:
-        order: Any = SimpleNamespace(trial_id=str(number), attempt=1)
-        return Task(order, [], {})
+        return Task((str(number), 1), b"", [], {})
 
     async def play() -> None:
         board, tasks = Board(), [task(number) for number in range(9)]

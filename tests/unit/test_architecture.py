@@ -30,7 +30,8 @@ FLOORS = {
           manifest.ledger
           language language.trouble language.plain language.compose language.source language.shape language.planning
           node node.settings node.places node.processes node.output node.journal node.carrying node.checkpoint
-          node.limits node.memory node.run node.seeding node.complaint node.trial node.zygote node.handover
+          node.limits node.memory node.run node.seeding node.complaint node.messages node.trial node.warm
+          node.zygote node.handover
           node.nursery node.runner
           executors executors.gpus executors.local_executor executors.ray_environment executors.ray_cluster
           executors.ray_watch executors.ray_slot executors.ray_executor

@@ -236,8 +236,8 @@ def test_reports_in_a_row_are_one_event(tmp_path: Path) -> None:
     from orchestrator.node.places import Place
     from orchestrator.node.run import Run
 
-    with (tmp_path / "journal").open("w+b") as journal:
-        subject = Run(order(tmp_path, "nothing"), Writer(journal.fileno()), Place(tmp_path, shared=True))
+    with (tmp_path / "journal").open("a+b") as journal:
+        subject = Run(order(tmp_path, "nothing"), Writer(journal.fileno()), Place(str(tmp_path), shared=True))
         for step in range(3):
             subject.report({"loss": math.pi}, step=step)
         entries = Reader(journal.fileno()).read()

@@ -1,0 +1,148 @@
+"""What is done once for many trials changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from orchestrator.node import settings
+from orchestrator.node.nursery import Nursery
+from tests.unit.node_support import order, run
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    shared = Nursery()
+    yield shared
+    shared.close()
+
+
+def mappings(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(["a", "b.c", "$"]), inner, max_size=2)
+
+
+# Few keys and values, so that one trial's config is often another's with some values changed.
+values = st.sampled_from([None, True, 1, 1.0, -0.0, 0.0, "1", "", "???", "${x}", "$", r"\${a}", float("nan"), 2**70])
+trees = st.recursive(values, lambda inner: st.lists(inner, max_size=2) | mappings(inner), max_leaves=5)
+
+
+def nodes(node: Any) -> Any:
+    """A config down to its types, flags and parents."""
+    kind = type(node), node._metadata.ref_type, node._metadata.optional, node._metadata.flags
+    if isinstance(node, DictConfig) and node._value() is not None:
+        inner = {key: nodes(child) for key, child in node._value().items()}  # type: ignore[union-attr]
+    elif isinstance(node, ListConfig) and node._value() is not None:
+        inner = [nodes(child) for child in node._value()]  # type: ignore[assignment,union-attr]
+    else:
+        inner = repr(node._value())  # type: ignore[assignment]
+    return kind, list(inner) if isinstance(inner, dict) else None, inner
+
+
+@given(st.lists(mappings(trees), max_size=6))
+def test_a_config_after_another_is_what_it_would_be_anew(sweep: list[dict[str, Any]]) -> None:
+    configs = settings.Configs()
+    for data in sweep:
+        assert nodes(configs.of(data)) == nodes(settings.create(data))
+
+
+def test_a_config_with_other_values_is_not_made_anew() -> None:
+    configs = settings.Configs()
+    first = configs.of({"lr": 0.1, "model": {"sizes": [1, 2], "name": "a"}})
+    second = configs.of({"lr": 0.2, "model": {"sizes": [1, 3], "name": "b"}})
+    assert second is first
+    assert OmegaConf.to_container(second) == {"lr": 0.2, "model": {"sizes": [1, 3], "name": "b"}}
+    assert configs.of({"lr": 0.2, "model": {"sizes": [1], "name": "b"}}) is not first
+
+
+def test_what_a_trial_does_to_its_config_stays_with_it(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "changing.py").write_text(
+        "from omegaconf import OmegaConf, open_dict\n"
+        "def train(cfg, run):\n"
+        "    print(OmegaConf.to_container(cfg))\n"
+        "    cfg.lr, cfg.sizes[0] = 7.0, 8\n"
+        "    cfg.sizes.append(9)\n"
+        "    with open_dict(cfg):\n"
+        "        cfg.new = 1\n"
+    )
+    sweep: list[dict[str, Any]] = [
+        {"lr": 0.1, "sizes": [1]},
+        {"lr": 0.2, "sizes": [1]},
+        {"lr": None, "sizes": [3]},
+        {"lr": 0.2, "sizes": [3, 4], "more": {"a": "x"}},
+        {"sizes": [3, 4], "lr": 1, "more": {"a": "y"}},
+    ]
+    for data in sweep:
+        result = run(order(tmp_path, "changing:train", data, import_path=(str(tmp_path),)), nursery)
+        assert result.ended.exit_code == 0
+        assert result.log == f"{data}\n"
+
+
+ENDING = """
+import atexit, logging, logging.handlers, multiprocessing, os, sys, time, weakref
+import torch  # its exit handlers and loggers are there before the fork
+early = logging.handlers.MemoryHandler(100, target=logging.FileHandler(os.environ["WRITTEN"]))
+class Thing: pass
+def late(path):
+    time.sleep(0.2)
+    print("child", file=open(path, "a"), flush=True)
+def train(cfg, run):
+    note = lambda word: print(word, file=open(os.environ["WRITTEN"], "a"), flush=True)
+    logging.getLogger("early").addHandler(early)
+    logging.getLogger("early").error("kept in memory")
+    thing = Thing()
+    weakref.finalize(thing, note, "finalized")
+    globals()["thing"] = thing
+    atexit.register(note, "exit handler")
+    multiprocessing.get_context("fork").Process(target=late, args=(os.environ["WRITTEN"],)).start()
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_trial_ends_as_an_interpreter_does(tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ending.py").write_text(ENDING)
+    monkeypatch.setenv("WRITTEN", str(tmp_path / "written"))
+    nursery = Nursery()
+    result = run(order(tmp_path, "ending:train", import_path=(str(tmp_path),), start=start), nursery)
+    nursery.close()
+    assert (result.ended.exit_code, result.log) == (0, "")
+    written = (tmp_path / "written").read_text().split("\n")
+    assert sorted(written) == sorted(["exit handler", "finalized", "child", "kept in memory", ""])
+
+
+LOCKED = """
+import logging, os, signal, threading
+handler = logging.StreamHandler()
+logger = logging.getLogger("mine")
+logger.addHandler(handler)
+def train(cfg, run):
+    held, done = threading.Event(), threading.Event()
+    def hold():
+        with handler.lock:
+            held.set()
+            done.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        logger.warning("said by the child")
+        os._exit(0)
+    run.report({"status": os.waitpid(child, 0)[1]})
+    done.set()
+    thread.join()
+"""
+
+
+def test_locks_of_logging_are_made_anew_in_what_a_trial_forks(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "locked.py").write_text(LOCKED)
+    result = run(order(tmp_path, "locked:train", import_path=(str(tmp_path),)), nursery)
+    assert result.started.method == "fork"
+    assert result.rows == [(0, {"status": 0})]
+    assert result.log == "said by the child\n"
