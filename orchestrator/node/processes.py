@@ -15,7 +15,7 @@ _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 _HUGE = 2**21
 _SIZES = (24, 40, 56, 72, 88, 104, 120, 136, 200, 264, 392, 520, 1032)  # bytes of common allocations
-_IN_A_ROW, _MOST_GAPS = 50, 20_000
+_IN_A_ROW, _MOST_GAPS = 50, 4_000
 _PRIVATE = re.compile(r"(\w+)-(\w+) rw-p \w+ \w+:\w+ 0\s+(\[heap\]|\[anon.*\])?$")  # memory without a file
 
 
@@ -63,6 +63,8 @@ def fill_gaps() -> None:
 
     Each piece is on a page of its own that a child would have to copy: some 80 of them, of 1,000 in all.
     """
+    if not hasattr(_libc, "gnu_get_libc_version"):
+        return
     malloc = _libc.malloc
     malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     for size in _SIZES:

@@ -80,7 +80,7 @@ def prepare(
 def listen(stacks: int) -> None:
     """Be ready for signals: to end, and to write into the file `stacks` what the threads do."""
     stack.answer_to_signal(stacks)
-    _end_on_sigterm()
+    signal.signal(signal.SIGTERM, _end)
 
 
 def begun() -> bool:
@@ -228,23 +228,21 @@ def _roots(order: Order) -> tuple[str, ...]:
     return (*order.import_path, order.cwd)
 
 
-def _end_on_sigterm() -> None:
-    """SIGTERM raises SystemExit once, so that `finally` and `with` blocks have the grace time to save.
-
-    Processes that the trainer forks get the default back: they end at once, as anywhere else.
-    """
-
-    def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(TERMINATED)
-
-    signal.signal(signal.SIGTERM, end)
-    os.register_at_fork(after_in_child=lambda: _restore_sigterm(end))
+def _end(number: int, frame: object) -> None:
+    """SIGTERM raises SystemExit once, so that `finally` and `with` blocks have the grace time to save."""
+    if not _begun:  # this is the process that trials are forked from, or a trial that has nothing to save yet
+        os._exit(TERMINATED)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
 
 
-def _restore_sigterm(ours: Any) -> None:
-    if _begun and signal.getsignal(signal.SIGTERM) in (ours, signal.SIG_IGN):
+def _restore_sigterm() -> None:
+    """Processes that the trainer forks get the default back: they end at once, as anywhere else."""
+    if _begun and signal.getsignal(signal.SIGTERM) in (_end, signal.SIG_IGN):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_restore_sigterm)
 
 
 def _finish() -> None:
