@@ -137,7 +137,7 @@ class _Zygote:
             if self._spawn:
                 pid = self._start_fresh(order, gpus, order_fd, journal_fd, stack_fd, log_fd)
             else:
-                pid = self._fork(order, gpus, place, journal_fd, stack_fd, log_fd)
+                pid = self._fork(order, gpus, place, order_fd, journal_fd, stack_fd, log_fd)
             messages.send(self._channel, {"pid": pid})
             status, peak = self._follow(pid)
         for fd in (order_fd, journal_fd, stack_fd, log_fd):  # not before: what we write to while it lives is copied
@@ -197,7 +197,9 @@ class _Zygote:
         _redirect(self._null, self._null)
         self._listen()
 
-    def _fork(self, order: Order, gpus: list[str], place: Place, journal_fd: int, stack_fd: int, log_fd: int) -> int:
+    def _fork(
+        self, order: Order, gpus: list[str], place: Place, order_fd: int, journal_fd: int, stack_fd: int, log_fd: int
+    ) -> int:
         from orchestrator.node import trial
 
         ready = trial.prepare(order, gpus, place, Writer(journal_fd), self._error)
@@ -211,8 +213,8 @@ class _Zygote:
             processes.become_trial(parent)
             os.close(channel)
             os.dup2(stack_fd, self._stack, False)
-            os.close(stack_fd)
-            os.close(log_fd)
+            for fd in (order_fd, stack_fd, log_fd):
+                os.close(fd)
             code = trial.main(ready)
         except BaseException:  # of ours: `main` tells the trainer's own
             sys.excepthook(*sys.exc_info())
