@@ -135,9 +135,12 @@ def warm_torch() -> None:
         linecache.getlines(str(module.__file__))  # `torch.manual_seed` notes a traceback: 5 ms to read its sources
 
     if not logging.getLogger("torch").isEnabledFor(logging.INFO):  # what was compiled is told at that level
-        atexit.unregister(torch._dynamo.utils.dump_compile_times)
-        atexit.unregister(torch._dynamo.eval_frame._log_traced_frames)
-        atexit.unregister(torch._subclasses.fake_tensor.dump_cache_stats)
+        for module, name in (
+            (torch._dynamo.utils, "dump_compile_times"),
+            (torch._dynamo.eval_frame, "_log_traced_frames"),
+            (torch._subclasses.fake_tensor, "dump_cache_stats"),
+        ):
+            atexit.unregister(getattr(module, name, print))  # not every version of torch has them
 
     torch.set_num_threads(1)
     with torch.no_grad():

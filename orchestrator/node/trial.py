@@ -29,7 +29,6 @@ from orchestrator.node.run import Run
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
-at_exit: list[tuple[Callable[[], Any], Callable[[], Any]]] = []  # whether it is needed, and what runs last then
 _configs = settings.Configs()
 _begun = False
 
@@ -57,9 +56,6 @@ def prepare(
     order: Order, gpus: Sequence[str] | None, place: places.Place, writer: Writer, error: BaseException | None = None
 ) -> Ready:
     """Whatever needs no process of its own. `error` is what importing the trainer's module raised."""
-    for name, value in trial_environment(order.threads, gpus).items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
     run = Run(order, writer, place)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     try:
@@ -67,10 +63,13 @@ def prepare(
             raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
         if error is not None:
             raise error
+        for name, value in trial_environment(order.threads, gpus).items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        function, with_run = look_up(order.trainer)  # it may import: nothing is seeded before
         setup.settle()
         seeding.name_operations(writer.notice)
         settings.imitate_hydra(order, place)
-        function, with_run = _look_up(order.trainer)
         config = _configs.of(order.config)
         return Ready(order, place, writer, function, (config, run) if with_run else (config,), run, setup)
     except BaseException as raised:
@@ -91,9 +90,9 @@ def begun() -> bool:
 def main(ready: Ready) -> int:
     """Be the trial; its exit code."""
     global _begun
-    _begun = True
-    gc.enable()
     try:
+        _begun = True
+        gc.enable()
         code, told = attempt(ready)
         if told is not None:
             ready.writer.failed(told)
@@ -177,7 +176,7 @@ def _train(ready: Ready) -> None:
 
 
 @lru_cache(maxsize=1)
-def _look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
+def look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
     """The function, and whether it takes `run`: the same for all trials of a process."""
     function = find(trainer)
     return function, takes_run(function)
@@ -250,6 +249,3 @@ def _finish() -> None:
     if threading.active_count() > 1:
         threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for needed, function in at_exit:
-        if needed():
-            function()

@@ -7,7 +7,7 @@ where names were looked up, code was specialised and memory was sorted before th
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -46,6 +46,8 @@ def preload(kind: Kind) -> BaseException | None:
     setup.seed()
     try:
         importlib.import_module(kind.trainer.partition(":")[0])
+        with contextlib.suppress(Exception):  # a package may import on demand; what is missing is the trial's failure
+            trial.look_up(kind.trainer)
     except BaseException as error:  # an exit, too: it is the trial's failure, told there
         return error
     return None
@@ -53,18 +55,23 @@ def preload(kind: Kind) -> BaseException | None:
 
 def expect_forks() -> None:
     """Do now what every trial would do first. Starts no thread; there must be none but this one."""
-    if "torch" in sys.modules:
-        seeding.warm_torch()
+    with contextlib.suppress(Exception):  # what fails here, if a trial needs it, fails there and is told
+        _rehearse()
+    _keep_for_children()
+
+
+def _rehearse() -> None:
     for module in (trial, seeding):
         linecache.getlines(str(module.__file__))  # of tracebacks
     linecache.getlines(str(Path(__file__).with_name("zygote.py")))
+    if "torch" in sys.modules:
+        seeding.warm_torch()
     with open(os.devnull, "wb") as null:
         nothing = _trial_of_nothing(Writer(null.fileno()))
         for _ in range(_REHEARSALS):
             processes.die_with(os.getppid())  # as it is
             trial.attempt(nothing)
             trial.flush()
-    _keep_for_children()
 
 
 def _trial_of_nothing(writer: Writer) -> trial.Ready:
@@ -107,21 +114,9 @@ def _keep_for_children() -> None:
     weakref.finalize._registry = finalizers  # type: ignore[attr-defined]
     handlers = logging._handlerList  # type: ignore[attr-defined]
     handlers[:] = [known for known in handlers if not _keeps_nothing(known())]
-    _exit_only_if_needed()
     logging._at_fork_reinit_lock_weakset = _Locks(logging._at_fork_reinit_lock_weakset)  # type: ignore[attr-defined]
     processes.fill_gaps()
     processes.gather_pages()
-
-
-def _exit_only_if_needed() -> None:
-    """Those exit handlers of the standard library that mostly find nothing to do, which takes them long."""
-    trial.at_exit.append((lambda: weakref.finalize._registry, weakref.finalize._exitfunc))  # type: ignore[attr-defined]
-    if "multiprocessing.util" in sys.modules:
-        util, process = sys.modules["multiprocessing.util"], sys.modules["multiprocessing.process"]
-        trial.at_exit.append((lambda: process._children or util._finalizer_registry, util._exit_function))
-    trial.at_exit.append((lambda: logging._handlerList, logging.shutdown))  # type: ignore[attr-defined]
-    for _, function in trial.at_exit:
-        atexit.unregister(function)
 
 
 def tidy(trials: int) -> None:
@@ -133,7 +128,14 @@ def tidy(trials: int) -> None:
 
 def _keeps_nothing(handler: logging.Handler | None) -> bool:
     """Whether it writes out each record as it comes, so that there is nothing left to do at an exit."""
-    return getattr(type(handler), "emit", None) in (logging.StreamHandler.emit, logging.NullHandler.emit)
+    if handler is None:
+        return True
+    kind = type(handler)
+    return (
+        kind.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
+        and kind.flush in (logging.StreamHandler.flush, logging.Handler.flush)
+        and kind.close is logging.Handler.close
+    )
 
 
 class _Finalizers(dict[Any, Any]):

@@ -190,8 +190,9 @@ class _Zygote:
         self._error = warm.preload(kind)
         self._unsafe = unsafe_to_fork()
         self._warm = self._error is None
-        if self._warm and not self._unsafe:
+        if self._warm and not self._unsafe and kind.start == "fork":
             warm.expect_forks()
+            self._unsafe = unsafe_to_fork()
         trial.listen(self._stack)
         trial.flush()
         _redirect(self._null, self._null)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from orchestrator.node import settings
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import order, run
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +152,84 @@ def test_locks_of_logging_are_made_anew_in_what_a_trial_forks(tmp_path: Path, nu
     assert result.started.method == "fork"
     assert result.rows == [(0, {"status": 0})]
     assert result.log == "said by the child\n"
+
+
+DRAWING = """
+import numpy, random, torch
+EARLY = [random.random(), numpy.random.rand(), torch.rand(()).item()]
+def train(cfg, run):
+    run.report({"python": random.random(), "numpy": numpy.random.rand(), "torch": torch.rand(()).item()})
+"""
+INLINE = """
+import sys
+from pathlib import Path
+from tests.unit.node_support import order
+from orchestrator.node import trial
+folder = Path(sys.argv[1])
+trial.run_inline(order(folder, "drawing:train", import_path=(str(folder),)), print)
+"""
+
+
+def test_a_module_that_draws_numbers_changes_no_trial(tmp_path: Path, nursery: Nursery) -> None:
+    """Forked, as a fresh process, or in the user's terminal: the seed is set when the trainer is called."""
+    (tmp_path / "drawing.py").write_text(DRAWING)
+    rows = []
+    for start in ("fork", "spawn"):
+        result = run(order(tmp_path, "drawing:train", import_path=(str(tmp_path),), start=start), nursery)
+        assert result.started.method == start
+        rows += result.rows
+    done = subprocess.run(
+        [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    said = re.fullmatch(r"step 0: (.*)\n", done.stdout)
+    assert said is not None
+    assert rows == [(0, json.loads(said[1]))] * 2
+
+
+def test_what_a_package_imports_on_demand_is_imported_before_the_first_fork(tmp_path: Path) -> None:
+    (tmp_path / "lazy").mkdir()
+    (tmp_path / "lazy" / "__init__.py").write_text(
+        "import importlib\ndef __getattr__(name):\n    return getattr(importlib.import_module('lazy.heavy'), name)\n"
+    )
+    (tmp_path / "lazy" / "heavy.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "def train(cfg, run):\n    run.report({'threads': threading.active_count()})\n"
+    )
+    nursery = Nursery()
+    result = run(order(tmp_path, "lazy:train", import_path=(str(tmp_path),)), nursery)
+    nursery.close()
+    assert "lazy cannot be forked: it starts threads" in result.notices[0]
+    assert result.rows == [(0, {"threads": 2})]
+
+
+def test_an_import_that_is_tried_again_has_one_thread_as_the_first_had(tmp_path: Path) -> None:
+    (tmp_path / "second.py").write_text(
+        "import os, pathlib\n"
+        "print('imported with', os.environ['OPENBLAS_NUM_THREADS'])\n"
+        "marker = pathlib.Path(__file__).with_suffix('.once')\n"
+        "if not marker.exists():\n"
+        "    marker.touch()\n"
+        "    raise OSError('the network is away')\n"
+        "def train(cfg, run):\n"
+        "    print('runs with', os.environ['OPENBLAS_NUM_THREADS'])\n"
+    )
+    nursery = Nursery()
+    wanted = order(tmp_path, "second:train", import_path=(str(tmp_path),), threads=4)
+    first, second = run(wanted, nursery), run(wanted, nursery)
+    nursery.close()
+    assert first.ended.failure is not None
+    assert first.ended.failure.message == "the network is away"
+    assert (second.ended.exit_code, second.log) == (0, "imported with 1\nruns with 4\n")
+
+
+def test_a_process_that_a_module_starts_fails_no_trial(tmp_path: Path) -> None:
+    (tmp_path / "helped.py").write_text(
+        "import multiprocessing, time\n"
+        "helper = multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,))\n"
+        "helper.start()\n"
+        "def train(cfg, run):\n    pass\n"
+    )
+    nursery = Nursery()
+    result = run(order(tmp_path, "helped:train", import_path=(str(tmp_path),)), nursery)
+    nursery.close()
+    assert (result.started.method, result.ended.exit_code) == ("fork", 0)
