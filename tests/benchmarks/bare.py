@@ -1,7 +1,7 @@
 """What the machine allows, without an orchestrator: a process of its own, started by the benchmarks.
 
-`forks N`: forks, one small torch operation, `_exit`, N of them on each core, from a process with the same modules
-and settings as the one that our trials are forked from. Prints the rate of all cores together.
+`forks N`: forks, one small torch operation, `_exit`, N of them on each core, from a process with the same modules,
+settings and rehearsals as the one that our trials are forked from. Prints the rate of all cores together.
 `first`: `ray.init` as we do it, `import torch` and the same modules, one after the other. Prints when it is done.
 """
 
@@ -16,7 +16,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 def preload() -> None:
-    """What a trial's parent has loaded, torch with what it leaves for later, and done: the operation, once."""
+    """What a trial's parent has loaded, torch with what it leaves for later, and done: some small operations."""
     from orchestrator.node import seeding, settings
 
     settings.create({})

@@ -5,7 +5,8 @@ deterministic mode on. Ray Tune: from its first trial's start to its last one's 
 (a new actor for each trial, which imports torch; few trials, since its rate does not depend on their number), with
 `reuse_actors=True` and all else by default, and at its best (reused actors, no loggers, no checkpoints, no output);
 reused actors isolate nothing. The limit: fork, one small torch operation, `_exit`, on all cores, from a process with
-the same modules and settings.
+the same modules and settings, which has done the same small operations before, as the one has that our trials are
+forked from.
 """
 
 from __future__ import annotations
