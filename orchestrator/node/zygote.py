@@ -25,7 +25,7 @@ import select
 import signal
 import socket
 import sys
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from orchestrator.model import Order
 from orchestrator.node import messages, processes
@@ -98,6 +98,15 @@ def _keep(channel: socket.socket, wake: int, zygote: int) -> NoReturn:
     os._exit(0)
 
 
+class _Files(NamedTuple):
+    """Descriptors that come with an order."""
+
+    order: int
+    journal: int
+    stack: int
+    log: int
+
+
 class _Zygote:
     """Runs one trial at a time."""
 
@@ -119,7 +128,7 @@ class _Zygote:
             if message is None:
                 break
             if message["do"] == "run":  # a signal here is for a trial that has just ended
-                self._run(*fds)
+                self._run(_Files(*fds))
             elif message["do"] == "import":
                 self._import_early(*fds)
             elif message["do"] == "copy":
@@ -128,19 +137,16 @@ class _Zygote:
                 processes.stand(message["nice"], message["oom"])
         processes.clear(self._wake)
 
-    def _run(self, order_fd: int, journal_fd: int, stack_fd: int, log_fd: int) -> None:
-        order, gpus, place = pickle.loads(messages.content(order_fd))
-        why = None if self._spawn else self._prepare(order, gpus, log_fd)
+    def _run(self, files: _Files) -> None:
+        order, gpus, place = pickle.loads(messages.content(files.order))
+        why = None if self._spawn else self._prepare(order, gpus, files.log)
         if why:
             messages.send(self._channel, {"unsafe": why})
         else:
-            if self._spawn:
-                pid = self._start_fresh(order, gpus, order_fd, journal_fd, stack_fd, log_fd)
-            else:
-                pid = self._fork(order, gpus, place, order_fd, journal_fd, stack_fd, log_fd)
+            pid = self._start_fresh(order, gpus, files) if self._spawn else self._fork(order, gpus, place, files)
             messages.send(self._channel, {"pid": pid})
             status, peak = self._follow(pid)
-        for fd in (order_fd, journal_fd, stack_fd, log_fd):  # not before: what we write to while it lives is copied
+        for fd in files:  # not before: what we write to while it lives is copied
             os.close(fd)
         if not why:
             messages.send(self._channel, {"ended": status, "peak": peak})
@@ -198,23 +204,20 @@ class _Zygote:
         _redirect(self._null, self._null)
         self._listen()
 
-    def _fork(
-        self, order: Order, gpus: list[str], place: Place, order_fd: int, journal_fd: int, stack_fd: int, log_fd: int
-    ) -> int:
+    def _fork(self, order: Order, gpus: list[str], place: Place, files: _Files) -> int:
         from orchestrator.node import trial
 
-        ready = trial.prepare(order, gpus, place, Writer(journal_fd), self._error)
+        ready = trial.prepare(order, gpus, place, Writer(files.journal), self._error)
         channel, parent = self._channel.fileno(), os.getpid()
         pid = os.fork()
         if pid:
             return pid
         code = 1
         try:
-            _redirect(self._null, log_fd)
+            _redirect(self._null, files.log)
             processes.become_trial(parent)
-            os.close(channel)
-            os.dup2(stack_fd, self._stack, False)
-            for fd in (order_fd, stack_fd, log_fd):
+            os.dup2(files.stack, self._stack, False)
+            for fd in (channel, files.order, files.stack, files.log):
                 os.close(fd)
             code = trial.main(ready)
         except BaseException:  # of ours: `main` tells the trainer's own
@@ -222,15 +225,17 @@ class _Zygote:
         finally:
             os._exit(code)
 
-    def _start_fresh(
-        self, order: Order, gpus: list[str], order_fd: int, journal_fd: int, stack_fd: int, log_fd: int
-    ) -> int:
-        high = [_raise(fd) for fd in (order_fd, journal_fd, stack_fd, log_fd)]  # clear of where they are wanted
-        order_fd, journal_fd, stack_fd, log_fd = high
-        actions = [(os.POSIX_SPAWN_DUP2, self._null, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, log_fd, fd) for fd in (1, 2)]
-        files = {_ORDER: order_fd, _JOURNAL: journal_fd, _STACK: stack_fd}
-        actions += [(os.POSIX_SPAWN_DUP2, fd, wanted) for wanted, fd in files.items()]
+    def _start_fresh(self, order: Order, gpus: list[str], files: _Files) -> int:
+        high = _Files(*map(_raise, files))  # clear of where they are wanted
+        wanted = {
+            0: self._null,
+            1: high.log,
+            2: high.log,
+            _ORDER: high.order,
+            _JOURNAL: high.journal,
+            _STACK: high.stack,
+        }
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in wanted.items()]
         environment = {**os.environ, **trial_environment(order.threads, gpus)}
         try:
             return os.posix_spawn(
