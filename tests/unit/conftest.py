@@ -12,11 +12,20 @@ from hypothesis import HealthCheck, settings
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
+from orchestrator.node.nursery import Nursery
 from tests.unit import manifests
 
 # A slow machine is no failure: no deadline for an example, and no complaint that data is drawn slowly.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """One for all tests of a module: to import torch takes seconds."""
+    shared = Nursery()
+    yield shared
+    shared.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import order, run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """One for all that need torch: its import takes seconds."""
-    shared = Nursery()
-    yield shared
-    shared.close()
 
 
 # ---------------------------------------------------------------- with torch, in trials

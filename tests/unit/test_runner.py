@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from orchestrator.node import carrying, places
 from orchestrator.node.limits import Limits
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, Result, alive, order, run, stream
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    shared = Nursery()
-    yield shared
-    shared.close()
 
 
 def test_a_short_trial_is_one_batch(tmp_path: Path, nursery: Nursery) -> None:

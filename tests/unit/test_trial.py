@@ -6,7 +6,6 @@ import bdb
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, file, order, run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    shared = Nursery()
-    yield shared
-    shared.close()
 
 
 def test_surroundings(tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import HERE, alive, order, run, wait_gone
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    shared = Nursery()
-    yield shared
-    shared.close()
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
