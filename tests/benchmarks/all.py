@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,19 +29,19 @@ HEAD = """# Benchmarks
 `make bench` installs the peers into an environment of their own (`.bench-venv`, the extra `bench`), runs everything
 below, and writes this page. One alone: `.bench-venv/bin/python tests/benchmarks/launches.py --runs 5`.
 
-Every number is the median of alternating runs (each side once, then each again), `--runs` of them; a side that has
-taken `--seconds` in all is not run again. Each part says how often each side was run, and checks what came out before
-it prints a number: states, attempts, processes, rows. *ratio*: how many times better than the peer; *ratio to the
-limit*: how many times worse than what the machine, the ideal or the bare parts allow. **LOST**: the peer is better.
-**missed**: our own goal is. *load*: what else the machine did when a part began, less than 1 on a quiet one; under load
-compare ratios only.
+Every number is the median of alternating runs (each side once, then each again), `--runs` of them, five unless told
+otherwise: an hour in all. With `--seconds`, a side that has taken so long is not run again. Each part says how often
+each side was run, and checks what came out before it prints a number: states, attempts, processes, rows. *ratio*: how
+many times better than the peer; *ratio to the limit*: how many times worse than what the machine, the ideal or the bare
+parts allow. **LOST**: the peer is better. **missed**: our own goal is. *load*: what else the machine did when a part
+began, less than 1 on a quiet one; under load compare ratios only.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=50, help="a side that has taken so long is not run again")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="a side that took so long is not run again")
     parser.add_argument("--quick", action="store_true", help="smaller, once, and the page is not written")
     parser.add_argument("--only", default=",".join(NAMES), help="names, with commas")
     options = parser.parse_args()
@@ -88,7 +89,8 @@ def page(parts: dict[str, dict[str, object]]) -> str:
     for name, part in parts.items():
         method = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
         rows = [Row(**row) for row in part["rows"]]  # type: ignore[attr-defined]
-        command = f"tests/benchmarks/{name}.py --runs {part['runs']} --seconds {part['seconds']:g}"
+        command = f"tests/benchmarks/{name}.py --runs {part['runs']}"
+        command += f" --seconds {part['seconds']:g}" if math.isfinite(part["seconds"]) else ""
         load = f"{part['load']:.1f} when it began" if "load" in part else "not noted"
         when = f"`{command}`, {part['at']}, commit {part['commit']}, {part['minutes']:.0f} minutes, load {load}."
         ran = ", ".join(f"{side} {count}×" for side, count in part["ran"].items())  # type: ignore[attr-defined]

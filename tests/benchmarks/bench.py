@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import secrets
 import shutil
@@ -112,7 +113,7 @@ def main(measure: Callable[[Options], list[Row]]) -> None:
     """The command line of one benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="alternating runs; medians are shown")
-    parser.add_argument("--seconds", type=float, default=50, help="a side that has taken so long is not run again")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="a side that took so long is not run again")
     parser.add_argument("--quick", action="store_true", help="smaller, and once: whether it works")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     words = parser.parse_args()
