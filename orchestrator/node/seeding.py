@@ -39,8 +39,7 @@ class Setup:
         missing = {name: ready for name, ready in late.items() if name not in sys.modules}
         for name in late.keys() - missing.keys():
             self._calls += late[name](sys.modules[name])
-        if isinstance(sys.meta_path[0], _Late):
-            del sys.meta_path[0]
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Late)]
         if missing:
             sys.meta_path.insert(0, _Late(missing))
 

@@ -1,6 +1,6 @@
 """Inside the trial: prepare the process, call the trainer, and tell how that went.
 
-What follows from the order alone is done before the fork, by `prepare`: there it costs a tenth (see `warm`).
+What follows from the order alone is done before the fork, by `prepare`: there it costs less than half (see `warm`).
 """
 
 from __future__ import annotations
