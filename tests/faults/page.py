@@ -2,7 +2,8 @@
 
 A test says what it injects with a mark, wherever it stands:
 `@pytest.mark.fault("coordinator", "SIGTERM", "sent while two trials run", "exit code 130, the same command goes on")`.
-Counts are kept in build/faults.json, so that a run of some groups renews only their rows.
+Counts are kept in build/faults.json, so that a run of some groups renews only their rows; where a group was never run,
+as in a fresh clone, its part of the page stays as it is.
 """
 
 from __future__ import annotations
@@ -81,18 +82,21 @@ class Campaign:
         rows = kept + [row | facts for row in self.rows.values()]
         KEPT.parent.mkdir(exist_ok=True)
         KEPT.write_text(json.dumps(rows, indent=1))
-        PAGE.write_text(_page(rows), encoding="utf-8")
+        PAGE.write_text(_page(rows, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _kept() -> list[dict[str, Any]]:
     return json.loads(KEPT.read_text()) if KEPT.exists() else []  # type: ignore[no-any-return]
 
 
-def _page(rows: list[dict[str, Any]]) -> str:
+def _page(rows: list[dict[str, Any]], before: str) -> str:
     parts = [HEAD, _machine()]
+    written = {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in before.split("\n## ")[1:]}
     for group, title in GROUPS.items():
         mine = [row for row in rows if row["group"] == group]
-        if mine:
+        if not mine and title in written:
+            parts.append(written[title])
+        elif mine:
             when = ", ".join(sorted({f"{row['at']}, commit {row['commit']}" for row in mine}))
             lines = [f"| {row['fault']} | {row['how']} | {_times(row)} | {_held(row)} |" for row in mine]
             table = ["| fault | how | times | what held |", "|---|---|---|---|", *lines]
