@@ -18,6 +18,7 @@ from orchestrator import folder as folders
 from orchestrator import provenance, resubmission, tracking
 from orchestrator.coordinator import Coordinator, Transition
 from orchestrator.errors import LockedError, ManifestError
+from orchestrator.executors import slots
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db
@@ -83,11 +84,11 @@ def plan_sweep(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
-    here: bool = False,
+    here: Sequence[str] | None = None,
 ) -> Session:
     """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind.
 
-    `here`: the executor's workers are started on this machine, with this process's environment.
+    `here`: the GPUs of the executor's workers, if it starts them on this machine, with this process's environment.
     """
     made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
     folder = folders.create(root, plan.spec.name)
@@ -114,7 +115,7 @@ def write_plan(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
-    here: bool = False,
+    here: Sequence[str] | None = None,
 ) -> None:
     """Record the plan once everything about it has proved right: configs, resources, trainer. Else nothing is.
 
@@ -123,7 +124,8 @@ def write_plan(
     manifest = session.manifest
     code = provenance.keep_code(project, session.folder.code)
     _open_files(session, plan.spec, str(project))
-    session.check = TrainerCheck(_kind(plan.spec, code, project), offered=here)
+    gpus = slots.first_gpus(here or (), plan.spec.resources)
+    session.check = TrainerCheck(_kind(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
         manifest.recover(time.time())
@@ -150,10 +152,10 @@ def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
         folders.open_files(folders.files_of(session.folder, spec.storage, project, uid), uid)
 
 
-def _kind(spec: SweepSpec, code: provenance.Code, project: Path) -> Kind:
-    """What the zygotes of this sweep's trials import by, those without a GPU."""
+def _kind(spec: SweepSpec, code: provenance.Code, project: Path, gpus: Sequence[str]) -> Kind:
+    """What the zygotes of this sweep's trials import by."""
     deterministic = spec.deterministic != "off"
-    return Kind(spec.trainer, provenance.import_path(code.path), str(project), False, spec.start, deterministic)
+    return Kind(spec.trainer, provenance.import_path(code.path), str(project), len(gpus), spec.start, deterministic)
 
 
 def reopen(

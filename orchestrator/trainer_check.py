@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import select
+from collections.abc import Sequence
 
 from orchestrator.errors import TrainerError
-from orchestrator.node.handover import Offer
 from orchestrator.node.kind import Kind
 from orchestrator.node.nursery import Zygote
 
@@ -21,16 +21,15 @@ PATIENCE = 300.0  # seconds an import may take
 class TrainerCheck:
     """A check under way, and the zygote that does it."""
 
-    def __init__(self, kind: Kind, offered: bool = False) -> None:
-        """`offered`: workers that this process starts from now on get copies of the zygote."""
-        offered = offered and kind.start == "fork"
-        if not offered:
-            kind = dataclasses.replace(kind, start="spawn")  # imports the trainer, and nothing on its trials' behalf
+    def __init__(self, kind: Kind, gpus: Sequence[str] = (), shared: bool = False) -> None:
+        """`gpus`: what the import sees. `shared`: workers that this process starts from now on get copies."""
         self._trainer = kind.trainer
         self._printed = os.memfd_create("printed")
-        self._zygote = Zygote.start((), spawn=False)
-        self._zygote.warm(kind, self._printed)
-        self._offer = Offer(kind) if offered else None
+        owned = Zygote.owned(kind, gpus, self._printed) if shared else None
+        self._zygote = owned or Zygote.start(gpus, spawn=False)
+        self._shared = owned is not None
+        if not self._shared:  # import the trainer, and do nothing on its trials' behalf
+            self._zygote.warm(dataclasses.replace(kind, start="spawn"), self._printed)
 
     def result(self) -> None:
         """Wait for it. Raises TrainerError if the trainer cannot be imported or called."""
@@ -42,15 +41,11 @@ class TrainerCheck:
             raise self._error(f"its import ends the process: {self._last_words(message)}")
         if message["checked"]:
             raise self._error(**message["checked"])
-        if self._offer is not None:
-            self._offer.give(self._zygote.copy)
-        else:
+        if not self._shared or message["unsafe"]:  # it may hold a GPU
             self._zygote.close()
 
     def close(self) -> None:
         """End the zygote and its copies."""
-        if self._offer is not None:
-            self._offer.close()
         self._zygote.close()
         if self._printed >= 0:
             os.close(self._printed)

@@ -10,7 +10,7 @@ import yaml
 
 from orchestrator import folder as folders
 from orchestrator.cli.common import Parser, find_sweep, find_trial
-from orchestrator.cli.sweep import add_run_options, conduct, headline, start_executor
+from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, start_executor
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder import SweepFolder
 from orchestrator.language import changes
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     address = ray_environment.prepare(options.address)
     session = hold(folder)
     try:
-        count = reopen(session, trials, settings, lambda: start_executor(address))
+        count = reopen(session, trials, settings, lambda: start_executor(address, claimed(address)))
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
         return conduct(session, Limits(options.max_concurrent, None))
     finally:

@@ -14,6 +14,7 @@ from orchestrator import folder as folders
 from orchestrator.cli import INTERRUPTED, snapshot, view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model import State
@@ -57,8 +58,10 @@ def run(words: Sequence[str]) -> int:
     address = ray_environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
     root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
-    starts = functools.partial(start_executor, address)
-    session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here=address is None)
+    gpus = claimed(address)
+    starts = functools.partial(start_executor, address, gpus)
+    here = gpus.ids if address is None else None
+    session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here)
     try:
         for warning in plan.summary().warnings:
             print(f"note: {warning}")
@@ -70,19 +73,24 @@ def run(words: Sequence[str]) -> int:
         session.release()
 
 
-def start_executor(address: str | None) -> Executor:
+def claimed(address: str | None) -> Claim:
+    """The GPUs of this machine, until this process ends; none where a cluster is joined."""
+    return Claim() if address else claim()
+
+
+def start_executor(address: str | None, gpus: Claim) -> Executor:
     """Ray, embedded or joined; says which GPUs it leaves alone. `address` is what `ray_environment.prepare` gave."""
     from orchestrator.executors.ray_executor import RayExecutor
 
     if view.is_terminal():
         print("starting Ray …", end="\r", flush=True)
     try:
-        executor = RayExecutor(address)
+        executor = RayExecutor(address, gpus)
     finally:
         if view.is_terminal():
             print(" " * 14, end="\r", flush=True)
-    if executor.claim.left_out:
-        print(f"leaving alone {', '.join(executor.claim.left_out)}")
+    if gpus.left_out:
+        print(f"leaving alone {', '.join(gpus.left_out)}")
     return executor
 
 

@@ -15,6 +15,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from orchestrator.errors import ClusterError
+from orchestrator.node import handover
 
 # Ray prints what befalls its nodes to stdout, log_to_driver=False or not; there is no setting. We say it in a line.
 ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -91,7 +92,10 @@ def join(address: str) -> None:
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"py_modules": [str(Path(orchestrator.__file__).parent)]},
+                runtime_env={
+                    "py_modules": [str(Path(orchestrator.__file__).parent)],
+                    "env_vars": {name: os.environ[name] for name in (handover.NAME,) if name in os.environ},
+                },
             )
     except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:
         raise ClusterError(

@@ -1,4 +1,4 @@
-"""What Ray reads from the environment at its import, and never again: set it before `ray_executor` is imported."""
+"""What Ray and its workers read from the environment; Ray at its import, and never again: before `ray_executor`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import secrets
 from pathlib import Path
 
+from orchestrator.node import handover
+
 
 def prepare(address: str | None) -> str | None:
     """Set the stage for a cluster of our own, or for joining one; the address to join, or None."""
+    os.environ[handover.NAME] = handover.new_name()  # for the workers of this run alone
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # indices as the driver lists them, not by speed
     address = address or os.environ.get("RAY_ADDRESS") or None

@@ -74,13 +74,14 @@ class _Slot:
 class RayExecutor:
     """Runs attempts on a Ray cluster: an embedded one on loopback, or one that runs already."""
 
-    def __init__(self, address: str | None = None) -> None:
-        """`address` is what `ray_environment.prepare` gave. Raises ClusterError if the cluster cannot be reached."""
+    def __init__(self, address: str | None, claim: gpu_driver.Claim) -> None:
+        """`address` is what `ray_environment.prepare` gave; without one, Ray is started here on the GPUs claimed.
+
+        Raises ClusterError if the cluster cannot be reached.
+        """
         self.address = address
-        self.claim = gpu_driver.Claim()
         if self.address is None:
-            self.claim = gpu_driver.claim()
-            ray_cluster.start_embedded(self.claim.ids)
+            ray_cluster.start_embedded(claim.ids)
         else:
             ray_cluster.join(self.address)
         self._watch = Watch()
@@ -329,11 +330,8 @@ class RayExecutor:
 
     def close(self) -> None:
         self._watch.close()
-        try:
-            if not self._watch.head_lost:  # Ray would wait for it
-                ray.shutdown()
-        finally:
-            self.claim.release()
+        if not self._watch.head_lost:  # Ray would wait for it
+            ray.shutdown()
 
 
 def _board_here() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,14 @@ def gpu_slots(available: float, wanted: float) -> int:
     if wanted < 1:
         return int(available) * int(1 / wanted + 1e-9)
     return int((available + 1e-9) // wanted)
+
+
+def first_gpus(there: Sequence[str], written: Mapping[str, Any]) -> Sequence[str]:
+    """As many of them as each trial gets, of `sweep.resources` as written; none where that differs by the trial."""
+    wanted = written.get("gpus", "auto")
+    if wanted == "auto":
+        return there[:1]
+    return there[: math.ceil(wanted)] if isinstance(wanted, (int, float)) else ()
 
 
 def alone(nodes: list[dict[str, Any]], wanted: Resources) -> Resources:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.model import Order
@@ -17,18 +16,14 @@ class Kind:
     trainer: str
     import_path: tuple[str, ...]
     cwd: str
-    gpus: bool  # whether they have any
+    gpus: int  # how many they see
     start: Literal["fork", "spawn"]
     deterministic: bool
 
     @classmethod
     def of(cls, order: Order, gpus: Sequence[str]) -> Kind:
         deterministic = order.deterministic != "off"
-        return cls(order.trainer, order.import_path, order.cwd, bool(gpus), order.start, deterministic)
-
-    def text(self) -> bytes:
-        """The same bytes for the same kind."""
-        return json.dumps(astuple(self)).encode()
+        return cls(order.trainer, order.import_path, order.cwd, len(gpus), order.start, deterministic)
 
 
 def trial_environment(threads: int, gpus: Sequence[str] | None) -> dict[str, str]:

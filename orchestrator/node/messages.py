@@ -30,6 +30,8 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, Sequence[int
     """The next message and its descriptors; None at the end."""
     try:
         data, ancillary, _, _ = channel.recvmsg(LONGEST, _SPACE, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it has left without reading all: its own last words come now
+        return receive(channel)
     except ConnectionError:
         return None, ()
     fds = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()

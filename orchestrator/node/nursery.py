@@ -32,7 +32,7 @@ _PATIENCE = 60.0  # seconds for a tree to die; only a process stuck in the kerne
 
 def environment(gpus: Sequence[str]) -> dict[str, str]:
     """The user's environment without what Ray adds to a worker's (its token above all), and with ours."""
-    hidden = (*_RAYS, handover.ADDRESS)
+    hidden = (*_RAYS, handover.NAME)
     env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     if env.get("PYTHONBREAKPOINT", "").startswith("ray."):
         del env["PYTHONBREAKPOINT"]
@@ -51,39 +51,35 @@ class Zygote:
         """A new one, whose imports see these GPUs."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = zygote.command("main", theirs.fileno(), "spawn" if spawn else "fork")
-            starter = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                env=environment(gpus),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            starter.wait()  # it forks and leaves at once
+            command = zygote.command("zygote", "main", theirs.fileno(), "spawn" if spawn else "fork")
+            _start(command, [theirs.fileno()], gpus)
         return cls(ours)
 
     @classmethod
-    def taken_over(cls, channel: socket.socket) -> Zygote:
-        """One that the coordinator has started: from now on as if this process had."""
-        zygote = cls(channel)
-        messages.send(zygote.socket, {"do": "stand", **processes.standing()})
-        return zygote
+    def owned(cls, kind: Kind, gpus: Sequence[str], log: int) -> Zygote | None:
+        """One that workers get copies of, and that all of them end with; None where nothing is to be shared.
+
+        It imports at once, as with `warm`.
+        """
+        connection = _shared(kind, gpus, log)
+        if connection is None:
+            return None
+        messages.send(connection, {"do": "own"})
+        return cls(connection)
+
+    @classmethod
+    def copied(cls, shared: socket.socket) -> Zygote:
+        """A copy of the one that workers share over this connection, as if this process had started it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            messages.send(shared, {"do": "copy"}, [theirs.fileno()])
+        messages.send(ours, {"do": "stand", **processes.standing()})
+        return cls(ours)
 
     def warm(self, kind: Kind, log: int) -> None:
         """Import before there is an order; the message that tells how it went has "checked"."""
         with _file(kind) as file:
             messages.send(self.socket, {"do": "import"}, [file.fileno(), log])
-
-    def copy(self) -> socket.socket | None:
-        """The socket of a copy, as warm as this one, which ends with this one at the latest; None if it cannot fork."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            messages.send(self.socket, {"do": "copy"}, [theirs.fileno()])
-        if (self.receive() or {}).get("copied"):
-            return ours
-        ours.close()
-        return None
 
     def run(self, order: Order, gpus: Sequence[str], place: Place, journal: int, stack: int, log: int) -> None:
         """Start one trial; `receive` tells what becomes of it."""
@@ -115,6 +111,26 @@ class Zygote:
         self.socket.close()
 
 
+def _start(command: Sequence[str], fds: Sequence[int], gpus: Sequence[str]) -> None:
+    """Start what leaves this process's children at once."""
+    nothing = subprocess.DEVNULL
+    starter = subprocess.Popen(
+        command, pass_fds=fds, env=environment(gpus), stdin=nothing, stdout=nothing, stderr=nothing
+    )
+    starter.wait()
+
+
+def _shared(kind: Kind, gpus: Sequence[str], log: int) -> socket.socket | None:
+    """A connection to the shared zygote of this kind, started if need be: its imports then see these GPUs."""
+
+    def start(listener: socket.socket) -> None:
+        with _file(kind) as file:
+            fds = [listener.fileno(), file.fileno(), log]
+            _start(zygote.command("handover", "host", *fds), fds, gpus)
+
+    return handover.connect(kind, start)
+
+
 def _file(content: object) -> IO[bytes]:
     """A nameless file for what may be longer than a message."""
     file = os.fdopen(os.memfd_create("order"), "wb", buffering=0)
@@ -128,6 +144,7 @@ class Nursery:
     def __init__(self) -> None:
         self._kind: Kind | None = None
         self._zygote: Zygote | None = None
+        self._shared: dict[Kind, socket.socket] = {}  # connections that keep alive what ours are copies of
         self._unsafe: dict[Kind, str] = {}
         atexit.register(self.close)
 
@@ -144,14 +161,30 @@ class Nursery:
         """A zygote that is idle and of the right kind."""
         kind = Kind.of(order, gpus)
         if self._zygote is None or self._kind != kind or not self._zygote.idle:
-            self.close()
+            self._end()
             spawn = self.method(order, gpus) == "spawn"
-            early = None if spawn else handover.ask(kind)
-            self._zygote, self._kind = Zygote.taken_over(early) if early else Zygote.start(gpus, spawn), kind
+            shared = None if spawn else self._connected(kind, gpus)
+            self._zygote, self._kind = Zygote.copied(shared) if shared else Zygote.start(gpus, spawn), kind
         return self._zygote
 
-    def close(self) -> None:
-        """End the zygote and everything below it."""
+    def _connected(self, kind: Kind, gpus: Sequence[str]) -> socket.socket | None:
+        if kind not in self._shared:
+            log = os.memfd_create("printed")
+            connection = _shared(kind, gpus, log)
+            os.close(log)
+            if connection is None:
+                return None
+            self._shared[kind] = connection
+        return self._shared[kind]
+
+    def _end(self) -> None:
         if self._zygote is not None:
             self._zygote.close()
         self._zygote = self._kind = None
+
+    def close(self) -> None:
+        """End the zygote and everything below it; what others share lives as long as they need it."""
+        for connection in self._shared.values():  # before: a copy that was not made yet is not waited for
+            connection.close()
+        self._shared.clear()
+        self._end()

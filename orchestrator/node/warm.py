@@ -30,7 +30,7 @@ from orchestrator.node.places import Place
 from orchestrator.node.run import Run
 
 _REHEARSALS = 20  # Python specialises code that has run a few times
-_MEND = 32  # trials: a page that a zygote writes to while a trial lives costs it the huge page around it
+_MEND = 256  # trials: to mend torn huge pages takes some 300 ms the first time, and spares each trial 1 ms
 
 
 def preload(kind: Kind) -> BaseException | None:
@@ -121,7 +121,7 @@ def _keep_for_children() -> None:
 
 def tidy(trials: int) -> None:
     """Now and then, after so many trials: drop what is not used any more, and mend what forks have torn."""
-    if trials % _MEND == 0 or trials in (1, 4):
+    if trials % _MEND == 0:
         gc.collect(1)  # not all: that empties Python's stores of small objects, to be filled again from everywhere
         processes.gather_pages()
 

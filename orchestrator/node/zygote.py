@@ -10,8 +10,8 @@ code of the user, so an import that hangs or crashes cannot take it along. Both 
 descendants, so no process gets away by leaving its session or losing its parent; a trial's exit is reported
 when nothing of its tree is left.
 
-A zygote may be started before there is a worker, to import early (`{"do": "import"}`): each worker that needs its kind
-is handed the socket of a copy (`{"do": "copy"}`, `handover`), and has it as if it had started it.
+A zygote may be told to import before there is an order (`{"do": "import"}`), and to give copies of itself
+(`{"do": "copy"}`): each worker of a machine has one, as if it had started it (`handover`).
 
 This module imports little: it is in every process before the trainer's own imports.
 """
@@ -36,8 +36,8 @@ from orchestrator.node.places import Place
 BOOT = """import sys
 sys.path[:] = filter(None, sys.path)
 sys.path.append(sys.argv[1])
-from orchestrator.node import zygote
-zygote.{}()
+from orchestrator.node import {0}
+{0}.{1}()
 """
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 
@@ -46,10 +46,10 @@ _ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 
 
-def command(entry: str, *arguments: object) -> list[str]:
-    """The command line of an interpreter that runs `entry` of this module, not importing from its cwd."""
+def command(module: str, entry: str, *arguments: object) -> list[str]:
+    """The command line of an interpreter that runs `entry` of a module beside this one, not importing from its cwd."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [sys.executable, "-c", BOOT.format(entry), root, *map(str, arguments)]
+    return [sys.executable, "-c", BOOT.format(module, entry), root, *map(str, arguments)]
 
 
 def main() -> NoReturn:
@@ -59,10 +59,15 @@ def main() -> NoReturn:
     if os.fork():
         os._exit(0)
     processes.fresh_signals()
+    live(channel, spawn=sys.argv[3] == "spawn")
+
+
+def live(channel: socket.socket, spawn: bool = False) -> NoReturn:
+    """Be a keeper and its zygote, until the other end of the channel is closed."""
     _leave_keeper(channel)
     code = 1
     try:
-        _Zygote(channel, spawn=sys.argv[3] == "spawn").serve()
+        _Zygote(channel, spawn).serve()
         code = 0
     finally:
         os._exit(code)
@@ -160,20 +165,20 @@ class _Zygote:
         os.close(kind_fd)
         self._import(kind, log_fd)
         self._printed = log_fd
-        messages.send(self._channel, {"checked": complaint.about(kind.trainer, self._error)})
+        wrong = complaint.about(kind.trainer, self._error)
+        messages.send(self._channel, {"checked": wrong, "unsafe": self._unsafe})
 
     def _copy(self, channel_fd: int) -> None:
         """Become two, if a fork is safe: the other has a keeper of its own, and is talked to over this channel."""
-        safe = self._warm and self._unsafe is None
-        if safe and not os.fork():
-            self._channel.close()
-            self._channel = socket.socket(fileno=channel_fd)
-            _leave_keeper(self._channel)
-            self._listen()
-            return
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copy's keeper
-        os.close(channel_fd)
-        messages.send(self._channel, {"copied": safe})
+        with socket.socket(fileno=channel_fd) as channel:
+            if self._unsafe:
+                messages.send(channel, {"unsafe": self._unsafe})
+            elif not os.fork():
+                self._channel.close()
+                self._channel = channel.dup()
+                _leave_keeper(self._channel)
+                self._listen()
 
     def _prepare(self, order: Order, gpus: list[str], log_fd: int) -> str | None:
         """Import what all trials need, once; the reason if a fork would not be safe after that.
@@ -239,7 +244,11 @@ class _Zygote:
         environment = {**os.environ, **trial_environment(order.threads, gpus)}
         try:
             return os.posix_spawn(
-                sys.executable, command("fresh", os.getpid()), environment, file_actions=actions, setsigmask=()
+                sys.executable,
+                command("zygote", "fresh", os.getpid()),
+                environment,
+                file_actions=actions,
+                setsigmask=(),
             )
         finally:
             for fd in high:

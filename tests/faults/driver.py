@@ -69,7 +69,7 @@ class Deeds:
 
 def main() -> int:
     # What starts the executor is the only thing put in another's place: all else is what `orchestrate` runs.
-    sweep.start_executor = lambda address: Local()  # type: ignore[assignment,return-value]
+    sweep.start_executor = lambda address, gpus: Local()  # type: ignore[assignment,return-value]
     deeds = Deeds(os.environ.get("DIE_AT", ""))
     code = cli.main()
     if "COUNT" in os.environ:

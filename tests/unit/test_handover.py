@@ -1,12 +1,15 @@
-"""A zygote that was started early: who gets it, who keeps it alive, and that its trials are like any other's."""
+"""A zygote that workers share: who gets it, who keeps it alive, and that its trials are like any other's."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from orchestrator.node import handover, processes
 from orchestrator.node.kind import Kind
 from orchestrator.node.nursery import Nursery
 from orchestrator.trainer_check import TrainerCheck
-from tests.unit.node_support import alive, order, run, wait_gone
+from tests.unit.node_support import Result, alive, file, order, run, stream, wait_gone
 
 ROOT = Path(__file__).parents[2]
 TRAINER = """
@@ -28,6 +31,7 @@ HERE = Path(__file__).parent
 with open(HERE / "imported", "a") as pids:
     pids.write(f"{os.getpid()}\\n")
 print("importing")
+SEEN = os.environ["CUDA_VISIBLE_DEVICES"]
 while (HERE / "hold").exists():
     time.sleep(0.01)
 
@@ -35,6 +39,7 @@ def train(cfg, run):
     facts = {"env": dict(os.environ), "path": sys.path, "argv": sys.argv, "cwd": os.getcwd(), "nice": os.nice(0)}
     facts["oom"] = open("/proc/self/oom_score_adj").read()
     facts["signals"] = [line for line in open("/proc/self/status") if line.startswith("Sig")]
+    facts["seen"] = SEEN
     facts["chance"] = [hash("x"), random.random()]
     (run.dir / "facts").write_text(json.dumps(facts))
     print("training", flush=True)
@@ -49,7 +54,7 @@ from orchestrator.trainer_check import TrainerCheck
 from tests.unit.node_support import order
 from pathlib import Path
 folder = Path(sys.argv[1])
-check = TrainerCheck(Kind.of(order(folder, "early:train", import_path=(str(folder),)), ()), offered=True)
+check = TrainerCheck(Kind.of(order(folder, "early:train", import_path=(str(folder),)), ()), shared=True)
 if sys.argv[2] == "imported":
     check.result()
 while not ((folder / "imported").exists() and (folder / "imported").read_text()):
@@ -70,6 +75,19 @@ wanted = order(folder, "early:train", {"wait": True}, import_path=(str(folder),)
 for batch in stream(wanted, Nursery(), asked=asked):
     pass
 """
+IMPORTER = """
+import sys, time
+from pathlib import Path
+from orchestrator.node.nursery import Nursery
+from tests.unit.node_support import order, stream
+folder = Path(sys.argv[1])
+def asked():
+    if (folder / "imported").exists() and (folder / "imported").read_text():
+        print("ready", flush=True)
+for batch in stream(order(folder, "early:train", import_path=(str(folder),)), Nursery(), asked=asked):
+    pass
+time.sleep(600)
+"""
 TWICE = """
 import json, os, sys
 from pathlib import Path
@@ -85,9 +103,15 @@ for _ in range(2):
     run(wanted, nursery)
     nursery.close()
     found.append(file(wanted, "facts"))
-    os.environ.pop(handover.ADDRESS, None)
+    os.environ.pop(handover.NAME, None)
 print(json.dumps(found))
 """
+
+
+@pytest.fixture(autouse=True)
+def name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the environment of a sweep's workers."""
+    monkeypatch.setenv(handover.NAME, handover.new_name())
 
 
 @pytest.fixture
@@ -106,7 +130,7 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture
 def early(wanted: Order) -> Iterator[TrainerCheck]:
     """A zygote on offer, for trials of this order."""
-    check = TrainerCheck(Kind.of(wanted, ()), offered=True)
+    check = TrainerCheck(Kind.of(wanted, ()), shared=True)
     check.result()
     yield check
     check.close()
@@ -149,7 +173,7 @@ def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Orde
         facts["env"].pop("PYTEST_CURRENT_TEST", None)
     assert mine == own
     assert (mine["nice"], int(mine["oom"])) == (19, 500)
-    assert handover.ADDRESS not in mine["env"]
+    assert handover.NAME not in mine["env"]
 
 
 @pytest.mark.usefixtures("early")
@@ -161,6 +185,16 @@ def test_every_worker_gets_one(tmp_path: Path, wanted: Order, nursery: Nursery) 
     another.close()
     assert run(wanted, nursery).ended.exit_code == 0
     assert len(imported(tmp_path)) == 1
+
+
+def test_one_that_has_seen_a_gpu_is_for_trials_with_one(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    check = TrainerCheck(Kind.of(wanted, ("1",)), ("1",), shared=True)
+    check.result()
+    assert run(wanted, nursery, gpus=("0",)).ended.exit_code == 0
+    assert file(wanted, "facts")["env"]["CUDA_VISIBLE_DEVICES"] == "0"
+    assert file(wanted, "facts")["seen"] == "1"
+    assert len(imported(tmp_path)) == 1
+    check.close()
 
 
 def test_copies_die_with_the_coordinator(tmp_path: Path, wanted: Order, early: TrainerCheck, nursery: Nursery) -> None:
@@ -209,25 +243,122 @@ def test_another_kind_is_not_given_it(tmp_path: Path, wanted: Order, nursery: Nu
 def test_a_stranger_gets_nothing(wanted: Order, early: TrainerCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "getuid", lambda: -1)
-        assert handover.ask(Kind.of(wanted, ())) is None
+        assert handover.connect(Kind.of(wanted, ()), lambda listener: None) is None
 
 
-def test_one_that_is_refused_is_not_waited_for(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(handover.ADDRESS, "orchestrate-nobody")
-        assert run(wanted, nursery).ended.exit_code == 0
-
-
-def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, nursery: Nursery) -> None:
+@pytest.mark.parametrize("owned", [True, False])
+def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, nursery: Nursery, owned: bool) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run): pass\n"
     )
     wanted = order(tmp_path, "threaded:train", import_path=(str(tmp_path),))
-    check = TrainerCheck(Kind.of(wanted, ()), offered=True)
+    check = TrainerCheck(Kind.of(wanted, ()), shared=owned)
     check.result()
     result = run(wanted, nursery)
     check.close()
     assert "threaded cannot be forked: it starts threads" in result.notices[0]
     assert result.started.method == "spawn"
     assert result.ended.exit_code == 0
+
+
+# ---------------------------------------------------------------- workers among themselves, as on a cluster
+
+
+def test_workers_share_what_the_first_one_starts(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    another = Nursery()
+    first, second = run(wanted, nursery), run(wanted, another)
+    assert (first.log, second.log) == ("importing\ntraining\n",) * 2
+    (pid,) = imported(tmp_path)
+    nursery.close()
+    assert run(wanted, another).ended.exit_code == 0
+    assert imported(tmp_path) == [pid]
+    another.close()
+    wait_gone(pid)  # nobody needs it
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert len(imported(tmp_path)) == 2
+
+
+def test_whoever_started_it_may_die(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    worker = start(WORKER, tmp_path)
+    (pid,) = imported(tmp_path)
+    assert run(wanted, nursery).ended.exit_code == 0
+    kill(worker)
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert imported(tmp_path) == [pid]
+    nursery.close()
+    wait_gone(pid)
+
+
+def test_it_ends_when_its_workers_die_while_it_imports(tmp_path: Path, wanted: Order) -> None:
+    (tmp_path / "hold").write_text("")
+    workers = [start(IMPORTER, tmp_path) for _ in range(2)]
+    (pid,) = imported(tmp_path)
+    for worker in workers:
+        assert alive(pid)
+        kill(worker)
+    wait_gone(pid)
+
+
+def test_one_that_is_stopped_leaves_the_import_to_the_others(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    (tmp_path / "hold").write_text("")
+    worker = start(IMPORTER, tmp_path)  # has begun it
+    assert run(wanted, nursery, asked=lambda: "stop").ended.asked == "stop"
+    (pid,) = imported(tmp_path)
+    assert alive(pid)
+    (tmp_path / "hold").unlink()
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert imported(tmp_path) == [pid]
+    kill(worker)
+
+
+def test_an_import_that_ends_the_process_fails_every_trial_that_waits(tmp_path: Path) -> None:
+    (tmp_path / "vanishes.py").write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "while not Path(__file__).with_name('leave').exists(): time.sleep(0.01)\nos._exit(7)\n"
+    )
+    wanted = order(tmp_path, "vanishes:train", import_path=(str(tmp_path),))
+    nurseries = [Nursery(), Nursery()]
+    streams = [stream(wanted, nursery, asked=(tmp_path / "leave").touch) for nursery in nurseries]
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda batches: Result(list(batches)), streams))
+    for result in results:
+        assert result.ended.exit_code == 7
+        assert result.ended.detail == "while the trainer's module was imported"
+    for nursery in nurseries:
+        nursery.close()
+
+
+def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    another, third = Nursery(), Nursery()
+    for each, gpus in ((nursery, ("0",)), (another, ("1",)), (third, ("2", "3"))):
+        result = run(wanted, each, gpus=gpus)
+        assert result.started.gpus == gpus
+        assert file(wanted, "facts")["env"]["CUDA_VISIBLE_DEVICES"] == ",".join(gpus)
+    assert len(imported(tmp_path)) == 2  # a module may count them
+    for gpus in (("2", "3"), ("0",)):  # nothing is imported again when a worker changes
+        assert run(wanted, nursery, gpus=gpus).ended.exit_code == 0
+    assert len(imported(tmp_path)) == 2
+    another.close()
+    third.close()
+
+
+def test_who_comes_last_is_served_or_refused(wanted: Order) -> None:
+    """A host that ends loses nobody: whoever was let in has it, and the next one starts another."""
+    listeners: list[socket.socket] = []
+    kind = Kind.of(wanted, ())
+    with contextlib.ExitStack() as closing:
+
+        def connect() -> None:
+            connection = handover.connect(kind, lambda listener: listeners.append(listener.dup()))
+            assert connection
+            closing.enter_context(connection)
+
+        connect()
+        ours, _ = (closing.enter_context(each) for each in socket.socketpair())
+        host = handover._Host(closing.enter_context(listeners[0]), ours)
+        assert host._last_call()
+        connect()
+        assert len(listeners) == 2
+        closing.enter_context(listeners[1])
+        closing.enter_context(*host._connections.values())

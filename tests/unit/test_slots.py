@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.executors import slots
@@ -73,3 +75,19 @@ def test_alone(wanted: Resources, given: Resources) -> None:
 def test_a_node_in_words() -> None:
     text = slots.described(node(CPU=8, GPU=0.5, memory=2 * 2**30, licence=1, object_store_memory=5))
     assert text == "here (8 cpus, 0.5 gpus, 2 GiB, licence 1)"
+
+
+@pytest.mark.parametrize(
+    ("written", "first"),
+    [
+        ({}, "0"),
+        ({"gpus": 2}, "01"),
+        ({"gpus": 0.5}, "0"),
+        ({"gpus": 0}, ""),
+        ({"gpus": 4}, "012"),
+        ({"gpus": "${n}"}, ""),
+    ],
+)
+def test_the_gpus_that_a_trainers_import_sees(written: dict[str, Any], first: str) -> None:
+    assert list(slots.first_gpus(["0", "1", "2"], written)) == list(first)
+    assert not slots.first_gpus([], written)

@@ -63,7 +63,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def kind(project: Path, trainer: str) -> Kind:
-    return Kind(trainer, (str(project), str(project / "src")), str(project), False, "fork", True)
+    return Kind(trainer, (str(project), str(project / "src")), str(project), 0, "fork", True)
 
 
 def told(project: Path, trainer: str) -> str:

@@ -53,12 +53,12 @@ def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, nursery: Nurse
 
 def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, nursery: Nursery) -> None:
     seen, parents = [], set()
-    for gpus in (("0",), ("3", "1"), ("GPU-5a",)):
+    for gpus in (("0",), ("3",), ("GPU-5a",)):
         wanted = order(tmp_path, "facts", gpus=1.0)
         assert run(wanted, nursery, gpus=gpus).started.gpus == gpus
         seen.append(file(wanted, "facts.json")["gpus"])
         parents.add(id(nursery.zygote(wanted, gpus)))
-    assert seen == ["0", "3,1", "GPU-5a"]
+    assert seen == ["0", "3", "GPU-5a"]
     assert len(parents) == 1
 
 
