@@ -19,6 +19,7 @@ from orchestrator import provenance, resubmission, tracking
 from orchestrator.coordinator import Coordinator, Transition
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors import slots
+from orchestrator.executors.gpus import Claim
 from orchestrator.folder import Lock, SweepFolder
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db
@@ -84,11 +85,12 @@ def plan_sweep(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
-    here: Sequence[str] | None = None,
+    here: Claim | None = None,
 ) -> Session:
     """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind.
 
-    `here`: the GPUs of the executor's workers, if it starts them on this machine, with this process's environment.
+    `here`: the GPUs of the executor's workers, if it starts them on this machine, with this process's environment; they
+    are let go if there is nothing to run.
     """
     made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
     folder = folders.create(root, plan.spec.name)
@@ -115,7 +117,7 @@ def write_plan(
     rerun: str | None,
     limits: Limits,
     start_executor: Callable[[], Executor],
-    here: Sequence[str] | None = None,
+    here: Claim | None = None,
 ) -> None:
     """Record the plan once everything about it has proved right: configs, resources, trainer. Else nothing is.
 
@@ -124,7 +126,7 @@ def write_plan(
     manifest = session.manifest
     code = provenance.keep_code(project, session.folder.code)
     _open_files(session, plan.spec, str(project))
-    gpus = slots.first_gpus(here or (), plan.spec.resources)
+    gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_kind(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
@@ -142,6 +144,8 @@ def write_plan(
             session.executor = start_executor()
             for resources in waiting:
                 session.executor.check(resources)
+        elif here is not None:
+            here.release()
         session.check.result()
     session.plan = manifest.current_plan()
 

@@ -41,7 +41,7 @@ class TrainerCheck:
             raise self._error(f"its import ends the process: {self._last_words(message)}")
         if message["checked"]:
             raise self._error(**message["checked"])
-        if not self._shared or message["unsafe"]:  # it may hold a GPU
+        if not self._shared:
             self._zygote.close()
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
-    here = gpus.ids if address is None else None
+    here = None if address else gpus
     session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here)
     try:
         for warning in plan.summary().warnings:
@@ -74,7 +74,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def claimed(address: str | None) -> Claim:
-    """The GPUs of this machine, until this process ends; none where a cluster is joined."""
+    """The GPUs of this machine; none where a cluster is joined."""
     return Claim() if address else claim()
 
 

@@ -1,4 +1,4 @@
-"""What Ray and its workers read from the environment; Ray at its import, and never again: before `ray_executor`."""
+"""What Ray and its workers read from the environment: Ray does at its import, so set it before `ray_executor` is."""
 
 from __future__ import annotations
 

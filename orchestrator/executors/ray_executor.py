@@ -80,6 +80,7 @@ class RayExecutor:
         Raises ClusterError if the cluster cannot be reached.
         """
         self.address = address
+        self._claim = claim
         if self.address is None:
             ray_cluster.start_embedded(claim.ids)
         else:
@@ -330,8 +331,11 @@ class RayExecutor:
 
     def close(self) -> None:
         self._watch.close()
-        if not self._watch.head_lost:  # Ray would wait for it
-            ray.shutdown()
+        try:
+            if not self._watch.head_lost:  # Ray would wait for it
+                ray.shutdown()
+        finally:
+            self._claim.release()
 
 
 def _board_here() -> Any:

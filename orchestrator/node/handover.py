@@ -9,13 +9,15 @@ need. A connection counts as an interest in the zygote: when nobody has any, it 
 that had started it. Where Ray is the coordinator's own, the coordinator comes first: it imports while Ray starts, and
 all ends with it (`{"do": "own"}`).
 
-The host runs no code of the user, so it answers while the zygote imports. The address is abstract (no file is left
-behind), and both sides insist on a peer of their own user.
+The host runs no code of the user, so it answers while the zygote imports; if that cannot be forked, the host ends it
+and says so to all. The import sees the GPUs of whoever came first, to its end, even if that one has given up meanwhile
+and others wait. The address is abstract (no file is left behind), and both sides insist on a peer of their own user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -32,7 +34,8 @@ from orchestrator.node import messages, processes, zygote
 from orchestrator.node.kind import Kind
 
 NAME = "ORCHESTRATE_ZYGOTE"  # in the environment of coordinator and workers, not of trials
-_TRIES, _PAUSE = 100, 0.01  # of one that is just ending, and seconds between them
+_TRIES, _PAUSE = 100, 0.01  # how often it is looked for while another one starts or ends, and seconds between
+_PATIENCE = 10.0  # seconds for a host to let somebody in; it runs nothing that takes long
 
 
 def new_name() -> str:
@@ -60,11 +63,15 @@ def connect(kind: Kind, start: Callable[[socket.socket], None]) -> socket.socket
 
 def _found(address: str) -> socket.socket | None:
     connection = _socket()
+    connection.settimeout(_PATIENCE)
     try:
         connection.connect(address)
-    except ConnectionRefusedError:
+    except OSError as error:
         connection.close()
-        return None
+        if isinstance(error, ConnectionRefusedError):
+            return None
+        raise
+    connection.settimeout(None)
     return connection
 
 
@@ -73,8 +80,10 @@ def _made(address: str, start: Callable[[socket.socket], None]) -> socket.socket
     with _socket() as listener:
         try:
             listener.bind(address)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return None
+            raise
         listener.listen(socket.SOMAXCONN)
         connection = _found(address)  # before it starts: a host to whom nobody comes would not know when to end
         start(listener)
@@ -94,12 +103,15 @@ def host() -> NoReturn:
     if not os.fork():
         ours.close()
         listener.close()
+        os.close(kind)
+        os.close(printed)
         zygote.live(theirs)
     theirs.close()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of the keeper
     messages.send(ours, {"do": "import"}, [kind, printed])
     try:
-        _Host(listener, ours).serve()
+        os.close(kind)
+        _Host(listener, ours, printed).serve()
     finally:
         os._exit(0)
 
@@ -107,30 +119,32 @@ def host() -> NoReturn:
 class _Host:
     """Passes on who wants a copy, once the zygote has imported."""
 
-    def __init__(self, listener: socket.socket, zygote: socket.socket) -> None:
-        self._listener, self._zygote = listener, zygote
+    def __init__(self, listener: socket.socket, channel: socket.socket, printed: int) -> None:
+        """`channel`: to the zygote. `printed`: the file with what its import prints."""
+        self._listener, self._zygote, self._printed = listener, channel, printed
         self._connections: dict[int, socket.socket] = {}
-        self._waiting: list[tuple[int, socket.socket]] = []  # connections, and channels that copies are to have
+        self._waiting: list[tuple[int, socket.socket]] = []  # connections, and the channels of copies to be
         self._owner: socket.socket | None = None
-        self._checked: dict[str, Any] | None = None  # what the import has said
-        self._untold: list[socket.socket] = []  # the owner, until it knows
+        self._said: dict[str, Any] | None = None  # what the zygote says of its import, or of its end
+        self._told = False  # the owner knows
+        self._over = False
         self._poll = select.poll()
-        for each in (listener, zygote):
+        for each in (listener, channel):
             self._poll.register(each, select.POLLIN)
 
     def serve(self) -> None:
-        """Until nobody is interested, or the zygote has ended."""
+        """Until nobody is interested, the owner leaves, or the zygote dies."""
         self._accept()
-        while self._connections or self._last_call():
+        while not self._over and (self._connections or self._last_call()):
             for fd, _ in self._poll.poll():
                 if fd == self._listener.fileno():
                     self._accept()
-                elif fd != self._zygote.fileno():
-                    if not self._hear(self._connections[fd]):
-                        return self._end()
-                elif not self._heed():
-                    return None
-        return self._end()
+                elif fd == self._zygote.fileno():
+                    self._heed()
+                else:
+                    self._hear(self._connections[fd])
+            self._settle()
+        self._end()
 
     def _accept(self) -> None:
         connection = _trusted(self._listener.accept()[0])
@@ -140,73 +154,79 @@ class _Host:
 
     def _last_call(self) -> bool:
         """Refuse whoever comes from now on; whether somebody has come before."""
-        with contextlib.suppress(OSError):
+        if self._listener.fileno() >= 0:
             self._poll.unregister(self._listener)
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.setblocking(False)
-            while True:
-                self._accept()
-        self._listener.close()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self._accept()
+            self._listener.close()
         return bool(self._connections)
 
-    def _hear(self, connection: socket.socket) -> bool:
-        """What the other side of a connection wants; False if all is to end."""
+    def _hear(self, connection: socket.socket) -> None:
+        """What the other side of a connection wants."""
         message, fds = messages.receive(connection)
-        if message is None and connection is self._owner:  # it hears of our end when that is complete
-            return False
-        if message is None:
-            self._drop(connection)
-            return True
-        if message["do"] == "copy":
+        if message is not None and fds:
             self._waiting.append((connection.fileno(), socket.socket(fileno=fds[0])))
-        else:
+        elif message is not None:
             self._owner = connection
-            self._untold = [connection]
-        self._answer()
-        return True
+        elif connection is self._owner:  # not closed: it waits until all has ended
+            self._over = True
+        else:
+            self._poll.unregister(connection)
+            self._connections.pop(connection.fileno()).close()
 
-    def _drop(self, connection: socket.socket) -> None:
-        fd = connection.fileno()
-        for waiting in [entry for entry in self._waiting if entry[0] == fd]:
-            self._waiting.remove(waiting)
-            waiting[1].close()
-        self._poll.unregister(fd)
-        self._connections.pop(fd).close()
-
-    def _heed(self) -> bool:
-        """What the zygote says; False if it has ended."""
+    def _heed(self) -> None:
         message, _ = messages.receive(self._zygote)
-        if message is not None and "checked" in message:
-            self._checked = message
-            self._answer()
-            return True
-        self._listener.close()  # before they hear of it, and come again
-        for channel in (*self._untold, *(channel for _, channel in self._waiting)):
-            messages.send(channel, message or {})
-        return False
+        self._said = message or {}
+        if "checked" not in self._said:
+            self._over = True
+            self._listener.close()  # before anybody hears of it, and comes again
+        elif self._said["unsafe"]:
+            self._poll.unregister(self._zygote)
+            self._end_zygote()  # it may hold a GPU
 
-    def _answer(self) -> None:
-        if self._checked is None:
-            return
-        for owner in self._untold:
-            messages.send(owner, self._checked)
-        for _, channel in self._waiting:
-            messages.send(self._zygote, {"do": "copy"}, [channel.fileno()])
-            channel.close()
-        self._untold, self._waiting = [], []
+    def _settle(self) -> None:
+        """Tell what is known by now, to whom it concerns."""
+        if self._owner and self._said and not self._told:
+            messages.send(self._owner, self._said)
+            self._told = True
+        for entry in list(self._waiting):
+            connection, channel = entry
+            gone = connection not in self._connections
+            if self._said is None and not (gone and self._connections):  # if all have gone, its end comes first
+                continue
+            self._waiting.remove(entry)
+            with channel:
+                if gone or self._zygote.fileno() < 0 or self._over:
+                    why = {key: value for key, value in (self._said or {}).items() if key != "checked" and value}
+                    zygote.refuse(channel, self._printed, why)
+                else:
+                    messages.send(self._zygote, {"do": "copy"}, [channel.fileno()])
 
     def _end(self) -> None:
-        """Nothing is left when this returns."""
-        self._listener.close()  # whoever comes now is to make another one
-        self._zygote.shutdown(socket.SHUT_WR)
-        while messages.receive(self._zygote)[0] is not None:
-            pass
+        self._listener.close()
+        self._end_zygote()
+        self._said = self._said or {}
+        self._settle()
+
+    def _end_zygote(self) -> None:
+        """Nothing is left of it when this returns."""
+        if self._zygote.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                self._zygote.shutdown(socket.SHUT_WR)
+            while messages.receive(self._zygote)[0] is not None:
+                pass
+            self._zygote.close()
 
 
 def _address(name: str, kind: Kind) -> str:
-    """Nobody is found who sees other files or other processes: containers may have one network."""
-    views = [os.readlink(f"/proc/self/ns/{space}") for space in ("mnt", "pid")]
-    return f"\0orchestrate-{name}-{hashlib.sha256(repr((kind, views)).encode()).hexdigest()[:16]}"
+    """Nobody is found who sees other files or processes, or has other limits: containers, and jobs, share a network."""
+    place = [os.readlink(f"/proc/self/ns/{space}") for space in ("mnt", "pid")]
+    with open("/proc/self/cgroup") as groups:
+        place.append(groups.read())
+    return f"\0orchestrate-{name}-{hashlib.sha256(repr((kind, place)).encode()).hexdigest()[:16]}"
 
 
 def _socket() -> socket.socket:

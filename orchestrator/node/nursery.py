@@ -73,7 +73,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             messages.send(shared, {"do": "copy"}, [theirs.fileno()])
-        messages.send(ours, {"do": "stand", **processes.standing()})
+        messages.send(ours, {"do": "stand", "as": processes.standing()})
         return cls(ours)
 
     def warm(self, kind: Kind, log: int) -> None:
@@ -120,12 +120,12 @@ def _start(command: Sequence[str], fds: Sequence[int], gpus: Sequence[str]) -> N
     starter.wait()
 
 
-def _shared(kind: Kind, gpus: Sequence[str], log: int) -> socket.socket | None:
+def _shared(kind: Kind, gpus: Sequence[str], log: int | None = None) -> socket.socket | None:
     """A connection to the shared zygote of this kind, started if need be: its imports then see these GPUs."""
 
     def start(listener: socket.socket) -> None:
-        with _file(kind) as file:
-            fds = [listener.fileno(), file.fileno(), log]
+        with _file(kind) as file, open(os.memfd_create("printed"), "wb") as printed:
+            fds = [listener.fileno(), file.fileno(), printed.fileno() if log is None else log]
             _start(zygote.command("handover", "host", *fds), fds, gpus)
 
     return handover.connect(kind, start)
@@ -145,13 +145,14 @@ class Nursery:
         self._kind: Kind | None = None
         self._zygote: Zygote | None = None
         self._shared: dict[Kind, socket.socket] = {}  # connections that keep alive what ours are copies of
+        self._alone: set[Kind] = set()  # kinds whose shared zygote was no good
         self._unsafe: dict[Kind, str] = {}
         atexit.register(self.close)
 
     def unsafe(self, order: Order, gpus: Sequence[str], why: str) -> None:
         """Trials of this kind cannot be forked: start them fresh from now on."""
         self._unsafe[Kind.of(order, gpus)] = why
-        self.close()
+        self._end()  # the connection stays, so that the next worker is told without an import
 
     def method(self, order: Order, gpus: Sequence[str]) -> str:
         """How the next trial of this kind is started."""
@@ -168,14 +169,19 @@ class Nursery:
         return self._zygote
 
     def _connected(self, kind: Kind, gpus: Sequence[str]) -> socket.socket | None:
-        if kind not in self._shared:
-            log = os.memfd_create("printed")
-            connection = _shared(kind, gpus, log)
-            os.close(log)
-            if connection is None:
-                return None
-            self._shared[kind] = connection
-        return self._shared[kind]
+        if kind not in self._shared and kind not in self._alone:
+            connection = _shared(kind, gpus)
+            if connection is not None:
+                self._shared[kind] = connection
+        return self._shared.get(kind)
+
+    def alone(self, order: Order, gpus: Sequence[str]) -> bool:
+        """Have nothing to do any more with the shared zygote of this kind; whether that was so far."""
+        kind = Kind.of(order, gpus)
+        shared = kind in self._shared
+        self._alone.add(kind)
+        self.close()
+        return shared
 
     def _end(self) -> None:
         if self._zygote is not None:

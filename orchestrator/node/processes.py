@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import contextlib
 import ctypes
 import os
 import re
+import resource
 import select
 import signal
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 _HUGE = 2**21
 _SIZES = (24, 40, 56, 72, 88, 104, 120, 136, 200, 264, 392, 520, 1032)  # bytes of common allocations
@@ -42,20 +46,36 @@ def become_trial(parent: int) -> None:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # the plain one: `signal.signal` costs a trial some 45 pages
 
 
-def standing() -> dict[str, int]:
-    """How this process stands with the scheduler and with the kernel when memory runs out."""
+class Standing(NamedTuple):
+    """How a process stands with the kernel, and all that it starts."""
+
+    nice: int
+    oom: int  # what the kernel adds to its badness when memory runs out
+    cpus: frozenset[int]
+    umask: int
+    limits: tuple[tuple[int, tuple[int, int]], ...]
+
+
+def standing() -> Standing:
+    """Of this process."""
     with open("/proc/self/oom_score_adj") as file:
-        return {"nice": os.getpriority(os.PRIO_PROCESS, 0), "oom": int(file.read())}
+        oom = int(file.read())
+    with open("/proc/self/status") as file:
+        umask = next(int(line.split()[1], 8) for line in file if line.startswith("Umask"))
+    limits = tuple((number, resource.getrlimit(number)) for number in _LIMITS)
+    return Standing(os.getpriority(os.PRIO_PROCESS, 0), oom, frozenset(os.sched_getaffinity(0)), umask, limits)
 
 
-def stand(nice: int, oom: int) -> None:
-    """Stand so from now on, and whatever is started from here. Ray gives its workers less than a coordinator has."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+def stand(wanted: Standing) -> None:
+    """Stand so from now on. Ray gives its workers less than a coordinator has, and more open files."""
+    os.umask(wanted.umask)
+    os.sched_setaffinity(0, wanted.cpus)
+    with contextlib.suppress(PermissionError, ValueError):  # a better standing than ours: never so for a worker
+        for number, limit in wanted.limits:
+            resource.setrlimit(number, limit)
+        os.setpriority(os.PRIO_PROCESS, 0, wanted.nice)
         with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(oom))
-    except PermissionError:  # a better standing than ours: never so for a worker
-        pass
+            file.write(str(wanted.oom))
 
 
 def fill_gaps() -> None:
@@ -110,12 +130,15 @@ _wake: list[int] = []
 
 def watch_children() -> int:
     """A file descriptor that becomes readable when a child ends. Imports may have undone an earlier call."""
+    inherited: list[int] = []
     if not _wake or _wake[0] != os.getpid():
-        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        _wake[:] = [os.getpid(), read, write]
+        inherited = _wake[1:]
+        _wake[:] = [os.getpid(), *os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)]
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(_wake[2], warn_on_full_buffer=False)
+    for fd in inherited:
+        os.close(fd)
     return _wake[1]
 
 

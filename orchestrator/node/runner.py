@@ -147,6 +147,8 @@ class _Attempt:
 
     def _hear(self, message: dict[str, Any] | None) -> None:
         if message is None:
+            if self.pid is None and self._launch_again():
+                return
             self.nursery.close()
             self.end = {"lost": "worker", "detail": "the process that starts trials went away"}
         elif "pid" in message:
@@ -177,6 +179,15 @@ class _Attempt:
         self.nursery.unsafe(self.order, self.start.gpus, why)
         self._launch()
 
+    def _launch_again(self) -> bool:
+        """From a zygote of our own, if a shared one has gone before there was a trial."""
+        gone = self.zygote.socket
+        if not self.nursery.alone(self.order, self.start.gpus):
+            return False
+        self.selector.unregister(gone)
+        self._launch()
+        return True
+
     # ------------------------------------------------------------ ending it
 
     def _heed(self, why: str | None, evidence: str = "") -> None:
@@ -185,6 +196,8 @@ class _Attempt:
             return
         self.why, self.evidence = why, evidence
         if self.pid is None:  # still importing: there is nothing to save
+            if why in CAUSES:  # of others too, perhaps, which would keep it alive
+                self.nursery.alone(self.order, self.start.gpus)
             self.nursery.close()
             self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}

@@ -18,6 +18,7 @@ This module imports little: it is in every process before the trainer's own impo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -25,7 +26,7 @@ import select
 import signal
 import socket
 import sys
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from orchestrator.model import Order
 from orchestrator.node import messages, processes
@@ -39,6 +40,7 @@ sys.path.append(sys.argv[1])
 from orchestrator.node import {0}
 {0}.{1}()
 """
+_ROOM = 2**16  # bytes in a pipe
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # where a fresh interpreter finds its files
 
 # Threads that may live in a process that is forked. An unknown one costs a slower start; a wrong one, a trial that
@@ -139,7 +141,7 @@ class _Zygote:
             elif message["do"] == "copy":
                 self._copy(*fds)
             elif message["do"] == "stand":
-                processes.stand(message["nice"], message["oom"])
+                processes.stand(message["as"])
         processes.clear(self._wake)
 
     def _run(self, files: _Files) -> None:
@@ -169,12 +171,10 @@ class _Zygote:
         messages.send(self._channel, {"checked": wrong, "unsafe": self._unsafe})
 
     def _copy(self, channel_fd: int) -> None:
-        """Become two, if a fork is safe: the other has a keeper of its own, and is talked to over this channel."""
+        """Become two, where a fork is safe: the other has a keeper of its own, and is talked to over this channel."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copy's keeper
         with socket.socket(fileno=channel_fd) as channel:
-            if self._unsafe:
-                messages.send(channel, {"unsafe": self._unsafe})
-            elif not os.fork():
+            if not os.fork():
                 self._channel.close()
                 self._channel = channel.dup()
                 _leave_keeper(self._channel)
@@ -190,7 +190,7 @@ class _Zygote:
                 log.write(messages.content(self._printed))
             os.close(self._printed)
             self._printed = None
-        if not self._warm:
+        elif not self._warm:
             self._import(Kind.of(order, gpus), log_fd)
         return self._unsafe
 
@@ -305,6 +305,29 @@ def fresh() -> NoReturn:
     error = warm.preload(Kind.of(order, gpus))
     trial.listen(_STACK)
     os._exit(trial.main(trial.prepare(order, gpus, place, Writer(_JOURNAL), error)))
+
+
+def refuse(channel: socket.socket, printed: int, why: dict[str, Any]) -> None:
+    """Answer an order, if it has come, that no zygote is there for: an import's output is left in its log."""
+    channel.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while (received := messages.receive(channel))[0] is not None:
+            message, fds = received
+            if message and message["do"] == "run":
+                files = _Files(*fds)
+                _leave(files.log, messages.content(printed))
+                for fd in files:
+                    os.close(fd)
+    if why:
+        messages.send(channel, why)
+
+
+def _leave(pipe: int, text: bytes) -> None:
+    """Write its end into a pipe, as far as there is room: whoever reads it may be waiting for us, or gone."""
+    text = text[-_ROOM:]
+    with contextlib.suppress(OSError):
+        while text and select.select([], [pipe], [], 0)[1]:
+            text = text[os.write(pipe, text[: select.PIPE_BUF]) :]
 
 
 def unsafe_to_fork() -> str | None:

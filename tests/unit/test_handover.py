@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,24 @@ from tests.unit.node_support import Result, alive, file, order, run, stream, wai
 
 ROOT = Path(__file__).parents[2]
 TRAINER = """
-import json, os, random, sys, time
+import json, os, random, resource, sys, time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+first = not (HERE / "imported").exists()
 with open(HERE / "imported", "a") as pids:
     pids.write(f"{os.getpid()}\\n")
-print("importing")
+print("importing", flush=True)
 SEEN = os.environ["CUDA_VISIBLE_DEVICES"]
-while (HERE / "hold").exists():
+while first and (HERE / "hold").exists():
     time.sleep(0.01)
 
 def train(cfg, run):
     facts = {"env": dict(os.environ), "path": sys.path, "argv": sys.argv, "cwd": os.getcwd(), "nice": os.nice(0)}
     facts["oom"] = open("/proc/self/oom_score_adj").read()
+    facts["limits"] = [resource.getrlimit(resource.RLIMIT_NOFILE), len(os.sched_getaffinity(0)), os.umask(0o22)]
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    facts["files"] = sorted(os.readlink(link).partition(":[")[0] for link in links if os.path.exists(link))
     facts["signals"] = [line for line in open("/proc/self/status") if line.startswith("Sig")]
     facts["seen"] = SEEN
     facts["chance"] = [hash("x"), random.random()]
@@ -89,14 +95,16 @@ for batch in stream(order(folder, "early:train", import_path=(str(folder),)), Nu
 time.sleep(600)
 """
 TWICE = """
-import json, os, sys
+import json, os, resource, sys
 from pathlib import Path
 from orchestrator.node import handover, processes
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import file, order, run
 folder = Path(sys.argv[1])
 wanted = order(folder, "early:train", import_path=(str(folder),))
-processes.stand(19, 500)
+cpus = frozenset(sorted(os.sched_getaffinity(0))[:1])
+limits = ((resource.RLIMIT_NOFILE, (500, 600)),)
+processes.stand(processes.Standing(nice=19, oom=500, cpus=cpus, umask=0o77, limits=limits))
 found = []
 for _ in range(2):
     nursery = Nursery()
@@ -173,6 +181,7 @@ def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Orde
         facts["env"].pop("PYTEST_CURRENT_TEST", None)
     assert mine == own
     assert (mine["nice"], int(mine["oom"])) == (19, 500)
+    assert mine["limits"] == [[500, 600], 1, 0o77]
     assert handover.NAME not in mine["env"]
 
 
@@ -303,7 +312,9 @@ def test_it_ends_when_its_workers_die_while_it_imports(tmp_path: Path, wanted: O
 def test_one_that_is_stopped_leaves_the_import_to_the_others(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
     (tmp_path / "hold").write_text("")
     worker = start(IMPORTER, tmp_path)  # has begun it
-    assert run(wanted, nursery, asked=lambda: "stop").ended.asked == "stop"
+    stopped = run(wanted, nursery, asked=lambda: "stop")
+    assert stopped.ended.asked == "stop"
+    assert stopped.log == "importing\n"
     (pid,) = imported(tmp_path)
     assert alive(pid)
     (tmp_path / "hold").unlink()
@@ -315,6 +326,7 @@ def test_one_that_is_stopped_leaves_the_import_to_the_others(tmp_path: Path, wan
 def test_an_import_that_ends_the_process_fails_every_trial_that_waits(tmp_path: Path) -> None:
     (tmp_path / "vanishes.py").write_text(
         "import os, time\nfrom pathlib import Path\n"
+        "print('last words', flush=True)\n"
         "while not Path(__file__).with_name('leave').exists(): time.sleep(0.01)\nos._exit(7)\n"
     )
     wanted = order(tmp_path, "vanishes:train", import_path=(str(tmp_path),))
@@ -324,9 +336,46 @@ def test_an_import_that_ends_the_process_fails_every_trial_that_waits(tmp_path: 
         results = list(pool.map(lambda batches: Result(list(batches)), streams))
     for result in results:
         assert result.ended.exit_code == 7
+        assert result.log == "last words\n"
         assert result.ended.detail == "while the trainer's module was imported"
     for nursery in nurseries:
         nursery.close()
+
+
+def test_one_that_hangs_is_left_by_whoever_has_waited_too_long(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    (tmp_path / "hold").write_text("")
+    worker = start(IMPORTER, tmp_path)  # waits without a limit
+    assert run(replace(wanted, timeout=0.1), nursery).ended.asked == "timeout"
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert len(imported(tmp_path)) == 2
+    kill(worker)
+
+
+def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "fails.py").write_text(
+        "import json\nif hasattr(json, 'again'): raise KeyError('again')\n"
+        "json.again = True\nprint('once')\nraise OSError('the reason')\n"
+    )
+    wanted = order(tmp_path, "fails:train", import_path=(str(tmp_path),))
+    first, second = run(wanted, nursery), run(wanted, nursery)
+    assert first.ended.failure
+    assert second.ended.failure
+    assert "the reason" in first.ended.failure.message
+    assert "again" in second.ended.failure.message
+    assert first.log.count("once") == 1
+
+
+def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+    run(wanted, nursery)
+    (pid,) = imported(tmp_path)
+    keeper = processes.parent(pid)
+    assert keeper
+    host = processes.parent(keeper)
+    assert host
+    os.kill(host, signal.SIGKILL)
+    wait_gone(pid)
+    assert run(wanted, nursery).ended.exit_code == 0
+    assert len(imported(tmp_path)) == 2
 
 
 def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
@@ -356,7 +405,8 @@ def test_who_comes_last_is_served_or_refused(wanted: Order) -> None:
 
         connect()
         ours, _ = (closing.enter_context(each) for each in socket.socketpair())
-        host = handover._Host(closing.enter_context(listeners[0]), ours)
+        host = handover._Host(closing.enter_context(listeners[0]), ours, -1)
+        assert host._last_call()
         assert host._last_call()
         connect()
         assert len(listeners) == 2
