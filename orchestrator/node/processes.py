@@ -5,11 +5,13 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import ctypes
+import math
 import os
 import re
 import resource
 import select
 import signal
+import time
 from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -17,7 +19,7 @@ _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
-_HUGE = 2**21
+_HUGE, _PIECE = 2**21, 2**24
 _SIZES = (24, 40, 56, 72, 88, 104, 120, 136, 200, 264, 392, 520, 1032)  # bytes of common allocations
 _IN_A_ROW, _MOST_GAPS = 50, 4_000
 _PRIVATE = re.compile(r"(\w+)-(\w+) rw-p \w+ \w+:\w+ 0\s+(\[heap\]|\[anon.*\])?$")  # memory without a file
@@ -97,20 +99,25 @@ def fill_gaps() -> None:
                 break
 
 
-def gather_pages() -> None:
+def gather_pages(patience: float = math.inf) -> bool:
     """Put this process's own memory into huge pages, as far as the kernel can: a fork then copies 4 times faster.
 
-    With torch loaded, a fork with its exit took 15 ms before and 4 ms after. Older kernels refuse; that is fine.
+    With torch loaded, a fork with its exit took 15 ms before and 4 ms after. Older kernels refuse; that is fine. False
+    if it was left after `patience` seconds: a virtual machine that asks its host for memory takes 20 times as long.
     """
+    until = time.monotonic() + patience
     madvise = _libc.madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     with open("/proc/self/maps") as file:
         found = [_PRIVATE.match(line) for line in file]
     for area in filter(None, found):
         start, end = -(-int(area[1], 16) // _HUGE) * _HUGE, int(area[2], 16) // _HUGE * _HUGE
-        if start < end:
+        for piece in range(start, end, _PIECE):
+            if time.monotonic() > until:
+                return False
             for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
-                madvise(start, end - start, advice)
+                madvise(piece, min(_PIECE, end - piece), advice)
+    return True
 
 
 def die_with(parent: int) -> None:

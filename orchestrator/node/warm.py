@@ -30,7 +30,10 @@ from orchestrator.node.places import Place
 from orchestrator.node.run import Run
 
 _REHEARSALS = 20  # Python specialises code that has run a few times
-_MEND = 256  # trials: to mend torn huge pages takes some 300 ms the first time, and spares each trial 1 ms
+_MENDED = {1, 4, 32, 128}  # trials after which torn huge pages are mended if that is quick: it spares each trial 1 ms
+_MEND = 256  # and those after which they are in any case
+_QUICK = 0.01  # seconds; 0.3 where memory is dear
+_dear = False
 
 
 def preload(kind: Kind) -> BaseException | None:
@@ -121,9 +124,12 @@ def _keep_for_children() -> None:
 
 def tidy(trials: int) -> None:
     """Now and then, after so many trials: drop what is not used any more, and mend what forks have torn."""
+    global _dear
     if trials % _MEND == 0:
         gc.collect(1)  # not all: that empties Python's stores of small objects, to be filled again from everywhere
         processes.gather_pages()
+    elif trials in _MENDED and not _dear:
+        _dear = not processes.gather_pages(_QUICK)
 
 
 def _keeps_nothing(handler: logging.Handler | None) -> bool:

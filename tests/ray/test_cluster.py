@@ -36,7 +36,7 @@ def join(cluster: Any) -> Iterator[Callable[[str], Any]]:
     yield add
     for node in joined:
         if node in cluster.list_all_nodes():
-            cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(node)  # says good-bye: its head need not find out, which takes 15 s
     cluster.wait_for_nodes(PATIENCE)
 
 
