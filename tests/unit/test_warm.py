@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from orchestrator.node import settings
+from orchestrator.node import processes, settings, warm
 from orchestrator.node.nursery import Nursery
 from tests.unit.node_support import order, run
 
@@ -225,3 +226,25 @@ def test_a_process_that_a_module_starts_fails_no_trial(tmp_path: Path) -> None:
     result = run(order(tmp_path, "helped:train", import_path=(str(tmp_path),)), nursery)
     nursery.close()
     assert (result.started.method, result.ended.exit_code) == ("fork", 0)
+
+
+@pytest.mark.parametrize(("quick", "early"), [(True, [1, 4, 32, 128]), (False, [1])])
+def test_pages_are_mended_early_only_where_that_is_quick(
+    quick: bool, early: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended: list[int] = []
+
+    def gather(patience: float = math.inf) -> bool:
+        mended.append(trials)
+        return quick or patience == math.inf
+
+    monkeypatch.setattr(processes, "gather_pages", gather)
+    monkeypatch.setattr(warm, "_dear", False)
+    for trials in range(1, 257):
+        warm.tidy(trials)
+    assert mended == [*early, 256]
+
+
+def test_mending_pages_can_be_left() -> None:
+    assert not processes.gather_pages(patience=-1.0)
+    assert processes.gather_pages()
