@@ -76,8 +76,15 @@ def stand(wanted: Standing) -> None:
         for number, limit in wanted.limits:
             resource.setrlimit(number, limit)
         os.setpriority(os.PRIO_PROCESS, 0, wanted.nice)
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(wanted.oom))
+    go_first(wanted.oom)
+
+
+def go_first(oom: int = 300) -> None:
+    """When memory runs out, before the coordinator: the kernel may end a second process while the first still goes."""
+    with open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < oom:
+            file.seek(0)
+            file.write(str(oom))
 
 
 def fill_gaps() -> None:

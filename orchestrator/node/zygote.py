@@ -66,6 +66,7 @@ def main() -> NoReturn:
 
 def live(channel: socket.socket, spawn: bool = False) -> NoReturn:
     """Be a keeper and its zygote, until the other end of the channel is closed."""
+    processes.go_first()
     _leave_keeper(channel)
     code = 1
     try:

@@ -186,6 +186,13 @@ def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Orde
 
 
 @pytest.mark.usefixtures("early")
+def test_a_trial_goes_before_its_coordinator(wanted: Order, nursery: Nursery) -> None:
+    """When memory runs out: the kernel ends whoever has the most points, and each may have more than it began with."""
+    run(wanted, nursery)
+    assert int(file(wanted, "facts")["oom"]) == max(300, processes.standing().oom)
+
+
+@pytest.mark.usefixtures("early")
 def test_every_worker_gets_one(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
     """They share the import, and nothing else."""
     another = Nursery()
