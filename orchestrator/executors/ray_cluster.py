@@ -94,7 +94,7 @@ def join(address: str) -> None:
                 logging_level=logging.ERROR,
                 runtime_env={
                     "py_modules": [str(Path(orchestrator.__file__).parent)],
-                    "env_vars": {name: os.environ[name] for name in (handover.NAME,) if name in os.environ},
+                    "env_vars": {handover.NAME: os.environ[handover.NAME]},
                 },
             )
     except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:

@@ -123,7 +123,7 @@ class _Host:
         """`channel`: to the zygote. `printed`: the file with what its import prints."""
         self._listener, self._zygote, self._printed = listener, channel, printed
         self._connections: dict[int, socket.socket] = {}
-        self._waiting: list[tuple[int, socket.socket]] = []  # connections, and the channels of copies to be
+        self._waiting: list[tuple[socket.socket, socket.socket]] = []  # connections, and the channels of copies to be
         self._owner: socket.socket | None = None
         self._said: dict[str, Any] | None = None  # what the zygote says of its import, or of its end
         self._told = False  # the owner knows
@@ -168,7 +168,7 @@ class _Host:
         """What the other side of a connection wants."""
         message, fds = messages.receive(connection)
         if message is not None and fds:
-            self._waiting.append((connection.fileno(), socket.socket(fileno=fds[0])))
+            self._waiting.append((connection, socket.socket(fileno=fds[0])))
         elif message is not None:
             self._owner = connection
         elif connection is self._owner:  # not closed: it waits until all has ended
@@ -194,7 +194,7 @@ class _Host:
             self._told = True
         for entry in list(self._waiting):
             connection, channel = entry
-            gone = connection not in self._connections
+            gone = connection.fileno() < 0
             if self._said is None and not (gone and self._connections):  # if all have gone, its end comes first
                 continue
             self._waiting.remove(entry)

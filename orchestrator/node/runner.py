@@ -198,7 +198,8 @@ class _Attempt:
         if self.pid is None:  # still importing: there is nothing to save
             if why in CAUSES:  # of others too, perhaps, which would keep it alive
                 self.nursery.alone(self.order, self.start.gpus)
-            self.nursery.close()
+            else:
+                self.nursery.close()
             self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}
         else:

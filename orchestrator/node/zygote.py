@@ -312,13 +312,14 @@ def refuse(channel: socket.socket, printed: int, why: dict[str, Any]) -> None:
     """Answer an order, if it has come, that no zygote is there for: an import's output is left in its log."""
     channel.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        while (received := messages.receive(channel))[0] is not None:
-            message, fds = received
-            if message and message["do"] == "run":
+        message, fds = messages.receive(channel)
+        while message is not None:
+            if message["do"] == "run":
                 files = _Files(*fds)
                 _leave(files.log, messages.content(printed))
                 for fd in files:
                     os.close(fd)
+            message, fds = messages.receive(channel)
     if why:
         messages.send(channel, why)
 
