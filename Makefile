@@ -1,5 +1,5 @@
 # make sweep   the shipped sweep, from nothing        make test    checks and all tests
-# make check   ruff and mypy                          make bench   us beside the peers; writes docs/benchmarks.md
+# make check   ruff, mypy, import-linter               make bench   us beside the peers; writes docs/benchmarks.md
 # make clean   remove the virtual environments        make faults   kills, full disks, outages; writes docs/reliability.md
 
 PYTHON ?= python3
@@ -19,6 +19,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.cli import snapshot, view
-from orchestrator.folder import SweepFolder
+from orchestrator.cli import view
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
+from orchestrator.results import snapshot
 
 COMMAND = ["sweep", "conf/sweep.yaml"]
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.model import Batch, Order, Resources
+from orchestrator.model.events import Batch
+from orchestrator.model.order import Order
+from orchestrator.model.sweep import Resources
 
 
 class Executor(Protocol):

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator import folder as folders
 from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import TrialRow
+from orchestrator.model.rows import TrialRow
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,14 +59,14 @@ def unwatched() -> Iterator[None]:
 
 
 def find_sweep(options: argparse.Namespace) -> SweepFolder:
-    return folders.find(folders.runs_root(options.runs), options.sweep)
+    return find_folder(runs_root(options.runs), options.sweep)
 
 
 def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
     """The trial named by `SWEEP/ID`, or by `ID` in the latest sweep that has one."""
-    root = folders.runs_root(runs)
+    root = runs_root(runs)
     sweep, _, trial = name.rpartition("/")
-    found = [folders.find(root, sweep)] if sweep else folders.sweeps(root) or [folders.find(root, None)]
+    found = [find_folder(root, sweep)] if sweep else all_sweeps(root) or [find_folder(root, None)]
     for folder in found:
         try:
             with Reader(folder) as reader:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator import failures, naming
+from orchestrator import naming
 from orchestrator.cli.common import Parser, find_sweep, print_json, unwatched
-from orchestrator.failures import Group
-from orchestrator.manifest.choice import ALL
+from orchestrator.decide import failures
+from orchestrator.decide.failures import Group
+from orchestrator.manifest.query import ALL
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.rows import configs
-from orchestrator.model import State
+from orchestrator.model.sweep import State
 
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from orchestrator.cli.common import Parser, find_trial, positive
 from orchestrator.errors import NotFoundError
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 
 LOOK = 0.2  # seconds between two looks at a growing log
@@ -67,8 +67,8 @@ def _write(data: bytes) -> None:
 
 
 def _running(folder: SweepFolder, trial_id: str, attempt: int) -> bool:
-    from orchestrator.folder import holder
+    from orchestrator.folder.lock import holder_of
 
     with Reader(folder) as reader:
         rows = [row for row in reader.attempts(trial_id) if row.attempt == attempt]
-    return bool(rows) and rows[0].state.open and holder(folder) is not None
+    return bool(rows) and rows[0].state.open and holder_of(folder) is not None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orchestrator import folder as folders
-from orchestrator.cli import snapshot, view
+from orchestrator.cli import view
 from orchestrator.cli.common import Parser, print_json
 from orchestrator.errors import OrchestratorError
+from orchestrator.folder.paths import all_sweeps, runs_root
 from orchestrator.manifest.reader import Reader
+from orchestrator.results import snapshot
 
 
 def run(words: Sequence[str]) -> int:
     parser = Parser("ls", "[options]", "All sweeps, the latest first.")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.read(words)
-    root = folders.runs_root(options.runs)
-    found = folders.sweeps(root)
+    root = runs_root(options.runs)
+    found = all_sweeps(root)
     if not found and not options.json:
         print(f"no sweep in {root} yet: orchestrate sweep conf/sweep.yaml")
     width = max((len(folder.name) for folder in found), default=0)

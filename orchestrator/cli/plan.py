@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator import folder as folders
-from orchestrator import naming, provenance
+from orchestrator import naming
 from orchestrator.cli.common import Parser, positive, print_json
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.language import planning
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State, TrialSpec
+from orchestrator.model.sweep import State, TrialSpec
+from orchestrator.provenance.code import code_hash, difference
 
 SHOWN = 5
 
@@ -37,13 +37,13 @@ def run(words: Sequence[str]) -> int:
                 break
             print_json({"trial_id": trial.trial_id, "overrides": trial.overrides, "config": trial.config})
         return 0
-    folder = SweepFolder(folders.runs_root(options.runs) / plan.spec.name)
+    folder = SweepFolder(runs_root(options.runs) / plan.spec.name)
     _print(plan, folder, options.limit or SHOWN)
     return 0
 
 
 def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
-    code = provenance.code_hash(Path.cwd())
+    code = code_hash(Path.cwd())
     known = _known(folder, code)
     states: Counter[str] = Counter()
     first: list[TrialSpec] = []
@@ -99,4 +99,4 @@ def _changes(folder: SweepFolder, code: str) -> str:
     """What changed in the code since the last plan that used other code."""
     with Reader(folder) as reader:
         trees = [tree for made_with, tree in reader.trees() if made_with != code and tree]
-    return provenance.difference(folder.code / trees[-1], Path.cwd()) if trees else ""
+    return difference(folder.code / trees[-1], Path.cwd()) if trees else ""

@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from orchestrator import folder as folders
 from orchestrator.cli.common import Parser, find_sweep, find_trial
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, start_executor
+from orchestrator.coordinator.session import RunLimits, hold, reopen
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.lock import holder_of
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.folder.requests import send_request
 from orchestrator.language import changes
-from orchestrator.manifest.choice import Choice
+from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State, TrialSpec
-from orchestrator.session import Limits, hold, reopen
+from orchestrator.model.sweep import State, TrialSpec
 
 
 def parser() -> Parser:
@@ -52,20 +53,20 @@ def run(words: Sequence[str]) -> int:
     if not trials:
         print(f"{folder.name}: no trial to run again")
         return 0
-    if folders.holder(folder) is not None:
-        answer = folders.ask(folder, {"kind": "resubmit", "trials": trials, "set": settings})
+    if holder_of(folder) is not None:
+        answer = send_request(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:
             raise OrchestratorError("the running sweep does not answer", where=str(folder.path), fix="try again")
         print(f"{folder.name}: {answer}")
         return 0
-    from orchestrator.executors import ray_environment
+    from orchestrator.executors.ray import environment
 
-    address = ray_environment.prepare(options.address)
+    address = environment.prepare(options.address)
     session = hold(folder)
     try:
         count = reopen(session, trials, settings, lambda: start_executor(address, claimed(address)))
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
-        return conduct(session, Limits(options.max_concurrent, None))
+        return conduct(session, RunLimits(options.max_concurrent, None))
     finally:
         session.release()
 
@@ -106,7 +107,7 @@ def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
         if options.trial:
             return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
-        rows = [row for state in sorted(states) for row in reader.trials(Choice(state=state))]
+        rows = [row for state in sorted(states) for row in reader.trials(Query(state=state))]
     chosen = [row.trial_id for row in rows if options.cause in (None, row.cause, row.place)]
     if rows and not chosen:
         known = sorted({name for row in rows for name in (row.cause, row.place) if name})

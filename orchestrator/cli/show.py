@@ -10,10 +10,10 @@ from typing import Any
 
 from orchestrator import naming
 from orchestrator.cli.common import Parser, find_trial, literal, print_json, relative
-from orchestrator.cli.listing import as_json
-from orchestrator.folder import SweepFolder, files_of
+from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import AttemptRow, PlanRow, TrialRow
+from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
+from orchestrator.results.listing import as_json
 
 
 def run(words: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> int:
     with Reader(folder) as reader:
         attempts = reader.attempts(trial.trial_id)
         plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
-        files = files_of(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
+        files = files_folder(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
         series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import naming
-from orchestrator.cli import snapshot, view
+from orchestrator.cli import view
 from orchestrator.cli.common import Parser, find_sweep, print_json
-from orchestrator.cli.snapshot import Snapshot
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State
+from orchestrator.model.sweep import State
+from orchestrator.results import snapshot
+from orchestrator.results.snapshot import Snapshot
 
 
 def parser() -> Parser:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orchestrator import folder as folders
 from orchestrator.cli.common import Parser, find_sweep
+from orchestrator.folder.lock import holder_of
+from orchestrator.folder.requests import send_request
 
 PATIENCE = 120.0  # seconds
 
@@ -15,13 +16,13 @@ def run(words: Sequence[str]) -> int:
     parser = Parser("stop", "[SWEEP]", "End a running sweep: no further launches, running trials get their grace.")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     folder = find_sweep(parser.read(words))
-    if folders.holder(folder) is None:
+    if holder_of(folder) is None:
         print(f"{folder.name} is not running")
         return 0
-    answer = folders.ask(folder, {"kind": "stop"})
+    answer = send_request(folder, {"kind": "stop"})
     print(f"{folder.name}: {answer or 'asked to stop'}", flush=True)
     until = time.monotonic() + PATIENCE
-    while folders.holder(folder) is not None:
+    while holder_of(folder) is not None:
         if time.monotonic() > until:
             print(f"still ending: orchestrate status {folder.name} --watch")
             return 1

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator import folder as folders
-from orchestrator.cli import INTERRUPTED, snapshot, view
+from orchestrator.cli import view
 from orchestrator.cli.common import Parser, positive
-from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.cli.main import INTERRUPTED
+from orchestrator.coordinator.loop import Coordinator, Transition
+from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State
+from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
-from orchestrator.session import Limits, Session, drive, plan_sweep, start_tracking
+from orchestrator.results import snapshot
 
 DETACHED = "ORCHESTRATE_DETACHED"
 
@@ -52,12 +53,12 @@ def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     if options.detach and DETACHED not in os.environ:
         return detach(words)
-    from orchestrator.executors import ray_environment
+    from orchestrator.executors.ray import environment
     from orchestrator.language import planning
 
-    address = ray_environment.prepare(options.address)
+    address = environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
-    root, limits = folders.runs_root(options.runs), Limits(options.max_concurrent, options.limit)
+    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
     here = None if address else gpus
@@ -79,8 +80,8 @@ def claimed(address: str | None) -> Claim:
 
 
 def start_executor(address: str | None, gpus: Claim) -> Executor:
-    """Ray, embedded or joined; says which GPUs it leaves alone. `address` is what `ray_environment.prepare` gave."""
-    from orchestrator.executors.ray_executor import RayExecutor
+    """Ray, embedded or joined; says which GPUs it leaves alone. `address` is what `environment.prepare` gave."""
+    from orchestrator.executors.ray.executor import RayExecutor
 
     if view.is_terminal():
         print("starting Ray …", end="\r", flush=True)
@@ -97,8 +98,8 @@ def start_executor(address: str | None, gpus: Claim) -> Executor:
 def headline(folder: SweepFolder) -> str:
     """ "address-tagging: 24 trials: 20 done, 1 failed (orchestrate resubmit), 3 to run"."""
     with Reader(folder) as reader:
-        standing, plan = reader.standing(), reader.plan()
-    counts, stale = standing.counts, standing.stale
+        progress, plan = reader.progress(), reader.plan()
+    counts, stale = progress.counts, progress.stale
     done = counts.get(State.SUCCEEDED, 0) + counts.get(State.STOPPED, 0)
     failed = counts.get(State.FAILED, 0) + counts.get(State.LOST, 0)
     parts = []
@@ -111,7 +112,7 @@ def headline(folder: SweepFolder) -> str:
     return f"{folder.name}: {total} trial{'s' * (total != 1)}: {', '.join(parts)}"
 
 
-def conduct(session: Session, limits: Limits) -> int:
+def conduct(session: Session, limits: RunLimits) -> int:
     """Run what waits, show it, and end in order; the exit code."""
     folder = session.folder
     if session.executor is not None:
@@ -130,21 +131,21 @@ def conduct(session: Session, limits: Limits) -> int:
     return INTERRUPTED if session.interrupted else snap.exit_code
 
 
-def show_live(session: Session, limits: Limits) -> None:
+def show_live(session: Session, limits: RunLimits) -> None:
     with view.LiveView(session.folder) as live:
 
         def each(coordinator: Coordinator, _: list[Transition]) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.outlook.hopeless:
-                live.notes.append(f"{coordinator.outlook.verdict}; no more are started")
+            elif coordinator.early_abort.hopeless:
+                live.notes.append(f"{coordinator.early_abort.verdict}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
 
 
-def show_plain(session: Session, limits: Limits) -> None:
+def show_plain(session: Session, limits: RunLimits) -> None:
     with Reader(session.folder) as reader:
         snap = snapshot.take(session.folder, reader)
     plain = view.PlainView(snap.total, snap.finished, lambda line: print(line, flush=True))

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.cli import listing
 from orchestrator.cli.common import Parser, find_sweep, literal, positive, unwatched
-from orchestrator.cli.listing import FIXED, Listing
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
-from orchestrator.manifest.choice import Choice
+from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import Objective, State
+from orchestrator.model.sweep import Objective, State
+from orchestrator.results import listing
+from orchestrator.results.listing import FIXED, Listing
 
 SCREENFUL = 50
 
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
         metric, descending = _order(options.sort, objective)
         if metric:
             _check_metric(reader, metric)
-        choice = Choice(
+        query = Query(
             state=_state(options.state),
             where=dict(_condition(text) for text in options.where),
             sort=metric,
@@ -57,12 +57,12 @@ def run(words: Sequence[str]) -> int:
             everything=options.all,
         )
         if options.format == "json":
-            rows = reader.listed(listing.AS_JSON, choice)
+            rows = reader.listed(listing.AS_JSON, query)
         else:
             first = [name for name in (metric, objective and objective.metric) if name]
-            table = Listing(reader, choice, first, options.columns.split(",") if options.columns else ())
+            table = Listing(reader, query, first, options.columns.split(",") if options.columns else ())
             cells = table.cells(exact=options.format == "csv")
-            left = reader.count(choice) - len(table) if choice.limit and options.limit is None else 0
+            left = reader.count(query) - len(table) if query.limit and options.limit is None else 0
     # Read to the end: whoever reads slowly what comes now holds no transaction open.
     if options.format == "json":
         listing.print_json(rows)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from orchestrator import naming
 from orchestrator.cli.common import Parser
+from orchestrator.decide.lifecycle import classify
 from orchestrator.language import planning
-from orchestrator.lifecycle import classify
-from orchestrator.model import Order, State
-from orchestrator.node import trial
+from orchestrator.model.order import Order
+from orchestrator.model.sweep import State
+from orchestrator.node.inside import trial
 
 
 def parser() -> Parser:

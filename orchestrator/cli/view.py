@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator import naming
-from orchestrator.cli import snapshot as snapshots
-from orchestrator.cli.snapshot import Running, Snapshot
-from orchestrator.coordinator import Transition
+from orchestrator.coordinator.loop import Transition
 from orchestrator.errors import OrchestratorError
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import Objective, State
+from orchestrator.model.sweep import Objective, State
+from orchestrator.results import snapshot as snapshots
+from orchestrator.results.snapshot import Running, Snapshot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

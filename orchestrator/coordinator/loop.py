@@ -13,29 +13,20 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import folder as folders
-from orchestrator import lifecycle, resubmission
+from orchestrator.coordinator import resubmission
+from orchestrator.coordinator.recording import Live, Recording
+from orchestrator.decide import lifecycle
+from orchestrator.decide.early_abort import EarlyAbort
+from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
+from orchestrator.folder.paths import files_folder
+from orchestrator.folder.requests import answer_request, pending_requests
 from orchestrator.manifest.writer import Due, Manifest
-from orchestrator.model import (
-    Batch,
-    Checkpoint,
-    Ended,
-    Event,
-    Order,
-    Outcome,
-    PlanRow,
-    Reported,
-    Resources,
-    Restored,
-    Started,
-    State,
-    TrialSpec,
-)
-from orchestrator.outlook import Outlook
+from orchestrator.model.events import Batch, Ended, Event, Outcome, Reported, Restored, Started
+from orchestrator.model.order import Checkpoint, Order
+from orchestrator.model.rows import PlanRow
+from orchestrator.model.sweep import Resources, State, TrialSpec
 from orchestrator.ports import Executor
-from orchestrator.quarantine import Quarantine
-from orchestrator.recording import Live, Recording
 
 POLL = 0.1  # seconds one tick waits for events at most
 MESSAGES = 100  # a second, from all attempts together
@@ -82,8 +73,8 @@ class Coordinator:
         self._exhausted = False
         least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
         self.quarantine = Quarantine()
-        self.outlook = Outlook(least, succeeded, lambda: manifest.several_options(plan.plan))
-        self._files = folders.files_of(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
+        self.early_abort = EarlyAbort(least, succeeded, lambda: manifest.several_options(plan.plan))
+        self._files = files_folder(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
         self._recording = Recording(manifest, self._files, plan.spec.objective, self._warn)
         self._stop_asked = self._kill_asked = False
 
@@ -98,7 +89,7 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        ending = self.stopping or self.outlook.hopeless
+        ending = self.stopping or self.early_abort.hopeless
         return not self.live and (ending or (self._exhausted and not self._next and not self._again))
 
     def tick(self, now: float) -> list[Transition]:
@@ -113,10 +104,12 @@ class Coordinator:
         with self._manifest.transaction():
             for batch in batches:
                 transitions += self._record(batch)
-            answers = [(path, self._apply_request(request)) for path, request in folders.asked(self._manifest.folder)]
-            launches = [] if self.stopping or self.outlook.hopeless else self._open(now)
+            answers = [
+                (path, self._apply_request(request)) for path, request in pending_requests(self._manifest.folder)
+            ]
+            launches = [] if self.stopping or self.early_abort.hopeless else self._open(now)
         for path, text in answers:
-            folders.answer(path, text)
+            answer_request(path, text)
         for live, order in launches:
             self._executor.launch(order, self._placed(live.resources))
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
@@ -275,7 +268,7 @@ class Coordinator:
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
-        self.outlook.take(live.spec, outcome)
+        self.early_abort.take(live.spec, outcome)
         self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)

@@ -8,23 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import lifecycle
-from orchestrator.folder import SweepFolder
+from orchestrator.decide import lifecycle
+from orchestrator.files import replacing
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import (
-    Checkpoint,
-    Event,
-    Filed,
-    Logged,
-    Noticed,
-    Objective,
-    Reported,
-    Resources,
-    Restored,
-    Saved,
-    Started,
-    TrialSpec,
-)
+from orchestrator.model.events import Event, Filed, Logged, Noticed, Reported, Restored, Saved, Started
+from orchestrator.model.order import Checkpoint
+from orchestrator.model.sweep import Objective, Resources, TrialSpec
 
 
 @dataclass
@@ -120,8 +110,7 @@ class Recording:
             return
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_name(place.name + ".part")
-            draft.write_bytes(event.data)
-            draft.replace(place)
+            with replacing(place) as draft:
+                draft.write_bytes(event.data)
         except OSError as error:
             self._warn(f"{place}: not kept: {error.strerror or error}")

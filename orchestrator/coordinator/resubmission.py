@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.language import changes
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Resources, SweepSpec, TrialSpec
+from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
 from orchestrator.ports import Executor
 
 

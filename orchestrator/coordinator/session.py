@@ -14,24 +14,29 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator import folder as folders
-from orchestrator import provenance, resubmission, tracking
-from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.coordinator import resubmission
+from orchestrator.coordinator.loop import Coordinator, Transition
+from orchestrator.coordinator.trainer_check import TrainerCheck
+from orchestrator.decide import slots
 from orchestrator.errors import LockedError, ManifestError
-from orchestrator.executors import slots
 from orchestrator.executors.gpus import Claim
-from orchestrator.folder import Lock, SweepFolder
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
+from orchestrator.folder.requests import discard_requests
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import PlanRow, SweepSpec
-from orchestrator.node.kind import Kind
+from orchestrator.model.rows import PlanRow
+from orchestrator.model.sweep import SweepSpec
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.ports import Executor
-from orchestrator.trainer_check import TrainerCheck
+from orchestrator.provenance.code import Code, import_path, keep_code
+from orchestrator.provenance.environment import environment
+from orchestrator.tracking import control
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """What the user allows one run."""
 
     max_concurrent: int | None = None
@@ -71,7 +76,7 @@ def hold(folder: SweepFolder) -> Session:
     """Take the sweep for writing; `release` it. Raises LockedError, ManifestError."""
     lock = Lock.take(folder)
     try:
-        folders.forget_requests(folder)
+        discard_requests(folder)
         return Session(folder, Manifest.open(folder), lock)
     except BaseException:
         lock.release()
@@ -83,7 +88,7 @@ def plan_sweep(
     plan: SweepPlan,
     project: Path,
     rerun: str | None,
-    limits: Limits,
+    limits: RunLimits,
     start_executor: Callable[[], Executor],
     here: Claim | None = None,
 ) -> Session:
@@ -93,7 +98,7 @@ def plan_sweep(
     are let go if there is nothing to run.
     """
     made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
-    folder = folders.create(root, plan.spec.name)
+    folder = create_folder(root, plan.spec.name)
     session = hold(folder)
     try:
         write_plan(session, plan, project, rerun, limits, start_executor, here)
@@ -103,7 +108,7 @@ def plan_sweep(
                 session.check.close()  # it may be writing into the copy of the code
             if session.manifest.current_plan() is None:  # undone while the lock is held: nobody else is in there
                 session.manifest.close()
-                folders.discard(folder, made_folder, made_root)
+                discard_folder(folder, made_folder, made_root)
         finally:
             session.release()
         raise
@@ -115,7 +120,7 @@ def write_plan(
     plan: SweepPlan,
     project: Path,
     rerun: str | None,
-    limits: Limits,
+    limits: RunLimits,
     start_executor: Callable[[], Executor],
     here: Claim | None = None,
 ) -> None:
@@ -124,11 +129,11 @@ def write_plan(
     Fills session.plan, and session.executor where a trial waits.
     """
     manifest = session.manifest
-    code = provenance.keep_code(project, session.folder.code)
+    code = keep_code(project, session.folder.code)
     _open_files(session, plan.spec, str(project))
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
-    session.check = TrainerCheck(_kind(plan.spec, code, project, gpus), gpus, shared=here is not None)
-    facts = {**provenance.environment(project, session.folder.provenance), "tree": code.tree}
+    session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
+    facts = {**environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
         manifest.recover(time.time())
         number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
@@ -153,13 +158,13 @@ def write_plan(
 def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
     if spec.storage:
         uid = session.manifest.uid
-        folders.open_files(folders.files_of(session.folder, spec.storage, project, uid), uid)
+        open_files_folder(files_folder(session.folder, spec.storage, project, uid), uid)
 
 
-def _kind(spec: SweepSpec, code: provenance.Code, project: Path, gpus: Sequence[str]) -> Kind:
+def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]) -> ZygoteSpec:
     """What the zygotes of this sweep's trials import by."""
     deterministic = spec.deterministic != "off"
-    return Kind(spec.trainer, provenance.import_path(code.path), str(project), len(gpus), spec.start, deterministic)
+    return ZygoteSpec(spec.trainer, import_path(code.path), str(project), len(gpus), spec.start, deterministic)
 
 
 def reopen(
@@ -187,7 +192,7 @@ def reopen(
 
 def drive(
     session: Session,
-    limits: Limits,
+    limits: RunLimits,
     each: Callable[[Coordinator, list[Transition]], None],
 ) -> None:
     """Run every trial that waits; returns when all have ended or the user has interrupted."""
@@ -205,14 +210,14 @@ def drive(
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))
     session.interrupted = session.interrupted or coordinator.stopping
-    session.verdict = coordinator.outlook.verdict
+    session.verdict = coordinator.early_abort.verdict
 
 
 def code_path(session: Session) -> Sequence[str]:
     """Where trials import from: the sweep's copy of the project's files."""
     assert session.plan is not None
     tree = session.folder.code / str(session.plan.provenance.get("tree", ""))
-    return provenance.import_path(tree)
+    return import_path(tree)
 
 
 @contextmanager
@@ -241,10 +246,10 @@ def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]
 def start_tracking(session: Session) -> Callable[[], bool]:
     """Start following the manifest; call the result after `release`: whether all has arrived."""
     assert session.plan is not None
-    process = tracking.start(session.folder, session.plan.spec)
+    process = control.start(session.folder, session.plan.spec)
 
     def finish() -> bool:
-        done = tracking.finish(process)
+        done = control.finish(process)
         settle(session.folder)
         return done
 

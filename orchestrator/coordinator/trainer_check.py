@@ -12,8 +12,8 @@ import select
 from collections.abc import Sequence
 
 from orchestrator.errors import TrainerError
-from orchestrator.node.kind import Kind
-from orchestrator.node.nursery import Zygote
+from orchestrator.node.launch.zygote_pool import Zygote
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 PATIENCE = 300.0  # seconds an import may take
 
@@ -21,15 +21,15 @@ PATIENCE = 300.0  # seconds an import may take
 class TrainerCheck:
     """A check under way, and the zygote that does it."""
 
-    def __init__(self, kind: Kind, gpus: Sequence[str] = (), shared: bool = False) -> None:
+    def __init__(self, spec: ZygoteSpec, gpus: Sequence[str] = (), shared: bool = False) -> None:
         """`gpus`: what the import sees. `shared`: workers that this process starts from now on get copies."""
-        self._trainer = kind.trainer
+        self._trainer = spec.trainer
         self._printed = os.memfd_create("printed")
-        owned = Zygote.owned(kind, gpus, self._printed) if shared else None
+        owned = Zygote.owned(spec, gpus, self._printed) if shared else None
         self._zygote = owned or Zygote.start(gpus, spawn=False)
         self._shared = owned is not None
         if not self._shared:  # import the trainer, and do nothing on its trials' behalf
-            self._zygote.warm(dataclasses.replace(kind, start="spawn"), self._printed)
+            self._zygote.warm(dataclasses.replace(spec, start="spawn"), self._printed)
 
     def result(self) -> None:
         """Wait for it. Raises TrainerError if the trainer cannot be imported or called."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.failures import Failed, Fingerprint
-from orchestrator.model import Outcome, State, TrialSpec
+from orchestrator.decide.failures import Failed, Fingerprint
+from orchestrator.model.events import Outcome
+from orchestrator.model.sweep import State, TrialSpec
 
 
-class Outlook:
+class EarlyAbort:
     """Follows how the trials of a run end. One success, ever, and there is hope."""
 
     def __init__(self, least: int, succeeded: bool, several: Callable[[], set[str]]) -> None:

@@ -11,7 +11,9 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from orchestrator.model import AttemptRow, Ended, Objective, Outcome, Retries, State
+from orchestrator.model.events import Ended, Outcome
+from orchestrator.model.rows import AttemptRow
+from orchestrator.model.sweep import Objective, Retries, State
 
 ENDED_BY_US = {
     "cancelled": State.CANCELLED,

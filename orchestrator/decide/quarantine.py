@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.model import Outcome, Resources, Started, State
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import Resources, State
 
 SEVERAL = 3  # different trials
 NODE = "ray.io/node-id"  # Ray's label of every node

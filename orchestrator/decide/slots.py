@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.model import Resources
+from orchestrator.model.sweep import Resources
 
 
 def cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:

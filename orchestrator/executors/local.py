@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from orchestrator.model import Batch, Ended, Order, Resources
-from orchestrator.node.nursery import Nursery
-from orchestrator.node.runner import run_attempt
+from orchestrator.model.events import Batch, Ended
+from orchestrator.model.order import Order
+from orchestrator.model.sweep import Resources
+from orchestrator.node.attempt import run_attempt
+from orchestrator.node.launch.zygote_pool import ZygotePool
 
 _Key = tuple[str, int]
 
@@ -78,16 +80,16 @@ class LocalExecutor:
             thread.join()
 
     def _serve(self, gpus: tuple[str, ...]) -> None:
-        nursery = Nursery()
+        zygote_pool = ZygotePool()
         try:
             while (order := self._orders.get()) is not None:
-                self._run(order, gpus, nursery)
+                self._run(order, gpus, zygote_pool)
         except BaseException as error:  # raised again in the caller's thread
             self._errors.append(error)
         finally:
-            nursery.close()
+            zygote_pool.close()
 
-    def _run(self, order: Order, gpus: tuple[str, ...], nursery: Nursery) -> None:
+    def _run(self, order: Order, gpus: tuple[str, ...], zygote_pool: ZygotePool) -> None:
         """Every attempt ends with `Ended`, killed or not."""
         key = order.trial_id, order.attempt
 
@@ -98,7 +100,7 @@ class LocalExecutor:
 
         node, seq = socket.gethostname(), 0
         try:
-            for batch in run_attempt(order, gpus=gpus, node=node, asked=asked, nursery=nursery):
+            for batch in run_attempt(order, gpus=gpus, node=node, asked=asked, zygote_pool=zygote_pool):
                 self._batches.put(batch)
                 seq = batch.seq + 1
         except _Killed:

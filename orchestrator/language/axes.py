@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.language.space import Axis, Block, Interval, Key, Setting, Space
+from orchestrator.search.space import Axis, Block, Interval, Key, Setting, Space
 
 _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
 
@@ -57,7 +57,7 @@ class Scope:
 
 
 @dataclass
-class Reader:
+class AxisReader:
     """Reads blocks of axes and keeps account of the command line's replacements."""
 
     vocabulary: Vocabulary

@@ -10,7 +10,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.language import sweepfile
 from orchestrator.language.identity import omitting
 from orchestrator.language.references import dotted, leaves
-from orchestrator.model import SweepSpec, TrialSpec
+from orchestrator.model.sweep import SweepSpec, TrialSpec
 
 WHERE = "--set"
 OF_A_TRIAL = "sweep.resources"

@@ -38,9 +38,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
-from orchestrator.language.plain import keys, unresolved
-from orchestrator.language.space import Interval, Setting
-from orchestrator.language.trouble import advice, close_to, explain, explained
+from orchestrator.language.config_errors import advice, close_to, explain, explained
+from orchestrator.language.plain_data import keys, unresolved
+from orchestrator.search.space import Interval, Setting
 
 Layout: TypeAlias = DefaultsList
 Parsed: TypeAlias = Override

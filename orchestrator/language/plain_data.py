@@ -11,8 +11,8 @@ from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfi
 from omegaconf.nodes import AnyNode
 
 from orchestrator.errors import ConfigError
+from orchestrator.language.config_errors import close_to, explained
 from orchestrator.language.references import Path, dotted
-from orchestrator.language.trouble import close_to, explained
 
 _EXACT: Mapping[type, type] = {IntegerNode: int, FloatNode: float, StringNode: str, BooleanNode: bool}
 

@@ -12,11 +12,11 @@ from orchestrator import naming
 from orchestrator.errors import ConfigError
 from orchestrator.language.compose import Composition
 from orchestrator.language.identity import IdSet
-from orchestrator.language.search import METHODS
-from orchestrator.language.shape import Shape
 from orchestrator.language.source import Source, opened
-from orchestrator.language.space import Assignment, Key, Space
-from orchestrator.model import SweepSpec, TrialSpec
+from orchestrator.language.trial_renderer import TrialRenderer
+from orchestrator.model.sweep import SweepSpec, TrialSpec
+from orchestrator.search.methods import METHODS
+from orchestrator.search.space import Assignment, Key, Space
 
 _SHAPES = 2048  # kept at a time
 _PATIENCE = 10_000  # draws in a row that bring nothing new, before a random search gives up
@@ -55,7 +55,7 @@ class SweepPlan:
         self._source, self._space = source, space
         self._seed = Key(self.spec.seed, where="sweep.repeats")
         self._compositions: OrderedDict[Any, Composition] = OrderedDict()
-        self._shapes: OrderedDict[Any, Shape] = OrderedDict()
+        self._shapes: OrderedDict[Any, TrialRenderer] = OrderedDict()
         self._summary: PlanSummary | None = None
 
     def trials(self) -> Iterator[TrialSpec]:
@@ -121,7 +121,7 @@ class SweepPlan:
         account.tally[shape.choice] += 1
         return trial
 
-    def _shape(self, assignment: Assignment, account: _Pass) -> Shape:
+    def _shape(self, assignment: Assignment, account: _Pass) -> TrialRenderer:
         mark = tuple(
             [
                 key if not key.group else (key, value if type(value) is not list else tuple(value))
@@ -130,7 +130,7 @@ class SweepPlan:
         )
         shape = self._shapes.get(mark)
         if shape is None:
-            shape = Shape(self.spec, self._composition(assignment), assignment, str(self.file))
+            shape = TrialRenderer(self.spec, self._composition(assignment), assignment, str(self.file))
             self._shapes[mark] = shape
             if len(self._shapes) > _SHAPES:
                 self._shapes.popitem(last=False)

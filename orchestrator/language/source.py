@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.language.axes import Reader, Replacement
+from orchestrator.language.axes import AxisReader, Replacement
 from orchestrator.language.compose import Composer, Composition, Parsed, added, override, package_of
-from orchestrator.language.plain import unresolved
-from orchestrator.language.space import Interval, Setting, Space
+from orchestrator.language.plain_data import unresolved
 from orchestrator.language.sweepfile import read
-from orchestrator.model import SweepSpec
+from orchestrator.model.sweep import SweepSpec
+from orchestrator.search.space import Interval, Setting, Space
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Source:
     def space(self) -> Space:
         """The space of the axes; afterwards, overrides that took an axis' place are fixed no more."""
         replacements = {name: new for name, (_, new) in self.replacing.items()}
-        reader = Reader(_Vocabulary(self), str(self.file), replacements)
+        reader = AxisReader(_Vocabulary(self), str(self.file), replacements)
         space = reader.read(self.spec.axes)
         self.composer.warnings.update(dict.fromkeys(reader.warnings))
         for name, (parsed, new) in self.replacing.items():

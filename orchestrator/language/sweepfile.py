@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.model import Objective, Resources, Retries, Search, SweepSpec
+from orchestrator.model.sweep import Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
 

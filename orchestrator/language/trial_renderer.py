@@ -11,14 +11,14 @@ from typing import Any
 
 from orchestrator.errors import ConfigError
 from orchestrator.language.compose import Composition, has
+from orchestrator.language.config_errors import advice, close_to
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, omitting
-from orchestrator.language.plain import accepts, keys, resolved, unresolved
+from orchestrator.language.plain_data import accepts, keys, resolved, unresolved
 from orchestrator.language.references import Path, dotted, find, leaves
-from orchestrator.language.space import Assignment, Key, Setting
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, make, same
-from orchestrator.language.trouble import advice, close_to
-from orchestrator.model import Resources, SweepSpec, TrialSpec
+from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
+from orchestrator.search.space import Assignment, Key, Setting
 
 _ABSENT = object()
 
@@ -33,7 +33,7 @@ class Rendered:
     kept: Mapping[Path, str]
 
 
-class Shape:
+class TrialRenderer:
     """Renders the trials that set the same keys on the same choice of groups."""
 
     def __init__(self, spec: SweepSpec, composition: Composition, first: Assignment, where: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.errors import ManifestError
+from orchestrator.files import replacing
 
 VERSION = 1  # PRAGMA user_version of the schema
 Connection = sqlite3.Connection
@@ -50,16 +51,15 @@ def back_up(db: Connection, path: Path) -> None:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: {verdict}")
-    draft = path.with_name(path.name + ".backup.part")
-    try:
+    with suppress(sqlite3.Error, OSError), replacing(backup(path)) as draft:
         draft.unlink(missing_ok=True)
-        with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
-            db.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-        draft.replace(backup(path))
-    except (sqlite3.Error, OSError):
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        _copy(db, draft)
+
+
+def _copy(db: Connection, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        db.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def _recovery(path: Path) -> str:

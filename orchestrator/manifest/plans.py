@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.manifest import db, rows
-from orchestrator.model import Resources, TrialSpec
+from orchestrator.model.sweep import Resources, TrialSpec
 
 _BEFORE = """
     SELECT trial_id, overrides, refs, resources, CASE WHEN ? THEN config ELSE '' END

@@ -10,11 +10,11 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.manifest import db, rows
-from orchestrator.model import State
+from orchestrator.model.sweep import State
 
 
 @dataclass(frozen=True)
-class Choice:
+class Query:
     """Trials of the current plan (or of all), filtered, sorted by a metric or by position."""
 
     state: State | None = None
@@ -56,7 +56,7 @@ class Choice:
         )
 
 
-ALL = Choice()
+ALL = Query()
 
 
 def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[Any]]:

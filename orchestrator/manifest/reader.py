@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from orchestrator.decide.failures import Failed
 from orchestrator.errors import AmbiguousError, NotFoundError
-from orchestrator.failures import Failed
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, rows
-from orchestrator.manifest.choice import ALL, Choice, json_path
-from orchestrator.model import AttemptRow, Objective, PlanRow, ReportRow, State, TrialRow
+from orchestrator.manifest.query import ALL, Query, json_path
+from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
+from orchestrator.model.sweep import Objective, State
 
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
 ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
@@ -28,7 +29,7 @@ _STANDING = f"""
 
 
 @dataclass(frozen=True)
-class Standing:
+class PlanProgress:
     """How the current plan's trials stand."""
 
     counts: Mapping[State, int]  # of those that occur
@@ -70,7 +71,7 @@ class Reader:
             row = self._db.execute(query, (attempt.code, attempt.created)).fetchone()
             return rows.plan(row) if row else None
 
-    def standing(self) -> Standing:
+    def progress(self) -> PlanProgress:
         """Counts of the current plan, in one pass over its attempts."""
         with self._errors():
             found = {State(row["state"]): row for row in self._db.execute(_STANDING)}
@@ -80,11 +81,11 @@ class Reader:
         if waiting:
             counts[State.PENDING] = waiting
         done = found.get(State.SUCCEEDED)
-        return Standing(counts, int(done["other_code"]), done["seconds"]) if done else Standing(counts, 0, None)
+        return PlanProgress(counts, int(done["other_code"]), done["seconds"]) if done else PlanProgress(counts, 0, None)
 
     def counts(self) -> Mapping[State, int]:
         """Trials of the current plan by state."""
-        return self.standing().counts
+        return self.progress().counts
 
     def best(self, objective: Objective | None) -> TrialRow | None:
         """The trial of the current plan with the best finite objective; it may still run, but not have failed."""
@@ -130,20 +131,20 @@ class Reader:
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
 
-    def trials(self, choice: Choice = ALL) -> Iterator[TrialRow]:
+    def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
         """The trials of a choice."""
-        for row in self.listed("*", choice):
+        for row in self.listed("*", query):
             yield rows.trial(row)
 
-    def listed(self, columns: str, choice: Choice) -> list[db.Row]:
+    def listed(self, columns: str, query: Query) -> list[db.Row]:
         """Columns of the view `trials`, JSON as its text: for commands that show many."""
         with self._errors():
-            return self._db.execute(*choice.select(self._db, columns)).fetchall()
+            return self._db.execute(*query.select(self._db, columns)).fetchall()
 
-    def count(self, choice: Choice) -> int:
+    def count(self, query: Query) -> int:
         """How many trials a choice holds without its limit."""
         with self._errors():
-            return int(self._db.execute(*choice.count(self._db)).fetchone()[0])
+            return int(self._db.execute(*query.count(self._db)).fetchone()[0])
 
     def attempts(self, trial_id: str) -> list[AttemptRow]:
         """All attempts at a trial, first to last."""

@@ -9,19 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.manifest.db import Row
-from orchestrator.model import (
-    AttemptRow,
-    Objective,
-    PlanRow,
-    ReportRow,
-    Resources,
-    Retries,
-    Search,
-    State,
-    SweepSpec,
-    TrialRow,
-    TrialSpec,
-)
+from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
+from orchestrator.model.sweep import Objective, Resources, Retries, Search, State, SweepSpec, TrialSpec
 
 _FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PLAIN = frozenset({str, int, bool, type(None)})

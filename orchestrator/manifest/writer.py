@@ -10,22 +10,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.folder import SweepFolder
-from orchestrator.manifest import db, planned, rows
-from orchestrator.manifest.choice import json_path
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.manifest import db, plans, rows
+from orchestrator.manifest.query import json_path
 from orchestrator.manifest.reader import ATTEMPT, PLAN
-from orchestrator.model import (
-    AttemptRow,
-    Checkpoint,
-    Objective,
-    Outcome,
-    PlanRow,
-    Resources,
-    Started,
-    State,
-    SweepSpec,
-    TrialSpec,
-)
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.order import Checkpoint
+from orchestrator.model.rows import AttemptRow, PlanRow
+from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
 _AFTER = "CASE WHEN a.retry THEN a.cause ELSE '' END AS after"
 _DUE = """
@@ -110,7 +102,7 @@ class Manifest:
 
     def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
         """Insert, or move into this plan, each trial; how many there were."""
-        return planned.add_trials(self._db, plan, specs)
+        return plans.add_trials(self._db, plan, specs)
 
     def finish_plan(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
         self._db.execute(

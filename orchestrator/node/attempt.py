@@ -15,31 +15,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.model import (
-    Batch,
-    Ended,
-    Event,
-    Failure,
-    Filed,
-    Logged,
-    Noticed,
-    Order,
-    Reported,
-    Saved,
-    Started,
-)
-from orchestrator.node import carrying, checkpoint, memory, places, stack
-from orchestrator.node.journal import Called, Entry, Reader
-from orchestrator.node.limits import CAUSES, Limits
-from orchestrator.node.nursery import Nursery
-from orchestrator.node.output import Output
+from orchestrator.model.events import Batch, Ended, Event, Failure, Filed, Logged, Noticed, Reported, Saved, Started
+from orchestrator.model.order import Order
+from orchestrator.node.inside import checkpoint, stack
+from orchestrator.node.inside.journal import Called, Entry, JournalReader
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared import trial_paths
+from orchestrator.node.watch import file_transfer, memory
+from orchestrator.node.watch.limits import CAUSES, AttemptLimits
+from orchestrator.node.watch.output import Output
 
 BATCH = 2**20  # bytes of output or reports in one batch
 _HOLD = 0.05  # seconds the first batch may wait: a trial that is shorter needs one message in all
 _STACK = 2**20  # bytes of stacks that are read
 _ASK = 0.1  # seconds between two looks at `asked`
 
-_nursery: Nursery | None = None
+_zygote_pool: ZygotePool | None = None
 
 
 def run_attempt(
@@ -50,7 +41,7 @@ def run_attempt(
     node: str,
     node_id: str = "",
     asked: Callable[[], str | None],
-    nursery: Nursery | None = None,
+    zygote_pool: ZygotePool | None = None,
     states: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Batch]:
     """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
@@ -58,20 +49,20 @@ def run_attempt(
     `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL. So do the
     order's limits.
     `states` are contents of what `order.restore` names, by path, for a node that does not see the sweep's folder. The
-    zygote stays for the next attempt in `nursery`, which is this process's own unless one is given.
+    zygote stays for the next attempt in `zygote_pool`, which is this process's own unless one is given.
     """
-    global _nursery
-    if nursery is None:
-        nursery = _nursery = _nursery or Nursery()
+    global _zygote_pool
+    if zygote_pool is None:
+        zygote_pool = _zygote_pool = _zygote_pool or ZygotePool()
     started = _Start(tuple(gpus), tuple(gpu_uuids), node, node_id)
-    attempt = _Attempt(order, started, asked, nursery)
+    attempt = _Attempt(order, started, asked, zygote_pool)
     try:
-        checkpoint.discard_drafts(attempt.place.checkpoints)  # of an attempt whose supervisor died with it
-        carrying.receive(attempt.place, states)
+        checkpoint.discard_drafts(attempt.paths.checkpoints)  # of an attempt whose supervisor died with it
+        file_transfer.receive(attempt.paths, states)
         yield from attempt.batches()
     finally:
         attempt.close()
-        checkpoint.discard_drafts(attempt.place.checkpoints)
+        checkpoint.discard_drafts(attempt.paths.checkpoints)
 
 
 class _Start:
@@ -85,9 +76,9 @@ class _Start:
 
 
 class _Attempt:
-    def __init__(self, order: Order, start: _Start, asked: Callable[[], str | None], nursery: Nursery) -> None:
-        self.order, self.start, self.asked, self.nursery = order, start, asked, nursery
-        self.place = places.place(order)
+    def __init__(self, order: Order, start: _Start, asked: Callable[[], str | None], zygote_pool: ZygotePool) -> None:
+        self.order, self.start, self.asked, self.zygote_pool = order, start, asked, zygote_pool
+        self.paths = trial_paths.paths_of(order)
         self.seq = 0
         self.pid: int | None = None
         self.why: str | None = None  # we end it
@@ -100,11 +91,11 @@ class _Attempt:
         self.log = Output(order.log_cap)
         self.journal_fd = _journal()
         self.stack_fd = os.memfd_create("stack")
-        self.journal = Reader(self.journal_fd)
-        self.limits = Limits(order, self.journal_fd)
+        self.journal = JournalReader(self.journal_fd)
+        self.limits = AttemptLimits(order, self.journal_fd)
         self.selector = selectors.PollSelector()  # two files: no use for epoll
         self.selector.register(self.log.fd, selectors.EVENT_READ)
-        self.memory = memory.Watch()
+        self.memory = memory.MemoryWatch()
         self.ooms = memory.oom_kills()
 
     # ------------------------------------------------------------ the loop
@@ -131,8 +122,8 @@ class _Attempt:
         yield from self._batches_of(self._gather())
 
     def _launch(self) -> None:
-        self.zygote = self.nursery.zygote(self.order, self.start.gpus)
-        self.zygote.run(self.order, self.start.gpus, self.place, self.journal_fd, self.stack_fd, self.log.theirs)
+        self.zygote = self.zygote_pool.zygote(self.order, self.start.gpus)
+        self.zygote.run(self.order, self.start.gpus, self.paths, self.journal_fd, self.stack_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
         self.limits.begin(time.monotonic())
 
@@ -149,21 +140,21 @@ class _Attempt:
         if message is None:
             if self.pid is None and self._launch_again():
                 return
-            self.nursery.close()
+            self.zygote_pool.close()
             self.end = {"lost": "worker", "detail": "the process that starts trials went away"}
         elif "pid" in message:
             self.pid = message["pid"]
             self.log.given()
             self.memory.begin(message["pid"])
             self.limits.begin(time.monotonic())
-            method = self.nursery.method(self.order, self.start.gpus)
+            method = self.zygote_pool.method(self.order, self.start.gpus)
             self.pending.append(self.start.event(message["pid"], self.order, method))
         elif "unsafe" in message:
             self._start_fresh(message["unsafe"])
         elif "ended" in message:
             self.end = self._status(message["ended"], message["peak"])
         elif "died" in message:
-            self.nursery.close()
+            self.zygote_pool.close()
             status = self._status(*message["died"])
             if self.pid is None:
                 self.end = {**status, "detail": "while the trainer's module was imported"}
@@ -176,13 +167,13 @@ class _Attempt:
             Noticed(f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)")
         )
         self.selector.unregister(self.zygote.socket)
-        self.nursery.unsafe(self.order, self.start.gpus, why)
+        self.zygote_pool.unsafe(self.order, self.start.gpus, why)
         self._launch()
 
     def _launch_again(self) -> bool:
         """From a zygote of our own, if a shared one has gone before there was a trial."""
         gone = self.zygote.socket
-        if not self.nursery.alone(self.order, self.start.gpus):
+        if not self.zygote_pool.alone(self.order, self.start.gpus):
             return False
         self.selector.unregister(gone)
         self._launch()
@@ -197,9 +188,9 @@ class _Attempt:
         self.why, self.evidence = why, evidence
         if self.pid is None:  # still importing: there is nothing to save
             if why in CAUSES:  # of others too, perhaps, which would keep it alive
-                self.nursery.alone(self.order, self.start.gpus)
+                self.zygote_pool.alone(self.order, self.start.gpus)
             else:
-                self.nursery.close()
+                self.zygote_pool.close()
             self.evidence += ", while the trainer's module was imported" if evidence else ""
             self.end = {}
         else:
@@ -236,7 +227,7 @@ class _Attempt:
     def close(self) -> None:
         """Leave nothing behind; an attempt that is not over ends here."""
         if self.end is None:
-            self.nursery.close()
+            self.zygote_pool.close()
         self.memory.close()
         self.selector.close()
         self.log.close()
@@ -258,8 +249,8 @@ class _Attempt:
         if data:
             yield Logged(data)
         if self.end is not None:
-            if not self.place.shared:
-                yield from carrying.files(self.place, self.order, self.end.get("exit_code") == 0)
+            if not self.paths.shared:
+                yield from file_transfer.files(self.paths, self.order, self.end.get("exit_code") == 0)
             yield self._ended(self.end)
 
     def _told(self, entry: Entry) -> Iterator[Event]:
@@ -267,8 +258,8 @@ class _Attempt:
             self.times[entry.kind] = entry.at
         elif isinstance(entry, Failure):
             self.failure = entry
-        elif isinstance(entry, Saved) and not self.place.shared:
-            yield from carrying.checkpoint(self.place, self.order, entry)
+        elif isinstance(entry, Saved) and not self.paths.shared:
+            yield from file_transfer.checkpoint(self.paths, self.order, entry)
         else:
             yield entry
 

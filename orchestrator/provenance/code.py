@@ -1,26 +1,21 @@
-"""What a result was made with: the project's code, kept; git, packages and machine, recorded."""
+"""The project's code, kept: a copy of its files by the hash of their content."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import hashlib
-import importlib.metadata
 import os
-import platform
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import ConfigError, ManifestError
+from orchestrator.files import new_folder
+from orchestrator.provenance.git import git
 
 FILE_LIMIT = 10 * 2**20  # bytes; a larger file is data, not code
 TREE_LIMIT = 256 * 2**20
@@ -81,7 +76,7 @@ def _is_code(name: str) -> bool:
 
 def project_files(project: Path) -> tuple[list[str], tuple[str, ...]]:
     """Relative names of the project's files, sorted, and those left out for their size."""
-    listed = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = sorted(set((listed or "").split("\0")) - {""}) or _source_files(project)  # a repository may ignore it
     kept, left_out, total = [], [], 0
     for name in names:
@@ -118,19 +113,12 @@ def _source_files(project: Path) -> list[str]:
 
 def _copy(project: Path, files: Sequence[str], target: Path) -> None:
     """Whole or not at all: into a folder beside, then renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".copying-"))
-    try:
+    with new_folder(target) as draft:
         for name in files:
-            place = draft / name
-            place.parent.mkdir(parents=True, exist_ok=True)
+            copy = draft / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                shutil.copy2(project / name, place)
-        draft.chmod(0o755)
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+                shutil.copy2(project / name, copy)
 
 
 def pack(tree: Path) -> bytes:
@@ -147,15 +135,9 @@ def unpack(data: bytes, target: Path) -> None:
     """Undo `pack`; safe when several workers of a node do it at once."""
     if target.is_dir():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-    with zipfile.ZipFile(BytesIO(data)) as archive:
+    with new_folder(target) as draft, zipfile.ZipFile(BytesIO(data)) as archive:
         for entry in archive.infolist():
             os.chmod(archive.extract(entry, draft), entry.external_attr >> 16)
-    try:
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def difference(old: Path, new: Path) -> str:
@@ -183,39 +165,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
-
-
-def environment(project: Path, store: Path) -> dict[str, Any]:
-    """Git, interpreter, machine; the packages and the uncommitted change go to `store`, by content."""
-    packages = "\n".join(
-        sorted({f"{dist.name}=={dist.version}" for dist in importlib.metadata.distributions()}, key=str.lower)
-    )
-    change = _git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
-    return {
-        "commit": (_git(project, "rev-parse", "HEAD") or "").strip(),
-        "change": _keep(store, "change", change) if change else "",
-        "packages": _keep(store, "packages", packages),
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-    }
-
-
-def _keep(store: Path, kind: str, text: str) -> str:
-    """Store a text under the hash of its content; the name of its file."""
-    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
-    path = store / name
-    if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return name
-
-
-def _git(project: Path, *arguments: str) -> str | None:
-    """What git says, or None outside a repository or without git."""
-    try:
-        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("utf-8", "replace")

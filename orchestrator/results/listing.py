@@ -13,11 +13,11 @@ from typing import Any
 
 from orchestrator import naming
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest.choice import Choice
 from orchestrator.manifest.db import Row
+from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.rows import config, configs, dumps, many_metrics
-from orchestrator.model import TrialRow
+from orchestrator.model.rows import TrialRow
 
 FIXED = ("trial_id", "state", "cause", "attempts", "objective", "node", "seconds", "message")
 MISSING = object()
@@ -68,12 +68,12 @@ def _as_json(text: str) -> str:
 class Listing:
     """Trials to be shown in columns, and what their columns are."""
 
-    def __init__(self, reader: Reader, choice: Choice, first: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+    def __init__(self, reader: Reader, query: Query, first: Sequence[str] = (), names: Sequence[str] = ()) -> None:
         """`names`: the columns to show; else what varies, the metrics (`first` before the others), the messages."""
-        self._reader, self._choice = reader, choice
+        self._reader, self._query = reader, query
         fixed = [name for name in FIXED if name in (names or ("trial_id", "state", "message"))]
         wanted = ", ".join(_SECONDS if name == "seconds" else name for name in [*fixed, "overrides", "metrics"])
-        columns = list(zip(*reader.listed(wanted, choice), strict=True)) or [()] * (len(fixed) + 2)
+        columns = list(zip(*reader.listed(wanted, query), strict=True)) or [()] * (len(fixed) + 2)
         self._fixed: dict[str, Sequence[Any]] = dict(zip(fixed, columns, strict=False))
         self._overrides: list[dict[str, Any]] = configs(columns[-2])
         self._metrics = many_metrics(columns[-1])
@@ -149,7 +149,7 @@ class Listing:
     @cached_property
     def _configs(self) -> list[Any]:
         """Read only for a column that needs it: configs are by far the most text."""
-        return configs([text for (text,) in self._reader.listed("config", self._choice)])
+        return configs([text for (text,) in self._reader.listed("config", self._query)])
 
 
 def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:

@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import failures, naming, tracking
-from orchestrator import folder as folders
-from orchestrator.folder import Holder, SweepFolder
-from orchestrator.manifest.reader import Reader, Standing
-from orchestrator.model import AttemptRow, Objective, State, TrialRow
+from orchestrator import naming
+from orchestrator.decide import failures
+from orchestrator.folder.lock import Holder, holder_of
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.manifest.reader import PlanProgress, Reader
+from orchestrator.model.rows import AttemptRow, TrialRow
+from orchestrator.model.sweep import Objective, State
+from orchestrator.tracking import control
 
 SHOWN_FAILURES = 3
 
@@ -101,27 +104,27 @@ class Snapshot:
 
 def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
     """Read the sweep now; at most `shown` running trials with their metrics."""
-    holder = folders.holder(folder)
+    holder = holder_of(folder)
     with reader.snapshot():
         plan = reader.plan()
-        standing = reader.standing()
+        progress = reader.progress()
         objective = plan.spec.objective if plan else None
         opened = reader.running()
         attempts = opened if holder else []
         running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
         return Snapshot(
             name=reader.name,
-            total=plan.total or sum(standing.counts.values()) if plan else 0,
-            counts=dict(standing.counts) if holder else _interrupted(dict(standing.counts)),
-            stale=standing.stale,
+            total=plan.total or sum(progress.counts.values()) if plan else 0,
+            counts=dict(progress.counts) if holder else _interrupted(dict(progress.counts)),
+            stale=progress.stale,
             objective=objective,
             best=reader.best(objective),
             running=running,
             failures=_failures(reader),
-            eta=_eta(standing, attempts) if holder else None,
+            eta=_eta(progress, attempts) if holder else None,
             holder=holder,
             died=bool(opened) and holder is None,
-            address=tracking.address(folder),
+            address=control.address(folder),
             created=plan.created if plan else 0.0,
             ended=plan.ended if plan else None,
         )
@@ -145,10 +148,10 @@ def _failures(reader: Reader) -> tuple[FailureLine, ...]:
     return tuple(FailureLine(each.fingerprint.cause, each.line, len(each.trials), each.example) for each in groups)
 
 
-def _eta(standing: Standing, attempts: list[AttemptRow]) -> float | None:
+def _eta(progress: PlanProgress, attempts: list[AttemptRow]) -> float | None:
     """Seconds until the plan is done, if trials go on to take as long as they did."""
     running = [row for row in attempts if row.state is State.RUNNING]
-    mean, counts = standing.seconds, standing.counts
+    mean, counts = progress.seconds, progress.counts
     if mean is None or not running:
         return None
     now = time.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.language.space import Assignment, Space
+from orchestrator.search.space import Assignment, Space
 
 
 class GridSearch:

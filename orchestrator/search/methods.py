@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.language.search.grid import GridSearch
-from orchestrator.language.search.random import RandomSearch
-from orchestrator.language.space import Space
 from orchestrator.ports import SearchStrategy
+from orchestrator.search.grid import GridSearch
+from orchestrator.search.random import RandomSearch
+from orchestrator.search.space import Space
 
 METHODS: dict[str, Callable[[Space, int], SearchStrategy]] = {"grid": GridSearch, "random": RandomSearch}

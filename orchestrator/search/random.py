@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 
-from orchestrator.language.space import Assignment, Space
+from orchestrator.search.space import Assignment, Space
 
 
 class RandomSearch:

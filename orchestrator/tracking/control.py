@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.errors import OrchestratorError, TrackingError
-from orchestrator.folder import SweepFolder
-from orchestrator.manifest.ledger import Ledger
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import SweepSpec
-from orchestrator.tracking.delivery import goals, run_id
+from orchestrator.model.sweep import SweepSpec
+from orchestrator.tracking.goals import goals, run_id
+from orchestrator.tracking.ledger import Ledger
 
 
 def start(folder: SweepFolder, spec: SweepSpec) -> subprocess.Popen[bytes] | None:
@@ -120,7 +120,7 @@ def _spawn(
     """The tracker's process; wandb is imported nowhere else."""
     with open(log(folder), "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.tracking.tracker", str(folder.path), job],
+            [sys.executable, "-m", "orchestrator.tracking.process", str(folder.path), job],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=file,

@@ -11,12 +11,12 @@ from typing import Literal
 
 from orchestrator import naming
 from orchestrator.errors import RefusedError, TrackingError
-from orchestrator.folder import SweepFolder
-from orchestrator.manifest.ledger import Ledger
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import ReportRow
+from orchestrator.model.rows import ReportRow
 from orchestrator.ports import TrackedRun, Tracker
-from orchestrator.tracking.delivery import Goal, Steps, goals, run_id
+from orchestrator.tracking.goals import Goal, Steps, goals, run_id
+from orchestrator.tracking.ledger import Ledger
 
 _LIVE = 512  # runs open at once; each costs about 3 MB
 _BACKLOG = 1000  # runs that are over and wait; further ones stay in the manifest

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.model import AttemptRow, ReportRow, State
+from orchestrator.model.rows import AttemptRow, ReportRow
+from orchestrator.model.sweep import State
 
 _EXIT = {State.SUCCEEDED: 0, State.STOPPED: 0, State.CANCELLED: 255}  # 255: ended before it was done, on purpose
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db
 
 _SCHEMA = """

@@ -1,4 +1,4 @@
-"""The tracker's process: `python -m orchestrator.tracking.tracker SWEEP_FOLDER follow | sync`.
+"""The tracker's process: `python -m orchestrator.tracking.process SWEEP_FOLDER follow | sync`.
 
 It stands between the manifest and W&B, in a session of its own, so that neither an outage nor Ctrl-C couples them.
 """
@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import tracking
 from orchestrator.errors import LockedError, ManifestError, OrchestratorError, TrackingError
-from orchestrator.folder import Holder, SweepFolder, holder
-from orchestrator.manifest.ledger import Ledger
+from orchestrator.folder.lock import Holder, holder_of
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
+from orchestrator.tracking import control
 from orchestrator.tracking.follower import Follower
-from orchestrator.tracking.wandb_tracker import WandbTracker, turned_off
+from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking.wandb import WandbTracker, turned_off
 
 _PAUSE = 0.2  # seconds between two looks at the manifest
 _PATIENCE = 60.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
@@ -32,7 +33,7 @@ def follow(folder: SweepFolder) -> bool:
     """Follow one sweep until nobody holds it and everything is delivered. Whether it was."""
     os.nice(max(0, 5 - os.nice(0)))  # trials matter more
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    coordinator = holder(folder)
+    coordinator = holder_of(folder)
     with _locked(folder, wait=True):
         settings = _settings(folder)
         if settings is None or turned_off(settings):
@@ -52,7 +53,7 @@ def _follow(follower: Follower, tracker: WandbTracker, folder: SweepFolder, mine
     """Whether everything was delivered. Another coordinator brings a tracker of its own, which goes on from here."""
     trouble, orphaned = None, None
     while True:
-        now = holder(folder)
+        now = holder_of(folder)
         held = now is not None and (now == mine or not now.pid)  # no pid: it has not said yet who it is
         if now is not None and not held:
             return False
@@ -86,7 +87,7 @@ def _begin_anew() -> None:
     """W&B's own process died. All we know is on disk: a fresh start of the same process knows how to go on."""
     _note("W&B's process died; starting anew")
     time.sleep(1)
-    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.tracker", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *sys.argv[1:]])
 
 
 def sync(folder: SweepFolder) -> int:
@@ -97,7 +98,7 @@ def sync(folder: SweepFolder) -> int:
             raise TrackingError("not logged in to W&B", where=tracker.server, fix="wandb login, or set WANDB_API_KEY")
         follower = Follower(folder, Ledger(folder, "online", write=True), tracker, live=False)
         told = time.monotonic()
-        while not follower.tick(holder(folder) is not None) and (follower.more or follower.left):
+        while not follower.tick(holder_of(folder) is not None) and (follower.more or follower.left):
             if follower.trouble and (follower.failures or not follower.sent):
                 raise follower.trouble
             if time.monotonic() - told > 5:
@@ -114,7 +115,7 @@ def sync(folder: SweepFolder) -> int:
 def _settings(folder: SweepFolder) -> Any:
     with Reader(folder) as reader:
         plan = reader.plan()
-    return tracking.options(plan.spec) if plan else None
+    return control.options(plan.spec) if plan else None
 
 
 @contextlib.contextmanager
@@ -127,7 +128,7 @@ def _locked(folder: SweepFolder, wait: bool) -> Iterator[None]:
             raise LockedError(
                 "the sweep's tracker is at work: it delivers by itself",
                 where=str(folder.path),
-                fix=f"wait until the sweep is done; {tracking.log(folder)} says what it does",
+                fix=f"wait until the sweep is done; {control.log(folder)} says what it does",
             ) from error
         yield
 
@@ -139,7 +140,7 @@ def _note(text: str) -> None:
 
 
 def _tell(**message: Any) -> None:
-    """To `tracking.sync`, which reads our output."""
+    """To `control.sync`, which reads our output."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 

@@ -17,9 +17,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 def preload() -> None:
     """What a trial's parent has loaded, torch with what it leaves for later, and done: some small operations."""
-    from orchestrator.node import seeding, settings
+    from orchestrator.node.inside import config, seeding
 
-    settings.create({})
+    config.create({})
     seeding.warm_torch()
 
 
@@ -48,7 +48,7 @@ def fork_here(count: int) -> None:
     preload()
     import torch
 
-    from orchestrator.node import processes
+    from orchestrator.node.shared import processes
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -16,10 +16,12 @@ from pathlib import Path
 import children
 from bench import ROOT, Options, Row, alternate, check, main, median, query, scratch
 
-from orchestrator import folder as folders
-from orchestrator.coordinator import Coordinator
+from orchestrator.coordinator.loop import Coordinator
+from orchestrator.folder.paths import create_folder
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Batch, Ended, Order, Resources, Started, SweepSpec, TrialSpec
+from orchestrator.model.events import Batch, Ended, Started
+from orchestrator.model.order import Order
+from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
 
 SLOTS = 64
 
@@ -61,7 +63,7 @@ class AtOnce:
 
 def drive(root: Path, trials: int) -> None:
     """In a process of its own: prints seconds of CPU a trial, and bytes at the end."""
-    folder = folders.create(root, "s")
+    folder = create_folder(root, "s")
     manifest = Manifest.open(folder)
     spec = SweepSpec("s", "a:b")
     specs = (

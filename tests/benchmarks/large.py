@@ -8,10 +8,11 @@ from pathlib import Path
 import expansion
 from bench import check, query, say
 
-from orchestrator import folder as folders
+from orchestrator.folder.paths import create_folder
 from orchestrator.language import planning
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Outcome, Started, State
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import State
 
 BLOCK = 1000  # trials in one transaction
 DONE, FAILED = Outcome(State.SUCCEEDED), Outcome(State.FAILED, "exception", "KeyError: 'x'", "Traceback …", "a.py:1")
@@ -27,7 +28,7 @@ def write(root: Path, reports: int, code: str = "", failed: int = 0, limit: int 
     (root / "trainer.py").write_text("def train(cfg, run):\n    run.report({'loss': 1.0})\n")
     overrides = () if limit is None else (f"lr=range(0,{limit})",)
     plan = planning.load(file, overrides)
-    folder = folders.create(root / "runs", plan.spec.name)
+    folder = create_folder(root / "runs", plan.spec.name)
     manifest = Manifest.open(folder)
     with manifest.transaction():
         number = manifest.begin_plan(plan.spec, str(file), overrides, {"tree": ""}, code, str(root))

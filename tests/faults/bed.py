@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from orchestrator import folder as folders
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.lock import holder_of
+from orchestrator.folder.paths import SweepFolder
 from tests.ray.support import Project, alive, until
 from tests.wandb_server import Server
 
@@ -113,7 +113,7 @@ class Bed(Project):
         assert self.query("PRAGMA integrity_check", sweep) == [("ok",)]
         assert self.query("SELECT count(*) FROM attempt WHERE state IN ('LAUNCHING', 'RUNNING')", sweep) == [(0,)]
         folder = SweepFolder(self.runs / sweep)
-        assert folders.holder(folder) is None
+        assert holder_of(folder) is None
         assert [path for name in HALF_WRITTEN for path in folder.path.rglob(name)] == []
         ours = [path for path in (self.root / "tmp").iterdir() if not THEIRS.match(path.name)]
         assert [file for path in ours for file in (path, *path.rglob("*")) if not file.is_dir()] == []

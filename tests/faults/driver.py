@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import cli
 from orchestrator.cli import sweep
-from orchestrator.executors.local_executor import LocalExecutor
-from orchestrator.model import Resources
+from orchestrator.executors.local import LocalExecutor
+from orchestrator.model.sweep import Resources
 
 DEEDS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "fcntl.flock", "subprocess.Popen"}
 
@@ -71,7 +70,7 @@ def main() -> int:
     # What starts the executor is the only thing put in another's place: all else is what `orchestrate` runs.
     sweep.start_executor = lambda address, gpus: Local()  # type: ignore[assignment,return-value]
     deeds = Deeds(os.environ.get("DIE_AT", ""))
-    code = cli.main()
+    code = main.main()
     if "COUNT" in os.environ:
         Path(os.environ["COUNT"]).write_text(json.dumps(deeds.seen))
     return code

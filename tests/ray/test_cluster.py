@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model import Resources
-from orchestrator.quarantine import Quarantine
+from orchestrator.decide.quarantine import Quarantine
+from orchestrator.model.sweep import Resources
 from tests.ray.support import PATIENCE, Project, alive, until
 
 JOINING = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 * 2**20}
@@ -88,7 +88,7 @@ def test_long_trials_after_short_ones(project: Project) -> None:
 
 
 def test_the_board_deals() -> None:
-    from orchestrator.executors.ray_slot import Board, Task
+    from orchestrator.executors.ray.slot import Board, Task
 
     def task(number: int) -> Any:
         return Task((str(number), 1), b"", [], {})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import COMMANDS
+from orchestrator.cli.main import COMMANDS
 from tests.ray.support import Project
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.node.nursery import Nursery
+from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit import manifests
 
 # A slow machine is no failure: no deadline for an example, and no complaint that data is drawn slowly.
@@ -21,9 +21,9 @@ settings.load_profile("calm")
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
+def zygote_pool() -> Iterator[ZygotePool]:
     """One for all tests of a module: to import torch takes seconds."""
-    shared = Nursery()
+    shared = ZygotePool()
     yield shared
     shared.close()
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator import folder as folders
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder, create_folder
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Objective, Outcome, Resources, Started, State, SweepSpec, TrialSpec
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
 NOW = 2_000_000_000.0  # when everything happened here, seconds since the epoch
 LOSS = Objective("loss", "min", "last")
@@ -48,7 +48,7 @@ def quick() -> str | None:
 
 
 def create(root: Path, name: str = "s") -> SweepFolder:
-    return folders.create(root, name)
+    return create_folder(root, name)
 
 
 def plan(

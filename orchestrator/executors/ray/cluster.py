@@ -15,7 +15,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from orchestrator.errors import ClusterError
-from orchestrator.node import handover
+from orchestrator.node.launch import zygote_sharing
 
 # Ray prints what befalls its nodes to stdout, log_to_driver=False or not; there is no setting. We say it in a line.
 ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -94,7 +94,7 @@ def join(address: str) -> None:
                 logging_level=logging.ERROR,
                 runtime_env={
                     "py_modules": [str(Path(orchestrator.__file__).parent)],
-                    "env_vars": {handover.NAME: os.environ[handover.NAME]},
+                    "env_vars": {zygote_sharing.NAME: os.environ[zygote_sharing.NAME]},
                 },
             )
     except (RayError, RuntimeError, OSError, TimeoutError, ValueError) as error:

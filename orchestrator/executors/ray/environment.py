@@ -6,12 +6,12 @@ import os
 import secrets
 from pathlib import Path
 
-from orchestrator.node import handover
+from orchestrator.node.launch import zygote_sharing
 
 
 def prepare(address: str | None) -> str | None:
     """Set the stage for a cluster of our own, or for joining one; the address to join, or None."""
-    os.environ[handover.NAME] = handover.new_name()  # for the workers of this run alone
+    os.environ[zygote_sharing.NAME] = zygote_sharing.new_name()  # for the workers of this run alone
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # indices as the driver lists them, not by speed
     address = address or os.environ.get("RAY_ADDRESS") or None

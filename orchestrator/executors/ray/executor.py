@@ -28,14 +28,17 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator import provenance
+from orchestrator.decide import slots
 from orchestrator.errors import ClusterError, ResourceError
 from orchestrator.executors import gpus as gpu_driver
-from orchestrator.executors import ray_cluster, slots
-from orchestrator.executors.ray_slot import BOARD, SLOT, Key, Task
-from orchestrator.executors.ray_watch import Watch
-from orchestrator.model import Batch, Ended, Order, Resources, Started
-from orchestrator.node import carrying
+from orchestrator.executors.ray import cluster
+from orchestrator.executors.ray.slot import BOARD, SLOT, Key, Task
+from orchestrator.executors.ray.watch import ClusterWatch
+from orchestrator.model.events import Batch, Ended, Started
+from orchestrator.model.order import Order
+from orchestrator.model.sweep import Resources
+from orchestrator.node.watch import file_transfer
+from orchestrator.provenance.code import pack
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 64  # attempts that may wait at most, so that no slot idles between two trials
@@ -57,8 +60,8 @@ class _Flight:
     cancel_at: float | None = None  # it is to end, and is taken out of its queue then if it has not started
 
     @property
-    def kind(self) -> str:
-        """Attempts of one kind can run in one slot."""
+    def shape(self) -> str:
+        """Attempts of one shape can run in one slot."""
         return repr(self.options)
 
 
@@ -67,7 +70,7 @@ class _Slot:
     """A task of Ray's."""
 
     name: str
-    kind: str
+    shape: str
     first: Key  # the attempt that it began with
 
 
@@ -82,10 +85,10 @@ class RayExecutor:
         self.address = address
         self._claim = claim
         if self.address is None:
-            ray_cluster.start_embedded(claim.ids)
+            cluster.start_embedded(claim.ids)
         else:
-            ray_cluster.join(self.address)
-        self._watch = Watch()
+            cluster.join(self.address)
+        self._watch = ClusterWatch()
         self._board = _board_here()
         self._code: list[Any] = []
         self._packed = ""
@@ -94,7 +97,7 @@ class RayExecutor:
         self._numbers = itertools.count()
         self._nodes: list[dict[str, Any]] = []
         self._capacities: dict[str, int] = {}
-        self._offers: dict[str, list[Task]] = {}  # to be put on the board, by kind
+        self._offers: dict[str, list[Task]] = {}  # to be put on the board, by shape
         self._ends: deque[float] = deque(maxlen=QUEUED)  # when the latest attempts have ended
 
     # ------------------------------------------------------------ resources
@@ -177,22 +180,22 @@ class RayExecutor:
         flight = _Flight(task, _options(wanted), self._share(wanted))
         room = self._room(flight.share)
         self._flights[task.key] = flight
-        if room or all(slot.kind != flight.kind for slot in self._slots.values()):
+        if room or all(slot.shape != flight.shape for slot in self._slots.values()):
             self._submit(flight)
         else:
             flight.offered = True
-            self._offers.setdefault(flight.kind, []).append(task)
+            self._offers.setdefault(flight.shape, []).append(task)
 
     def _offer(self) -> None:
         """Put on the board what was launched since the last time."""
-        for kind, tasks in self._offers.items():
-            self._board.offer.remote(kind, tasks, sum(slot.kind == kind for slot in self._slots.values()))
+        for shape, tasks in self._offers.items():
+            self._board.offer.remote(shape, tasks, sum(slot.shape == shape for slot in self._slots.values()))
         self._offers.clear()
 
     def _submit(self, flight: _Flight) -> None:
         """Have Ray find a slot for it."""
-        slot = _Slot(str(next(self._numbers)), flight.kind, flight.task.key)
-        stream = SLOT.options(**flight.options).remote(flight.task, slot.kind, slot.name, self._board)
+        slot = _Slot(str(next(self._numbers)), flight.shape, flight.task.key)
+        stream = SLOT.options(**flight.options).remote(flight.task, slot.shape, slot.name, self._board)
         flight.offered = False
         self._slots[stream] = slot
 
@@ -202,7 +205,7 @@ class RayExecutor:
             return []
         if self._packed != order.import_path[0]:
             self._packed = order.import_path[0]
-            self._code = [ray.put(provenance.pack(Path(self._packed)))]
+            self._code = [ray.put(pack(Path(self._packed)))]
         return self._code
 
     def _states(self, order: Order) -> dict[str, Any]:
@@ -212,7 +215,7 @@ class RayExecutor:
         folder = Path(order.folder)
         found = {saved.path: folder / saved.path for saved in order.restore[:2]}
         if order.attempt > 1:
-            found |= carrying.kept(folder, order.file_cap)
+            found |= file_transfer.kept(folder, order.file_cap)
         return {name: ray.put(path.read_bytes()) for name, path in found.items()}
 
     def poll(self, timeout: float) -> list[Batch]:
@@ -236,7 +239,7 @@ class RayExecutor:
         except (RayError, ConnectionError, RuntimeError) as error:
             if ray.is_initialized() and not _head_lost(error):
                 raise
-            raise self._went_away(ray_cluster.first_line(error)) from error
+            raise self._went_away(cluster.first_line(error)) from error
         return batches
 
     def _expect_head(self) -> None:
@@ -282,11 +285,11 @@ class RayExecutor:
         slot = self._slots.pop(stream)
         begun = [slot.first, *self._answer(self._board.leave.remote(slot.name))]
         batches = [self._ended(key, **facts) for key in begun if key in self._flights]
-        waiting = self._withdrawn(key for key, flight in self._flights.items() if flight.kind == slot.kind)
-        others = any(other.kind == slot.kind for other in self._slots.values())
+        waiting = self._withdrawn(key for key, flight in self._flights.items() if flight.shape == slot.shape)
+        others = any(other.shape == slot.shape for other in self._slots.values())
         for number, key in enumerate(waiting):
             if others and number:
-                self._offers.setdefault(slot.kind, []).append(self._flights[key].task)
+                self._offers.setdefault(slot.shape, []).append(self._flights[key].task)
             else:
                 self._submit(self._flights[key])
         return batches
@@ -372,10 +375,10 @@ def _loss(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OutOfMemoryError):
         return {"lost": "worker", "detail": "Ray's memory monitor killed the worker"}
     if isinstance(error, NodeDiedError):
-        return {"lost": "node", "detail": ray_cluster.first_line(error)}
+        return {"lost": "node", "detail": cluster.first_line(error)}
     if isinstance(error, WorkerCrashedError):
         return {"lost": "worker", "detail": "the Ray worker died"}
-    return {"lost": "worker", "detail": ray_cluster.first_line(error)}
+    return {"lost": "worker", "detail": cluster.first_line(error)}
 
 
 def _head_lost(error: BaseException) -> bool:

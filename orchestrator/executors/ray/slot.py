@@ -1,7 +1,7 @@
 """What runs on a node: slots, Ray tasks that each hold their GPUs for one trial after another.
 
 Ray places a slot and pins its GPUs. It begins with one order; after that it takes what waits on the board for slots
-of its kind, and ends when nothing does, or when its lease is over: then Ray's queue decides again who is next.
+of its shape, and ends when nothing does, or when its lease is over: then Ray's queue decides again who is next.
 
 A message through Ray costs more than a short trial's process. So while trials are short, a slot takes a hand of them
 at once and tells of them together; as soon as one of them lasts, it gives the rest of its hand back.
@@ -10,11 +10,9 @@ at once and tells of them together; as soon as one of them lasts, it gives the r
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import signal
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,10 +22,13 @@ from typing import Any
 
 import ray
 
-from orchestrator import provenance
 from orchestrator.executors import gpus as gpu_driver
-from orchestrator.model import Batch, Ended, Order
-from orchestrator.node import places, runner
+from orchestrator.files import scratch
+from orchestrator.model.events import Batch, Ended
+from orchestrator.model.order import Order
+from orchestrator.node import attempt
+from orchestrator.node.shared import trial_paths
+from orchestrator.provenance.code import unpack
 
 Key = tuple[str, int]
 
@@ -54,8 +55,8 @@ class Board:
 
     def __init__(self) -> None:
         self._why: dict[Key, str] = {}
-        self._waiting: dict[str, deque[Task]] = {}  # by kind of slot
-        self._slots: dict[str, int] = {}  # how many there are, by kind
+        self._waiting: dict[str, deque[Task]] = {}  # by shape of slot
+        self._slots: dict[str, int] = {}  # how many there are, by shape
         self._taken: dict[str, list[Key]] = {}  # by slot
 
     async def ask(self, key: Key, why: str) -> None:
@@ -64,34 +65,34 @@ class Board:
     async def asked(self, key: Key) -> str | None:
         return self._why.get(key)
 
-    async def offer(self, kind: str, tasks: list[Task], slots: int) -> None:
-        """For the slots of this kind; there are so many."""
-        self._waiting.setdefault(kind, deque()).extend(tasks)
-        self._slots[kind] = slots
+    async def offer(self, shape: str, tasks: list[Task], slots: int) -> None:
+        """For the slots of this shape; there are so many."""
+        self._waiting.setdefault(shape, deque()).extend(tasks)
+        self._slots[shape] = slots
 
-    async def take(self, kind: str, slot: str, most: int) -> list[Task]:
+    async def take(self, shape: str, slot: str, most: int) -> list[Task]:
         """What the slot is to run next: so many at most, and no more than its share of what waits."""
-        waiting = self._waiting.get(kind, deque())
+        waiting = self._waiting.get(shape, deque())
         wanted = [task for task in waiting if task.key not in self._why]
-        hand = wanted[: max(1, min(most, len(wanted) // max(1, self._slots.get(kind, 1))))]
+        hand = wanted[: max(1, min(most, len(wanted) // max(1, self._slots.get(shape, 1))))]
         for task in hand:
             waiting.remove(task)
         self._taken.setdefault(slot, []).extend(task.key for task in hand)
         return hand
 
-    async def give_back(self, kind: str, slot: str, tasks: list[Task]) -> list[Key]:
+    async def give_back(self, shape: str, slot: str, tasks: list[Task]) -> list[Key]:
         """The slot does not run these; those that nobody is to run, since they are to end."""
         for task in tasks:
             self._taken[slot].remove(task.key)
-        self._waiting[kind].extendleft(task for task in reversed(tasks) if task.key not in self._why)
+        self._waiting[shape].extendleft(task for task in reversed(tasks) if task.key not in self._why)
         return [task.key for task in tasks if task.key in self._why]
 
     async def withdraw(self, keys: list[Key]) -> list[Key]:
         """Take these back; those that no slot has taken."""
         found = []
-        for kind, waiting in self._waiting.items():
+        for shape, waiting in self._waiting.items():
             found += [task.key for task in waiting if task.key in keys]
-            self._waiting[kind] = deque(task for task in waiting if task.key not in keys)
+            self._waiting[shape] = deque(task for task in waiting if task.key not in keys)
         return found
 
     async def leave(self, slot: str) -> list[Key]:
@@ -109,7 +110,7 @@ class _Here:
     node_id: str
 
 
-def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[bytes]:
+def slot(task: Task, shape: str, name: str, board: Any) -> Iterator[bytes]:
     """Run attempts on this node, one after another; yields pickled lists of batches."""
     if ray.get(board.asked.remote(task.key)):  # it waited in Ray until then
         yield pickle.dumps([_cancelled(task.key)])
@@ -121,16 +122,16 @@ def slot(task: Task, kind: str, name: str, board: Any) -> Iterator[bytes]:
     with _terminations() as terminated:
         while hand:
             begun, played = time.monotonic(), 0
-            for batches in _played(deque(hand), kind, name, board, here, terminated):
+            for batches in _played(deque(hand), shape, name, board, here, terminated):
                 played += sum(map(_over, batches))
                 yield pickle.dumps(batches)
             most = int(HAND * played / (time.monotonic() - begun))
             more = time.monotonic() < until and not terminated
-            hand = ray.get(board.take.remote(kind, name, max(1, min(most, MOST)))) if more else []
+            hand = ray.get(board.take.remote(shape, name, max(1, min(most, MOST)))) if more else []
 
 
 def _played(
-    hand: deque[Task], kind: str, name: str, board: Any, here: _Here, terminated: list[int]
+    hand: deque[Task], shape: str, name: str, board: Any, here: _Here, terminated: list[int]
 ) -> Iterator[list[Batch]]:
     """What the attempts of a hand tell, up to the first one that lasts."""
     until = time.monotonic() + HAND
@@ -141,7 +142,7 @@ def _played(
             if hand and _over(batch) and time.monotonic() < until and not terminated:
                 continue  # it is told with the next one
             if hand:
-                told += map(_cancelled, ray.get(board.give_back.remote(kind, name, list(hand))))
+                told += map(_cancelled, ray.get(board.give_back.remote(shape, name, list(hand))))
                 hand.clear()
             yield told
             told = []
@@ -168,8 +169,8 @@ def _terminations() -> Iterator[list[int]]:
 
 def _attempt(task: Task, board: Any, here: _Here, terminated: list[int]) -> Iterator[Batch]:
     order: Order = pickle.loads(task.order)
-    away = not places.sees(order)
-    yield from runner.run_attempt(
+    away = not trial_paths.sees(order)
+    yield from attempt.run_attempt(
         _with_code(order, task.code) if away else order,
         gpus=here.gpus,
         gpu_uuids=here.gpu_uuids,
@@ -185,9 +186,9 @@ def _with_code(order: Order, code: list[Any]) -> Order:
     if not code:
         return order
     tree = Path(order.import_path[0])
-    local = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "code" / tree.name
+    local = scratch() / "code" / tree.name
     if not local.is_dir():
-        provenance.unpack(ray.get(code[0]), local)
+        unpack(ray.get(code[0]), local)
     moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
     return dataclasses.replace(order, import_path=moved)
 

@@ -16,7 +16,7 @@ INTERVAL = 2.0  # seconds between two looks: nodes may join late
 PATIENCE = 30.0  # seconds without an answer after which the head is lost; Ray's own are 60
 
 
-class Watch:
+class ClusterWatch:
     """What was seen last. `nodes` are the living ones as Ray lists them; `draining` are ids."""
 
     def __init__(self) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.node import archive
+from orchestrator.files import replacing, sync
+from orchestrator.node.watch import archive
 
 _PLAIN = b"orchestrate state 1\n"  # first bytes of a state written without torch
 _ARRAY = "\0array"  # key of an array inside a saved state
@@ -34,23 +35,12 @@ def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
     data = {"step": step, "state": None if source else _portable(state, "state"), "generators": _generators()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{attempt}-step-{step}.state"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            if source is None:
-                _write(data, file)
-            else:
-                archive.write(file, _bytes(data), source)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    for changed in (folder, folder.parent):
-        fd = os.open(changed, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+    with replacing(path, durable=True, tag=f".{os.getpid()}") as draft, draft.open("wb") as file:
+        if source is None:
+            _write(data, file)
+        else:
+            archive.write(file, _bytes(data), source)
+    sync(folder.parent)  # the folder itself may be new
     return path
 
 
@@ -66,7 +56,7 @@ def discard_drafts(folder: Path) -> None:
     if not os.path.isdir(folder):
         return
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
-    for draft in folder.glob(".*.state.*.tmp"):
+    for draft in folder.glob(".*.state.*.part"):
         draft.unlink(missing_ok=True)
 
 

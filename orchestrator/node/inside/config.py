@@ -14,16 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.errors import ConfigError
-from orchestrator.model import Order
-from orchestrator.node.places import Place
+from orchestrator.model.order import Order
+from orchestrator.node.shared.trial_paths import TrialPaths
 
 _Change = tuple[Any, Any, Any]  # a DictConfig or ListConfig, a key of it, its value
 _OPENING = re.compile(r"(\\*)\$\{")
 
 
-def resolve(config: DictConfig, order: Order, place: Place) -> None:
+def resolve(config: DictConfig, order: Order, paths: TrialPaths) -> None:
     """Interpolate the paths in `order.references`; other text is literal. Raises ConfigError where one does not."""
-    _register_resolvers(order, place)
+    _register_resolvers(order, paths)
     OmegaConf.set_struct(config, False)
     for key, text in order.references.items():
         OmegaConf.update(config, key, text, force_add=True)
@@ -100,12 +100,12 @@ def escape(value: Any) -> Any:
     return value
 
 
-def imitate_hydra(order: Order, place: Place) -> None:
+def imitate_hydra(order: Order, paths: TrialPaths) -> None:
     """For a trainer that is a Hydra app: what `HydraConfig.get()` and Hydra's logging would give it."""
     if "hydra.core.hydra_config" not in sys.modules:
         return
     node = OmegaConf.structured(sys.modules["hydra.conf"].HydraConf)
-    for key, value in _job(order, place).items():
+    for key, value in _job(order, paths).items():
         for name, item in value.items():
             OmegaConf.update(node, f"{key}.{name}", item)
     holder = sys.modules["hydra.core.hydra_config"].HydraConfig.instance()
@@ -114,19 +114,19 @@ def imitate_hydra(order: Order, place: Place) -> None:
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stdout)
 
 
-def _job(order: Order, place: Place) -> dict[str, dict[str, Any]]:
+def _job(order: Order, paths: TrialPaths) -> dict[str, dict[str, Any]]:
     """A trial in Hydra's words."""
     name = order.trainer.partition(":")[0].rpartition(".")[2]
     return {
         "job": {"num": 0, "id": order.trial_id, "name": name},
-        "runtime": {"cwd": os.getcwd(), "output_dir": str(place.files)},
-        "run": {"dir": str(place.files)},
+        "runtime": {"cwd": os.getcwd(), "output_dir": str(paths.files)},
+        "run": {"dir": str(paths.files)},
     }
 
 
-def _register_resolvers(order: Order, place: Place) -> None:
+def _register_resolvers(order: Order, paths: TrialPaths) -> None:
     """Hydra's own `now` and `hydra` as a job of ours sees them; `oc.env` and its kin come with OmegaConf."""
-    hydra = OmegaConf.create(_job(order, place))
+    hydra = OmegaConf.create(_job(order, paths))
 
     def look_up(path: str) -> Any:
         value = OmegaConf.select(hydra, path)

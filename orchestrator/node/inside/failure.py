@@ -7,9 +7,10 @@ import os
 import traceback
 from collections.abc import Iterable
 
-from orchestrator.model import Failure
+from orchestrator.files import PACKAGE
+from orchestrator.model.events import Failure
 
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OURS = PACKAGE + os.sep
 _LONGEST = 20_000  # characters of a traceback; the middle of a longer one is left out
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Union
 
-from orchestrator.model import Checkpoint, Event, Failure, Noticed, Reported, Restored, Saved
+from orchestrator.model.events import Event, Failure, Noticed, Reported, Restored, Saved
+from orchestrator.model.order import Checkpoint
 
 CHUNK = 2**20  # bytes read at once; bounds the size of a batch
 
@@ -30,7 +31,7 @@ class Called:
 Entry = Union[Event, Called, Failure]
 
 
-class Writer:
+class JournalWriter:
     """The trial's side, of a file opened for appending. Nothing here raises: a full disk must not end a training."""
 
     def __init__(self, fd: int) -> None:
@@ -85,7 +86,7 @@ _READERS: dict[str, Callable[[Any], Entry]] = {
 }
 
 
-class Reader:
+class JournalReader:
     """The runner's side: whole lines only, each once."""
 
     def __init__(self, fd: int) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.model import Checkpoint, Order
-from orchestrator.node import checkpoint
-from orchestrator.node.journal import Writer
-from orchestrator.node.places import CHECKPOINTS, Place
+from orchestrator.model.order import Checkpoint, Order
+from orchestrator.node.inside import checkpoint
+from orchestrator.node.inside.journal import JournalWriter
+from orchestrator.node.shared.trial_paths import CHECKPOINTS, TrialPaths
 
 _LONGEST = 2**16  # characters of one row
 _WARNINGS = 20  # an attempt says no more than this about bad values
@@ -23,17 +23,17 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 class Run:
     """One attempt, seen by its trainer: `report` numbers, `save` and `restore` states, keep files in `dir`."""
 
-    def __init__(self, order: Order, writer: Writer, place: Place) -> None:
+    def __init__(self, order: Order, writer: JournalWriter, paths: TrialPaths) -> None:
         self.id, self.attempt, self.seed = order.trial_id, order.attempt, order.seed
-        self._writer, self._place, self._offered = writer, place, order.restore
+        self._writer, self._paths, self._offered = writer, paths, order.restore
         self._step = -1
         self._warned: set[str] = set()
 
     @property
     def dir(self) -> Path:
         """A folder for files of any kind; it is kept with the trial."""
-        self._place.files.mkdir(parents=True, exist_ok=True)
-        return self._place.files
+        self._paths.files.mkdir(parents=True, exist_ok=True)
+        return self._paths.files
 
     def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record numbers at a step (the next one if left out); several reports of one step are one row.
@@ -90,9 +90,9 @@ class Run:
         at = max(self._step, 0) if step is None else _whole(step)
         if at is None:
             raise ValueError(f"step={step!r} is not a whole number from 0 on")
-        path = checkpoint.save(self._place.checkpoints, state, at, self.attempt)
+        path = checkpoint.save(self._paths.checkpoints, state, at, self.attempt)
         self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
-        checkpoint.prune(self._place.checkpoints, time.time())
+        checkpoint.prune(self._paths.checkpoints, time.time())
 
     def restore(self) -> Any:
         """The state that an earlier attempt saved, or the path of a copy of the folder; None in a first attempt.
@@ -102,7 +102,7 @@ class Run:
         """
         for offered in self._offered:
             try:
-                step, state = checkpoint.load(self._place.root / offered.path)
+                step, state = checkpoint.load(self._paths.root / offered.path)
             except Exception as error:  # torn, foreign, gone: the one before will do
                 why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 self._writer.notice(f"the checkpoint of step {offered.step} cannot be read and is passed over ({why})")

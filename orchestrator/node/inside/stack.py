@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.node.failure import below, hidden
+from orchestrator.node.inside.failure import below, hidden
 
 SIGNAL = signal.SIGRTMAX - 4  # of the real-time signals one that nobody is known to use
 _LONGEST = 20_000  # characters of all stacks; of more the end is kept, where the main thread is

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
-import inspect
 import os
 import signal
 import sys
@@ -17,19 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from orchestrator.errors import TrainerError, nearest
-from orchestrator.model import Ended, Failure, Order
-from orchestrator.node import failure, places, seeding, settings, stack
-from orchestrator.node.journal import Writer
-from orchestrator.node.kind import trial_environment
-from orchestrator.node.run import Run
+from orchestrator.errors import TrainerError
+from orchestrator.model.events import Ended, Failure
+from orchestrator.model.order import Order
+from orchestrator.node.inside import config, failure, seeding, stack
+from orchestrator.node.inside.journal import JournalWriter
+from orchestrator.node.inside.run import Run
+from orchestrator.node.programs.function import look_up
+from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared.zygote_spec import trial_environment
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that was asked to end and did
 
-_configs = settings.Configs()
+_configs = config.Configs()
 _begun = False
 
 
@@ -38,8 +38,8 @@ class Ready:
     """A trial that only lacks its process."""
 
     order: Order
-    place: places.Place
-    writer: Writer
+    paths: trial_paths.TrialPaths
+    writer: JournalWriter
     function: Callable[..., Any]
     arguments: tuple[Any, ...]  # a DictConfig, and `run` if the function takes it
     run: Run
@@ -53,10 +53,14 @@ def import_from(folders: Sequence[str]) -> None:
 
 
 def prepare(
-    order: Order, gpus: Sequence[str] | None, place: places.Place, writer: Writer, error: BaseException | None = None
+    order: Order,
+    gpus: Sequence[str] | None,
+    paths: trial_paths.TrialPaths,
+    writer: JournalWriter,
+    error: BaseException | None = None,
 ) -> Ready:
     """Whatever needs no process of its own. `error` is what importing the trainer's module raised."""
-    run = Run(order, writer, place)
+    run = Run(order, writer, paths)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     try:
         if isinstance(error, SystemExit):
@@ -69,11 +73,11 @@ def prepare(
         function, with_run = look_up(order.trainer)  # it may import: nothing is seeded before
         setup.settle()
         seeding.name_operations(writer.notice)
-        settings.imitate_hydra(order, place)
-        config = _configs.of(order.config)
-        return Ready(order, place, writer, function, (config, run) if with_run else (config,), run, setup)
+        config.imitate_hydra(order, paths)
+        settings = _configs.of(order.config)
+        return Ready(order, paths, writer, function, (settings, run) if with_run else (settings,), run, setup)
     except BaseException as raised:
-        return Ready(order, place, writer, prepare, (), run, setup, raised)
+        return Ready(order, paths, writer, prepare, (), run, setup, raised)
 
 
 def listen(stacks: int) -> None:
@@ -113,19 +117,19 @@ def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
     """
     os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
     import_from(order.import_path)
-    place = places.Place(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-"), shared=True)
+    paths = trial_paths.TrialPaths(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-"), shared=True)
     started = time.time()
-    code, told = attempt(prepare(order, None, place, _Echo(echo)))
+    code, told = attempt(prepare(order, None, paths, _Echo(echo)))
     if told is not None and told.type == "KeyboardInterrupt":
         raise KeyboardInterrupt
-    if any(place.root.iterdir()):
-        echo(f"files: {place.root}")
+    if any(paths.root.iterdir()):
+        echo(f"files: {paths.root}")
     else:
-        place.root.rmdir()
+        paths.root.rmdir()
     return Ended(time.time(), exit_code=code, failure=told, entered=started, left=time.time())
 
 
-class _Echo(Writer):
+class _Echo(JournalWriter):
     """A journal for a terminal."""
 
     def __init__(self, echo: Callable[[str], None]) -> None:
@@ -162,7 +166,7 @@ def attempt(ready: Ready) -> tuple[int, Failure | None]:
 def _train(ready: Ready) -> None:
     """Seed, call the trainer, and report what it returns."""
     if ready.order.references:
-        settings.resolve(ready.arguments[0], ready.order, ready.place)
+        config.resolve(ready.arguments[0], ready.order, ready.paths)
     ready.setup.seed()
     ready.writer.called("E")
     try:
@@ -173,45 +177,6 @@ def _train(ready: Ready) -> None:
         ready.run.report(result)
     elif result is not None:
         ready.run.report({ready.order.returned: result})
-
-
-@lru_cache(maxsize=1)
-def look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
-    """The function, and whether it takes `run`: the same for all trials of a process."""
-    function = find(trainer)
-    return function, takes_run(function)
-
-
-def find(trainer: str) -> Callable[..., Any]:
-    """The function that "module:function" names. Of one under `@hydra.main`, the function below it."""
-    module_name, _, path = trainer.partition(":")
-    found: Any = importlib.import_module(module_name)
-    for name in path.split("."):
-        if not hasattr(found, name):
-            near = nearest(name, dir(found))
-            raise TrainerError(
-                f"{module_name} has no {path!r}", where=trainer, fix=f"did you mean {near!r}?" if near else None
-            )
-        found = getattr(found, name)
-    code = getattr(found, "__code__", None)
-    if code is not None and code.co_filename.endswith(os.path.join("hydra", "main.py")):
-        found = found.__wrapped__
-    if not callable(found):
-        raise TrainerError(f"{path!r} is a {type(found).__name__}, not a function", where=trainer)
-    return found  # type: ignore[no-any-return]
-
-
-def takes_run(function: Callable[..., Any]) -> bool:
-    """Whether it is called with (cfg, run): not if it has no second parameter that is meant for `run`.
-
-    A second parameter with a default is, if it is called `run`.
-    """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(function).parameters.values())
-    positional = [parameter for parameter in parameters if parameter.kind in kinds]
-    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-    second = positional[1] if len(positional) > 1 else None
-    return several or (second is not None and (second.default is inspect.Parameter.empty or second.name == "run"))
 
 
 def flush() -> None:

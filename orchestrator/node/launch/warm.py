@@ -22,12 +22,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.model import Order
-from orchestrator.node import processes, seeding, settings, trial
-from orchestrator.node.journal import Writer
-from orchestrator.node.kind import Kind
-from orchestrator.node.places import Place
-from orchestrator.node.run import Run
+from orchestrator.model.order import Order
+from orchestrator.node.inside import config, seeding, trial
+from orchestrator.node.inside.journal import JournalWriter
+from orchestrator.node.inside.run import Run
+from orchestrator.node.programs.function import look_up
+from orchestrator.node.shared import processes
+from orchestrator.node.shared.trial_paths import TrialPaths
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 _REHEARSALS = 20  # Python specialises code that has run a few times
 _MENDED = {1, 4, 32, 128}  # trials after which torn huge pages are mended if that is quick: it spares each trial 1 ms
@@ -36,11 +38,11 @@ _QUICK = 0.01  # seconds; 0.3 where memory is dear
 _dear = False
 
 
-def preload(kind: Kind) -> BaseException | None:
+def preload(spec: ZygoteSpec) -> BaseException | None:
     """Import the trainer's module; what it raised, if it did."""
-    trial.import_from(kind.import_path)
-    sys.argv = [kind.trainer]
-    _enter_cwd(kind)
+    trial.import_from(spec.import_path)
+    sys.argv = [spec.trainer]
+    _enter_cwd(spec)
     sys.stdout, sys.stderr = _console(1), _console(2)
     faulthandler.enable()
     gc.disable()
@@ -48,9 +50,9 @@ def preload(kind: Kind) -> BaseException | None:
     setup.settle()
     setup.seed()
     try:
-        importlib.import_module(kind.trainer.partition(":")[0])
+        importlib.import_module(spec.trainer.partition(":")[0])
         with contextlib.suppress(Exception):  # a package may import on demand; what is missing is the trial's failure
-            trial.look_up(kind.trainer)
+            look_up(spec.trainer)
     except BaseException as error:  # an exit, too: it is the trial's failure, told there
         return error
     return None
@@ -70,14 +72,14 @@ def _rehearse() -> None:
     if "torch" in sys.modules:
         seeding.warm_torch()
     with open(os.devnull, "wb") as null:
-        nothing = _trial_of_nothing(Writer(null.fileno()))
+        nothing = _trial_of_nothing(JournalWriter(null.fileno()))
         for _ in range(_REHEARSALS):
             processes.die_with(os.getppid())  # as it is
             trial.attempt(nothing)
             trial.flush()
 
 
-def _trial_of_nothing(writer: Writer) -> trial.Ready:
+def _trial_of_nothing(writer: JournalWriter) -> trial.Ready:
     """A trial that only looks at its config and reports a number."""
     order = Order(
         sweep_uid="",
@@ -98,12 +100,12 @@ def _trial_of_nothing(writer: Writer) -> trial.Ready:
         interval=1.0,
         returned="a",
     )
-    place = Place("", shared=True)
-    run = Run(order, writer, place)
+    paths = TrialPaths("", shared=True)
+    run = Run(order, writer, paths)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     setup.settle()
     return trial.Ready(
-        order, place, writer, lambda cfg, run: cfg.a.b[1], (settings.create(order.config), run), run, setup
+        order, paths, writer, lambda cfg, run: cfg.a.b[1], (config.create(order.config), run), run, setup
     )
 
 
@@ -136,11 +138,11 @@ def _keeps_nothing(handler: logging.Handler | None) -> bool:
     """Whether it writes out each record as it comes, so that there is nothing left to do at an exit."""
     if handler is None:
         return True
-    kind = type(handler)
+    spec = type(handler)
     return (
-        kind.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
-        and kind.flush in (logging.StreamHandler.flush, logging.Handler.flush)
-        and kind.close is logging.Handler.close
+        spec.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
+        and spec.flush in (logging.StreamHandler.flush, logging.Handler.flush)
+        and spec.close is logging.Handler.close
     )
 
 
@@ -175,9 +177,9 @@ def _console(fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _enter_cwd(kind: Kind) -> None:
+def _enter_cwd(spec: ZygoteSpec) -> None:
     """The project's folder where this node has it, else the copy of its code."""
-    for folder in (kind.cwd, *kind.import_path):
+    for folder in (spec.cwd, *spec.import_path):
         if folder and os.path.isdir(folder):
             os.chdir(folder)
             return

@@ -11,7 +11,7 @@ descendants, so no process gets away by leaving its session or losing its parent
 when nothing of its tree is left.
 
 A zygote may be told to import before there is an order (`{"do": "import"}`), and to give copies of itself
-(`{"do": "copy"}`): each worker of a machine has one, as if it had started it (`handover`).
+(`{"do": "copy"}`): each worker of a machine has one, as if it had started it (`zygote_sharing`).
 
 This module imports little: it is in every process before the trainer's own imports.
 """
@@ -28,16 +28,17 @@ import socket
 import sys
 from typing import Any, NamedTuple, NoReturn
 
-from orchestrator.model import Order
-from orchestrator.node import messages, processes
-from orchestrator.node.journal import Writer
-from orchestrator.node.kind import Kind, trial_environment
-from orchestrator.node.places import Place
+from orchestrator.files import PACKAGE
+from orchestrator.model.order import Order
+from orchestrator.node.inside.journal import JournalWriter
+from orchestrator.node.shared import messages, processes
+from orchestrator.node.shared.trial_paths import TrialPaths
+from orchestrator.node.shared.zygote_spec import ZygoteSpec, trial_environment
 
 BOOT = """import sys
 sys.path[:] = filter(None, sys.path)
 sys.path.append(sys.argv[1])
-from orchestrator.node import {0}
+from orchestrator.node.launch import {0}
 {0}.{1}()
 """
 _ROOM = 2**16  # bytes in a pipe
@@ -50,7 +51,7 @@ HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 
 def command(module: str, entry: str, *arguments: object) -> list[str]:
     """The command line of an interpreter that runs `entry` of a module beside this one, not importing from its cwd."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = os.path.dirname(PACKAGE)
     return [sys.executable, "-c", BOOT.format(module, entry), root, *map(str, arguments)]
 
 
@@ -142,16 +143,16 @@ class _Zygote:
             elif message["do"] == "copy":
                 self._copy(*fds)
             elif message["do"] == "stand":
-                processes.stand(message["as"])
+                processes.apply_settings(message["as"])
         processes.clear(self._wake)
 
     def _run(self, files: _Files) -> None:
-        order, gpus, place = pickle.loads(messages.content(files.order))
+        order, gpus, paths = pickle.loads(messages.content(files.order))
         why = None if self._spawn else self._prepare(order, gpus, files.log)
         if why:
             messages.send(self._channel, {"unsafe": why})
         else:
-            pid = self._start_fresh(order, gpus, files) if self._spawn else self._fork(order, gpus, place, files)
+            pid = self._start_fresh(order, gpus, files) if self._spawn else self._fork(order, gpus, paths, files)
             messages.send(self._channel, {"pid": pid})
             status, peak = self._follow(pid)
         for fd in files:  # not before: what we write to while it lives is copied
@@ -160,15 +161,15 @@ class _Zygote:
             messages.send(self._channel, {"ended": status, "peak": peak})
             self._tidy()
 
-    def _import_early(self, kind_fd: int, log_fd: int) -> None:
+    def _import_early(self, spec_fd: int, log_fd: int) -> None:
         """Import before there is an order, and tell what is wrong with the trainer."""
-        from orchestrator.node import complaint
+        from orchestrator.node.programs import trainer_problem
 
-        kind = pickle.loads(messages.content(kind_fd))
-        os.close(kind_fd)
-        self._import(kind, log_fd)
+        spec = pickle.loads(messages.content(spec_fd))
+        os.close(spec_fd)
+        self._import(spec, log_fd)
         self._printed = log_fd
-        wrong = complaint.about(kind.trainer, self._error)
+        wrong = trainer_problem.about(spec.trainer, self._error)
         messages.send(self._channel, {"checked": wrong, "unsafe": self._unsafe})
 
     def _copy(self, channel_fd: int) -> None:
@@ -192,17 +193,18 @@ class _Zygote:
             os.close(self._printed)
             self._printed = None
         elif not self._warm:
-            self._import(Kind.of(order, gpus), log_fd)
+            self._import(ZygoteSpec.of(order, gpus), log_fd)
         return self._unsafe
 
-    def _import(self, kind: Kind, log_fd: int) -> None:
-        from orchestrator.node import trial, warm
+    def _import(self, spec: ZygoteSpec, log_fd: int) -> None:
+        from orchestrator.node.inside import trial
+        from orchestrator.node.launch import warm
 
         _redirect(self._null, log_fd)  # what a module prints while it is imported
-        self._error = warm.preload(kind)
+        self._error = warm.preload(spec)
         self._unsafe = unsafe_to_fork()
         self._warm = self._error is None
-        if self._warm and not self._unsafe and kind.start == "fork":
+        if self._warm and not self._unsafe and spec.start == "fork":
             warm.expect_forks()
             self._unsafe = unsafe_to_fork()
         trial.listen(self._stack)
@@ -210,10 +212,10 @@ class _Zygote:
         _redirect(self._null, self._null)
         self._listen()
 
-    def _fork(self, order: Order, gpus: list[str], place: Place, files: _Files) -> int:
-        from orchestrator.node import trial
+    def _fork(self, order: Order, gpus: list[str], paths: TrialPaths, files: _Files) -> int:
+        from orchestrator.node.inside import trial
 
-        ready = trial.prepare(order, gpus, place, Writer(files.journal), self._error)
+        ready = trial.prepare(order, gpus, paths, JournalWriter(files.journal), self._error)
         channel, parent = self._channel.fileno(), os.getpid()
         pid = os.fork()
         if pid:
@@ -288,7 +290,7 @@ class _Zygote:
     def _tidy(self) -> None:
         """Between two trials, while nobody waits for us."""
         if not self._spawn:
-            from orchestrator.node import warm
+            from orchestrator.node.launch import warm
 
             self._trials += 1
             warm.tidy(self._trials)
@@ -299,13 +301,14 @@ def fresh() -> NoReturn:
     processes.become_trial(int(sys.argv[2]))
     for fd in (_ORDER, _JOURNAL, _STACK):
         os.set_inheritable(fd, False)
-    order, gpus, place = pickle.loads(messages.content(_ORDER))
+    order, gpus, paths = pickle.loads(messages.content(_ORDER))
     os.close(_ORDER)
-    from orchestrator.node import trial, warm
+    from orchestrator.node.inside import trial
+    from orchestrator.node.launch import warm
 
-    error = warm.preload(Kind.of(order, gpus))
+    error = warm.preload(ZygoteSpec.of(order, gpus))
     trial.listen(_STACK)
-    os._exit(trial.main(trial.prepare(order, gpus, place, Writer(_JOURNAL), error)))
+    os._exit(trial.main(trial.prepare(order, gpus, paths, JournalWriter(_JOURNAL), error)))
 
 
 def refuse(channel: socket.socket, printed: int, why: dict[str, Any]) -> None:

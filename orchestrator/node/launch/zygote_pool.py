@@ -11,10 +11,11 @@ import subprocess
 from collections.abc import Sequence
 from typing import IO, Any
 
-from orchestrator.model import Order
-from orchestrator.node import handover, messages, processes, zygote
-from orchestrator.node.kind import Kind
-from orchestrator.node.places import Place
+from orchestrator.model.order import Order
+from orchestrator.node.launch import zygote, zygote_sharing
+from orchestrator.node.shared import messages, processes
+from orchestrator.node.shared.trial_paths import TrialPaths
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 _FIXED = {
     # One thread each while modules are imported: a pool would not survive the fork. The trial raises them.
@@ -32,7 +33,7 @@ _PATIENCE = 60.0  # seconds for a tree to die; only a process stuck in the kerne
 
 def environment(gpus: Sequence[str]) -> dict[str, str]:
     """The user's environment without what Ray adds to a worker's (its token above all), and with ours."""
-    hidden = (*_RAYS, handover.NAME)
+    hidden = (*_RAYS, zygote_sharing.NAME)
     env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     if env.get("PYTHONBREAKPOINT", "").startswith("ray."):
         del env["PYTHONBREAKPOINT"]
@@ -56,12 +57,12 @@ class Zygote:
         return cls(ours)
 
     @classmethod
-    def owned(cls, kind: Kind, gpus: Sequence[str], log: int) -> Zygote | None:
+    def owned(cls, spec: ZygoteSpec, gpus: Sequence[str], log: int) -> Zygote | None:
         """One that workers get copies of, and that all of them end with; None where nothing is to be shared.
 
         It imports at once, as with `warm`.
         """
-        connection = _shared(kind, gpus, log)
+        connection = _shared(spec, gpus, log)
         if connection is None:
             return None
         messages.send(connection, {"do": "own"})
@@ -73,18 +74,18 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             messages.send(shared, {"do": "copy"}, [theirs.fileno()])
-        messages.send(ours, {"do": "stand", "as": processes.standing()})
+        messages.send(ours, {"do": "stand", "as": processes.process_settings()})
         return cls(ours)
 
-    def warm(self, kind: Kind, log: int) -> None:
+    def warm(self, spec: ZygoteSpec, log: int) -> None:
         """Import before there is an order; the message that tells how it went has "checked"."""
-        with _file(kind) as file:
+        with _file(spec) as file:
             messages.send(self.socket, {"do": "import"}, [file.fileno(), log])
 
-    def run(self, order: Order, gpus: Sequence[str], place: Place, journal: int, stack: int, log: int) -> None:
+    def run(self, order: Order, gpus: Sequence[str], paths: TrialPaths, journal: int, stack: int, log: int) -> None:
         """Start one trial; `receive` tells what becomes of it."""
         self.idle = False
-        with _file((order, list(gpus), place)) as file:
+        with _file((order, list(gpus), paths)) as file:
             messages.send(self.socket, {"do": "run"}, [file.fileno(), journal, stack, log])
 
     def signal(self, number: int) -> None:
@@ -120,15 +121,15 @@ def _start(command: Sequence[str], fds: Sequence[int], gpus: Sequence[str]) -> N
     starter.wait()
 
 
-def _shared(kind: Kind, gpus: Sequence[str], log: int | None = None) -> socket.socket | None:
-    """A connection to the shared zygote of this kind, started if need be: its imports then see these GPUs."""
+def _shared(spec: ZygoteSpec, gpus: Sequence[str], log: int | None = None) -> socket.socket | None:
+    """A connection to the shared zygote of this spec, started if need be: its imports then see these GPUs."""
 
     def start(listener: socket.socket) -> None:
-        with _file(kind) as file, open(os.memfd_create("printed"), "wb") as printed:
+        with _file(spec) as file, open(os.memfd_create("printed"), "wb") as printed:
             fds = [listener.fileno(), file.fileno(), printed.fileno() if log is None else log]
-            _start(zygote.command("handover", "host", *fds), fds, gpus)
+            _start(zygote.command("zygote_sharing", "host", *fds), fds, gpus)
 
-    return handover.connect(kind, start)
+    return zygote_sharing.connect(spec, start)
 
 
 def _file(content: object) -> IO[bytes]:
@@ -138,55 +139,55 @@ def _file(content: object) -> IO[bytes]:
     return file
 
 
-class Nursery:
-    """The zygote of one worker, replaced when a trial needs another kind. Not for use by several threads."""
+class ZygotePool:
+    """The zygote of one worker, replaced when a trial needs another spec. Not for use by several threads."""
 
     def __init__(self) -> None:
-        self._kind: Kind | None = None
+        self._spec: ZygoteSpec | None = None
         self._zygote: Zygote | None = None
-        self._shared: dict[Kind, socket.socket] = {}  # connections that keep alive what ours are copies of
-        self._alone: set[Kind] = set()  # kinds whose shared zygote was no good
-        self._unsafe: dict[Kind, str] = {}
+        self._shared: dict[ZygoteSpec, socket.socket] = {}  # connections that keep alive what ours are copies of
+        self._alone: set[ZygoteSpec] = set()  # kinds whose shared zygote was no good
+        self._unsafe: dict[ZygoteSpec, str] = {}
         atexit.register(self.close)
 
     def unsafe(self, order: Order, gpus: Sequence[str], why: str) -> None:
-        """Trials of this kind cannot be forked: start them fresh from now on."""
-        self._unsafe[Kind.of(order, gpus)] = why
+        """Trials of this spec cannot be forked: start them fresh from now on."""
+        self._unsafe[ZygoteSpec.of(order, gpus)] = why
         self._end()  # the connection stays, so that the next worker is told without an import
 
     def method(self, order: Order, gpus: Sequence[str]) -> str:
-        """How the next trial of this kind is started."""
-        return "spawn" if order.start == "spawn" or Kind.of(order, gpus) in self._unsafe else "fork"
+        """How the next trial of this spec is started."""
+        return "spawn" if order.start == "spawn" or ZygoteSpec.of(order, gpus) in self._unsafe else "fork"
 
     def zygote(self, order: Order, gpus: Sequence[str]) -> Zygote:
-        """A zygote that is idle and of the right kind."""
-        kind = Kind.of(order, gpus)
-        if self._zygote is None or self._kind != kind or not self._zygote.idle:
+        """A zygote that is idle and of the right spec."""
+        spec = ZygoteSpec.of(order, gpus)
+        if self._zygote is None or self._spec != spec or not self._zygote.idle:
             self._end()
             spawn = self.method(order, gpus) == "spawn"
-            shared = None if spawn else self._connected(kind, gpus)
-            self._zygote, self._kind = Zygote.copied(shared) if shared else Zygote.start(gpus, spawn), kind
+            shared = None if spawn else self._connected(spec, gpus)
+            self._zygote, self._spec = Zygote.copied(shared) if shared else Zygote.start(gpus, spawn), spec
         return self._zygote
 
-    def _connected(self, kind: Kind, gpus: Sequence[str]) -> socket.socket | None:
-        if kind not in self._shared and kind not in self._alone:
-            connection = _shared(kind, gpus)
+    def _connected(self, spec: ZygoteSpec, gpus: Sequence[str]) -> socket.socket | None:
+        if spec not in self._shared and spec not in self._alone:
+            connection = _shared(spec, gpus)
             if connection is not None:
-                self._shared[kind] = connection
-        return self._shared.get(kind)
+                self._shared[spec] = connection
+        return self._shared.get(spec)
 
     def alone(self, order: Order, gpus: Sequence[str]) -> bool:
-        """Have nothing to do any more with the shared zygote of this kind; whether that was so far."""
-        kind = Kind.of(order, gpus)
-        shared = kind in self._shared
-        self._alone.add(kind)
+        """Have nothing to do any more with the shared zygote of this spec; whether that was so far."""
+        spec = ZygoteSpec.of(order, gpus)
+        shared = spec in self._shared
+        self._alone.add(spec)
         self.close()
         return shared
 
     def _end(self) -> None:
         if self._zygote is not None:
             self._zygote.close()
-        self._zygote = self._kind = None
+        self._zygote = self._spec = None
 
     def close(self) -> None:
         """End the zygote and everything below it; what others share lives as long as they need it."""

@@ -4,7 +4,7 @@
        │                                      ├── keeper ── copy ── trial …
        └───────────────socket─────────────────────────┘
 
-Workers of one sweep find the name of its sharing in their environment, and each other by the kind of trial that they
+Workers of one sweep find the name of its sharing in their environment, and each other by the spec of trial that they
 need. A connection counts as an interest in the zygote: when nobody has any, it ends. A copy dies with its worker as if
 that had started it. Where Ray is the coordinator's own, the coordinator comes first: it imports while Ray starts, and
 all ends with it (`{"do": "own"}`).
@@ -30,8 +30,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from orchestrator.node import messages, processes, zygote
-from orchestrator.node.kind import Kind
+from orchestrator.node.launch import zygote
+from orchestrator.node.shared import messages, processes
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 NAME = "ORCHESTRATE_ZYGOTE"  # in the environment of coordinator and workers, not of trials
 _TRIES, _PAUSE = 100, 0.01  # how often it is looked for while another one starts or ends, and seconds between
@@ -43,16 +44,16 @@ def new_name() -> str:
     return secrets.token_hex(16)
 
 
-def connect(kind: Kind, start: Callable[[socket.socket], None]) -> socket.socket | None:
-    """A connection to the host of this kind; `start` makes one of a listening socket, if there is none yet.
+def connect(spec: ZygoteSpec, start: Callable[[socket.socket], None]) -> socket.socket | None:
+    """A connection to the host of this spec; `start` makes one of a listening socket, if there is none yet.
 
     None where nothing is shared: a worker then has a zygote of its own.
     """
     name = os.environ.get(NAME)
-    if not name or kind.start != "fork":
+    if not name or spec.start != "fork":
         return None
     with contextlib.suppress(OSError):  # such sockets may be forbidden here
-        address = _address(name, kind)
+        address = _address(name, spec)
         for _ in range(_TRIES):
             found = _found(address) or _made(address, start)
             if found is not None:
@@ -92,8 +93,8 @@ def _made(address: str, start: Callable[[socket.socket], None]) -> socket.socket
 
 def host() -> NoReturn:
     """In a fresh interpreter: leave the worker's children, and be a host with a zygote."""
-    listener, (kind, printed) = socket.socket(fileno=int(sys.argv[2])), map(int, sys.argv[3:5])
-    for fd in (listener.fileno(), kind, printed):
+    listener, (spec, printed) = socket.socket(fileno=int(sys.argv[2])), map(int, sys.argv[3:5])
+    for fd in (listener.fileno(), spec, printed):
         os.set_inheritable(fd, False)
     if os.fork():
         os._exit(0)
@@ -103,14 +104,14 @@ def host() -> NoReturn:
     if not os.fork():
         ours.close()
         listener.close()
-        os.close(kind)
+        os.close(spec)
         os.close(printed)
         zygote.live(theirs)
     theirs.close()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of the keeper
-    messages.send(ours, {"do": "import"}, [kind, printed])
+    messages.send(ours, {"do": "import"}, [spec, printed])
     try:
-        os.close(kind)
+        os.close(spec)
         _Host(listener, ours, printed).serve()
     finally:
         os._exit(0)
@@ -221,12 +222,12 @@ class _Host:
             self._zygote.close()
 
 
-def _address(name: str, kind: Kind) -> str:
+def _address(name: str, spec: ZygoteSpec) -> str:
     """Nobody is found who sees other files or processes, or has other limits: containers, and jobs, share a network."""
     place = [os.readlink(f"/proc/self/ns/{space}") for space in ("mnt", "pid")]
     with open("/proc/self/cgroup") as groups:
         place.append(groups.read())
-    return f"\0orchestrate-{name}-{hashlib.sha256(repr((kind, place)).encode()).hexdigest()[:16]}"
+    return f"\0orchestrate-{name}-{hashlib.sha256(repr((spec, place)).encode()).hexdigest()[:16]}"
 
 
 def _socket() -> socket.socket:

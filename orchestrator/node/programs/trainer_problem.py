@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from orchestrator.errors import nearest
+from orchestrator.files import PACKAGE
 
 CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 
@@ -62,8 +63,7 @@ def _arity(function: object) -> dict[str, str]:
 def _frame(error: BaseException) -> str:
     """ "train.py:3: " of the user's frame that raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).parent)
-    users = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith(ours)]
+    users = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith(PACKAGE)]
     libraries = (sysconfig.get_path("stdlib"), "<frozen")
     own = [each for each in users if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
     users = own or users

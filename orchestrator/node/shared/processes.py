@@ -48,7 +48,7 @@ def become_trial(parent: int) -> None:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # the plain one: `signal.signal` costs a trial some 45 pages
 
 
-class Standing(NamedTuple):
+class ProcessSettings(NamedTuple):
     """How a process stands with the kernel, and all that it starts."""
 
     nice: int
@@ -58,17 +58,17 @@ class Standing(NamedTuple):
     limits: tuple[tuple[int, tuple[int, int]], ...]
 
 
-def standing() -> Standing:
+def process_settings() -> ProcessSettings:
     """Of this process."""
     with open("/proc/self/oom_score_adj") as file:
         oom = int(file.read())
     with open("/proc/self/status") as file:
         umask = next(int(line.split()[1], 8) for line in file if line.startswith("Umask"))
     limits = tuple((number, resource.getrlimit(number)) for number in _LIMITS)
-    return Standing(os.getpriority(os.PRIO_PROCESS, 0), oom, frozenset(os.sched_getaffinity(0)), umask, limits)
+    return ProcessSettings(os.getpriority(os.PRIO_PROCESS, 0), oom, frozenset(os.sched_getaffinity(0)), umask, limits)
 
 
-def stand(wanted: Standing) -> None:
+def apply_settings(wanted: ProcessSettings) -> None:
     """Stand so from now on. Ray gives its workers less than a coordinator has, and more open files."""
     os.umask(wanted.umask)
     os.sched_setaffinity(0, wanted.cpus)

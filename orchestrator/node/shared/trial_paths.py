@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.model import Order
+from orchestrator.files import scratch
+from orchestrator.model.order import Order
 
 FILES, CHECKPOINTS = "files", "checkpoints"
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialPaths:
     """`folder` holds `files/` (`run.dir`) and `checkpoints/`. `shared`: the coordinator sees them there."""
 
     folder: str
@@ -46,12 +46,8 @@ def sees(order: Order) -> bool:
         return False
 
 
-def place(order: Order) -> Place:
+def paths_of(order: Order) -> TrialPaths:
     """The same place for every attempt of a trial on one node, so that a retry finds what was saved."""
     if sees(order):
-        return Place(os.path.abspath(order.folder), shared=True)
-    scratch = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
-    scratch.mkdir(mode=0o700, exist_ok=True)
-    if scratch.stat().st_uid != os.getuid():
-        raise PermissionError(f"{scratch} belongs to another user")
-    return Place(str(scratch / order.sweep_uid / order.trial_id), shared=False)
+        return TrialPaths(os.path.abspath(order.folder), shared=True)
+    return TrialPaths(str(scratch() / order.sweep_uid / order.trial_id), shared=False)

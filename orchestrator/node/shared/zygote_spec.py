@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.model import Order
+from orchestrator.model.order import Order
 
 
 @dataclass(frozen=True)
-class Kind:
+class ZygoteSpec:
     """What all trials of one zygote have in common, and all that is known when it imports."""
 
     trainer: str
@@ -21,7 +21,7 @@ class Kind:
     deterministic: bool
 
     @classmethod
-    def of(cls, order: Order, gpus: Sequence[str]) -> Kind:
+    def of(cls, order: Order, gpus: Sequence[str]) -> ZygoteSpec:
         deterministic = order.deterministic != "off"
         return cls(order.trainer, order.import_path, order.cwd, len(gpus), order.start, deterministic)
 

@@ -8,13 +8,15 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.model import Event, Filed, Noticed, Order, Saved
-from orchestrator.node.places import FILES, Place
+from orchestrator.files import replacing
+from orchestrator.model.events import Event, Filed, Noticed, Saved
+from orchestrator.model.order import Order
+from orchestrator.node.shared.trial_paths import FILES, TrialPaths
 
 
-def checkpoint(place: Place, order: Order, saved: Saved) -> Iterator[Event]:
+def checkpoint(paths: TrialPaths, order: Order, saved: Saved) -> Iterator[Event]:
     """A saved state, and then the word of it. One that newer ones have replaced meanwhile is passed over."""
-    path = place.root / saved.checkpoint.path
+    path = paths.root / saved.checkpoint.path
     try:
         if path.stat().st_size > order.file_cap:
             yield Noticed(f"the state of step {saved.checkpoint.step} is above the cap: {_stays(path)}")
@@ -25,38 +27,37 @@ def checkpoint(place: Place, order: Order, saved: Saved) -> Iterator[Event]:
     yield saved
 
 
-def files(place: Place, order: Order, succeeded: bool) -> Iterator[Event]:
+def files(paths: TrialPaths, order: Order, succeeded: bool) -> Iterator[Event]:
     """What the trainer left in `run.dir`, up to the cap of the order.
 
     A trial that failed may come back to this node, so its scratch folder stays.
     """
     left, behind = order.file_cap, 0
-    for path in sorted(_regular(place.files)):
+    for path in sorted(_regular(paths.files)):
         size = path.stat().st_size
         if size > left:
             behind += 1
             continue
         left -= size
-        yield Filed(f"{FILES}/{path.relative_to(place.files)}", path.read_bytes())
+        yield Filed(f"{FILES}/{path.relative_to(paths.files)}", path.read_bytes())
     if not behind and succeeded:
-        shutil.rmtree(place.root, ignore_errors=True)
+        shutil.rmtree(paths.root, ignore_errors=True)
     if behind:
-        yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(place.files)}")
+        yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(paths.files)}")
 
 
-def receive(place: Place, states: Mapping[str, bytes]) -> None:
+def receive(paths: TrialPaths, states: Mapping[str, bytes]) -> None:
     """Put states where `run.restore` looks for them, and files into `run.dir`; by path below the trial's folder.
 
     A state of a name is always the same. A file is not: the coordinator's is what an attempt ended with, while what
     lies here may be from one before that.
     """
     for name, data in states.items():
-        path = place.root / name
-        if not place.shared and (name.startswith(f"{FILES}/") or not path.exists()):
+        path = paths.root / name
+        if not paths.shared and (name.startswith(f"{FILES}/") or not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            with replacing(path) as draft:
+                draft.write_bytes(data)
 
 
 def kept(folder: Path, cap: int) -> Iterator[tuple[str, Path]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from orchestrator import naming
-from orchestrator.model import Order
+from orchestrator.model.order import Order
 
 CAUSES = ("timeout", "hang")
 
 
-class Limits:
+class AttemptLimits:
     """Watches one attempt. Whatever the trial writes to its journal is a sign of life: a report, a saved state."""
 
     def __init__(self, order: Order, journal: int) -> None:

@@ -6,15 +6,14 @@ the one whose trial holds most ends it. A look costs two small files as long as 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.node import processes
+from orchestrator.files import replacing, scratch
+from orchestrator.node.shared import processes
 
 SHARE, MOST = 0.05, 4 * 2**30  # of the memory, and bytes: less than both is what must stay free
 SHORT = 4  # times that: trials are measured from here on
@@ -97,7 +96,7 @@ def held(zygote: int) -> int:
     return sum(_fields(Path(f"/proc/{pid}/smaps_rollup")).get("Pss:", 0) for pid in pids) * 1024
 
 
-class Watch:
+class MemoryWatch:
     """Looks now and then whether one trial must end, so that the node lives."""
 
     def __init__(self) -> None:
@@ -116,7 +115,7 @@ class Watch:
             return None
         if self._zygote is None:
             self._zygote = processes.parent(self._trial)
-            self._folder = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}" / "memory"
+            self._folder = scratch() / "memory"
             self._file = self._folder / str(self._trial)
         left = room()
         if left.free >= SHORT * left.reserve:
@@ -145,9 +144,8 @@ class Watch:
         """Whether others can read it now."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_suffix(".part")
-            draft.write_text(str(size))
-            draft.replace(self._file)
+            with replacing(self._file) as draft:
+                draft.write_text(str(size))
         except OSError:
             return False
         return True

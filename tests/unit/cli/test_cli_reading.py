@@ -17,14 +17,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import folder as folders
-from orchestrator.cli import main, resubmit, snapshot, trials, view
-from orchestrator.coordinator import Transition
-from orchestrator.folder import Lock, SweepFolder
+from orchestrator.cli import resubmit, trials, view
+from orchestrator.cli.main import main
+from orchestrator.coordinator.loop import Transition
+from orchestrator.coordinator.recording import Live
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Objective, Outcome, Resources, Started, State
-from orchestrator.recording import Live
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import Objective, Resources, State
+from orchestrator.results import snapshot
 from tests.unit import manifests
 from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
@@ -132,7 +135,7 @@ def another(sweep: Manifest) -> Iterator[SweepFolder]:
 @contextmanager
 def coordinated(sweep: Manifest) -> Iterator[None]:
     """As if its coordinator lived."""
-    lock = folders.Lock.take(sweep.folder)
+    lock = Lock.take(sweep.folder)
     try:
         yield
     finally:

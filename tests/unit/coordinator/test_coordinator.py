@@ -10,34 +10,31 @@ from typing import Any
 
 import pytest
 
-from orchestrator import folder as folders
-from orchestrator.coordinator import Coordinator, Transition
+from orchestrator.coordinator import loop
+from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.errors import ResourceError
-from orchestrator.folder import Lock, SweepFolder
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.folder.requests import send_request
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.rows import dumps
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import (
-    AttemptRow,
+from orchestrator.model.events import (
     Batch,
-    Checkpoint,
     Ended,
     Event,
     Failure,
     Filed,
     Logged,
     Noticed,
-    Objective,
-    Order,
     Reported,
-    Resources,
     Restored,
-    Retries,
     Saved,
     Started,
-    State,
-    SweepSpec,
 )
+from orchestrator.model.order import Checkpoint, Order
+from orchestrator.model.rows import AttemptRow
+from orchestrator.model.sweep import Objective, Resources, Retries, State, SweepSpec
 from tests.unit import manifests
 from tests.unit.manifests import sweep_spec, trial_id, trial_spec
 
@@ -335,7 +332,7 @@ def test_when_the_first_trials_fail_alike_the_rest_is_not_started(scene: Callabl
         sweep.tell(number, STARTED, FAILED)
     assert sweep.launched() == [0, 1, 2]
     assert sweep.coordinator.done
-    assert sweep.coordinator.outlook.verdict == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
+    assert sweep.coordinator.early_abort.verdict == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
     assert sweep.states() == [State.FAILED] * 3 + [State.PENDING] * 3
 
 
@@ -348,7 +345,7 @@ def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..
     assert not sweep.coordinator.done
     sweep.tick(3)
     assert sweep.launched() == [0, 1, 2, 3, 4, 5]
-    assert sweep.coordinator.outlook.verdict is None
+    assert sweep.coordinator.early_abort.verdict is None
 
 
 def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manifest: Manifest) -> None:
@@ -631,7 +628,7 @@ def ask(sweep: Scene, request: Mapping[str, Any]) -> str | None:
     answers: list[str | None] = []
     folder = sweep.manifest.folder
     with held(folder):
-        asking = threading.Thread(target=lambda: answers.append(folders.ask(folder, dict(request), timeout=20)))
+        asking = threading.Thread(target=lambda: answers.append(send_request(folder, dict(request), timeout=20)))
         asking.start()
         while asking.is_alive():
             sweep.tick()
@@ -773,7 +770,7 @@ def test_an_answer_is_given_when_it_is_durable(
         seen.extend(sweep.states())
         path.unlink()
 
-    monkeypatch.setattr(folders, "answer", answer)
+    monkeypatch.setattr(loop, "answer_request", answer)
     (manifest.folder.requests / "1.json").write_text(dumps({"kind": "resubmit", "trials": [trial_id(0)]}))
     sweep.executor.slots = 0
     sweep.tick()

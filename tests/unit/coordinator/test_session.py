@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.coordinator.session import RunLimits, Session, hold, plan_sweep, reopen, settle
 from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
-from orchestrator.folder import Lock, SweepFolder
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
-from orchestrator.model import State, SweepSpec, TrialSpec
-from orchestrator.session import Limits, Session, hold, plan_sweep, reopen, settle
+from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
 
 
@@ -63,7 +64,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(project: Path, plan: Any = None, cluster: Any = None, runs: str = "runs") -> Session:
-    return plan_sweep(project / runs, plan or Plan(), project, None, Limits(), lambda: cluster or Cluster())
+    return plan_sweep(project / runs, plan or Plan(), project, None, RunLimits(), lambda: cluster or Cluster())
 
 
 def files(place: Path) -> list[str]:
@@ -178,7 +179,7 @@ def test_nothing_is_started_where_nothing_waits(project: Path) -> None:
         Plan(),
         project,
         None,
-        Limits(),
+        RunLimits(),
         lambda: pytest.fail("a cluster"),  # type: ignore[arg-type]
     )
     assert again.executor is None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import trainer_check
+from orchestrator.coordinator import trainer_check
+from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.errors import TrainerError
-from orchestrator.node.kind import Kind
-from orchestrator.trainer_check import TrainerCheck
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 MODULES = {
     "good.py": """
@@ -62,8 +62,8 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kind(project: Path, trainer: str) -> Kind:
-    return Kind(trainer, (str(project), str(project / "src")), str(project), 0, "fork", True)
+def kind(project: Path, trainer: str) -> ZygoteSpec:
+    return ZygoteSpec(trainer, (str(project), str(project / "src")), str(project), 0, "fork", True)
 
 
 def told(project: Path, trainer: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.failures import Failed, Fingerprint, difference, grouped
+from orchestrator.decide.failures import Failed, Fingerprint, difference, grouped
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import lifecycle
-from orchestrator.lifecycle import FREE_LAUNCHES, LONGEST, better, classify, continues, next_lineage, one_line, retried
-from orchestrator.model import AttemptRow, Checkpoint, Ended, Failure, Objective, Outcome, Retries, State
+from orchestrator.decide import lifecycle
+from orchestrator.decide.lifecycle import (
+    FREE_LAUNCHES,
+    LONGEST,
+    better,
+    classify,
+    continues,
+    next_lineage,
+    one_line,
+    retried,
+)
+from orchestrator.model.events import Ended, Failure, Outcome
+from orchestrator.model.order import Checkpoint
+from orchestrator.model.rows import AttemptRow
+from orchestrator.model.sweep import Objective, Retries, State
 
 
 def ended(**facts: Any) -> Ended:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.executors import slots
-from orchestrator.model import Outcome, Resources, Started, State
-from orchestrator.quarantine import NODE, Quarantine, hardware
+from orchestrator.decide import slots
+from orchestrator.decide.quarantine import NODE, Quarantine, hardware
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import Resources, State
 from tests.unit.manifests import FAILURE, LOST, SUCCESS
 
 SEGV = Outcome(State.FAILED, "signal", "killed by SIGSEGV")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executors import slots
-from orchestrator.model import Resources
+from orchestrator.decide import slots
+from orchestrator.model.sweep import Resources
 
 
 def node(labels: dict[str, str] | None = None, **resources: float) -> dict[str, object]:

@@ -12,16 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import folder as folders
 from orchestrator.errors import LockedError, ManifestError, NotFoundError
-from orchestrator.folder import Lock, SweepFolder, safe_name
+from orchestrator.folder.lock import Lock, holder_of
+from orchestrator.folder.paths import (
+    SweepFolder,
+    all_sweeps,
+    create_folder,
+    discard_folder,
+    find_folder,
+    runs_root,
+)
+from orchestrator.folder.requests import answer_request, discard_requests, pending_requests, send_request
 from orchestrator.manifest.writer import Manifest
 from tests.unit import manifests
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.folder import Lock, SweepFolder
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import SweepFolder
 lock = Lock.take(SweepFolder(Path(sys.argv[1])))
 print("held", flush=True)
 time.sleep(600)
@@ -41,7 +50,7 @@ def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
 # ---------------------------------------------------------------- finding
 
 
-def sweeps(root: Path, *names: str) -> None:
+def written_sweeps(root: Path, *names: str) -> None:
     """Sweeps in the order of their last change, the oldest first."""
     for age, name in enumerate(reversed(names)):
         path = manifests.create(root, name).manifest
@@ -51,86 +60,64 @@ def sweeps(root: Path, *names: str) -> None:
 
 def test_finding_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "runs"
-    sweeps(root, "alpha", "beta", "gamma")
+    written_sweeps(root, "alpha", "beta", "gamma")
     monkeypatch.chdir(root)
-    assert folders.find(root, None).name == "gamma"
-    assert [found.name for found in folders.sweeps(root)] == ["gamma", "beta", "alpha"]
+    assert find_folder(root, None).name == "gamma"
+    assert [found.name for found in all_sweeps(root)] == ["gamma", "beta", "alpha"]
     for name in ("beta", "./beta", "beta/", str(root / "beta"), "../runs/beta"):
-        assert folders.find(root, name) == SweepFolder(root / "beta")
+        assert find_folder(root, name) == SweepFolder(root / "beta")
     monkeypatch.chdir(root / "beta")
-    assert folders.find(tmp_path, ".") == SweepFolder(root / "beta")
+    assert find_folder(tmp_path, ".") == SweepFolder(root / "beta")
 
 
 def test_a_running_sweep_counts_as_changed(tmp_path: Path) -> None:
-    sweeps(tmp_path, "alpha", "beta")
+    written_sweeps(tmp_path, "alpha", "beta")
     (tmp_path / "alpha" / "manifest.db-wal").touch()
-    assert folders.find(tmp_path, None).name == "alpha"
+    assert find_folder(tmp_path, None).name == "alpha"
 
 
 def test_what_is_not_found_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no sweep here yet"):
-        folders.find(tmp_path / "nowhere", None)
-    sweeps(tmp_path, "address-tagging")
+        find_folder(tmp_path / "nowhere", None)
+    written_sweeps(tmp_path, "address-tagging")
     with pytest.raises(NotFoundError, match=r"did you mean address-tagging\?"):
-        folders.find(tmp_path, "adress-tagging")
+        find_folder(tmp_path, "adress-tagging")
     with pytest.raises(NotFoundError, match="orchestrate ls"):
-        folders.find(tmp_path, "zzz")
+        find_folder(tmp_path, "zzz")
 
 
 def test_where_sweeps_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ORCHESTRATE_RUNS", raising=False)
-    assert folders.runs_root(None) == tmp_path / "runs"
+    assert runs_root(None) == tmp_path / "runs"
     monkeypatch.setenv("ORCHESTRATE_RUNS", "/elsewhere")
-    assert folders.runs_root(None) == Path("/elsewhere")
-    assert folders.runs_root("mine") == tmp_path / "mine"
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("address-tagging", True),
-        ("v1.2_b", True),
-        ("", False),
-        (".", False),
-        ("..", False),
-        ("../x", False),
-        ("a/b", False),
-        ("/etc", False),
-        (".hidden", False),
-        ("-j", False),
-        ("a b", False),
-        ("a\n", False),
-        ("x" * 200, False),
-    ],
-)
-def test_names_stay_inside_the_runs_folder(name: str, safe: bool) -> None:
-    assert safe_name(name) == safe
+    assert runs_root(None) == Path("/elsewhere")
+    assert runs_root("mine") == tmp_path / "mine"
 
 
 # ---------------------------------------------------------------- making and undoing
 
 
 def test_the_runs_folder_is_ignored_by_git(tmp_path: Path) -> None:
-    folder = folders.create(tmp_path / "runs", "s")
+    folder = create_folder(tmp_path / "runs", "s")
     ignore = tmp_path / "runs" / ".gitignore"
     assert ignore.read_text() == "*\n"
     ignore.write_text("mine\n")
-    assert folders.create(tmp_path / "runs", "s") == folder
+    assert create_folder(tmp_path / "runs", "s") == folder
     assert ignore.read_text() == "mine\n"
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ManifestError, match="--runs DIR"):
-        folders.create(tmp_path / "file", "s")
+        create_folder(tmp_path / "file", "s")
 
 
 @pytest.mark.parametrize("root_too", [True, False])
 def test_a_new_sweep_is_undone_without_a_trace(tmp_path: Path, root_too: bool) -> None:
-    folder = folders.create(tmp_path / "runs", "s")
+    folder = create_folder(tmp_path / "runs", "s")
     Manifest.open(folder).close()
-    folders.discard(folder, folder_too=True, root_too=root_too)
+    discard_folder(folder, folder_too=True, root_too=root_too)
     assert [path.name for path in tmp_path.iterdir()] == ([] if root_too else ["runs"])
     assert not folder.path.exists()
 
@@ -139,13 +126,13 @@ def test_undoing_touches_nothing_of_others(tmp_path: Path) -> None:
     theirs = tmp_path / "runs" / "s" / "notes.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
-    folder = folders.create(tmp_path / "runs", "s")
+    folder = create_folder(tmp_path / "runs", "s")
     Manifest.open(folder).close()
-    folders.discard(folder, folder_too=False, root_too=False)
+    discard_folder(folder, folder_too=False, root_too=False)
     assert theirs.read_text() == "mine"
     assert not folder.manifest.exists()
-    another = folders.create(tmp_path / "runs", "t")
-    folders.discard(another, folder_too=True, root_too=True)
+    another = create_folder(tmp_path / "runs", "t")
+    discard_folder(another, folder_too=True, root_too=True)
     assert theirs.exists()
 
 
@@ -157,7 +144,7 @@ def test_one_holds_a_sweep_and_others_are_told_who(folder: SweepFolder, holder: 
         Lock.take(folder)
     assert f"pid {holder.pid} on " in str(told.value)
     assert f"orchestrate stop {folder.name}" in str(told.value)
-    found = folders.holder(folder)
+    found = holder_of(folder)
     assert found is not None
     assert found.pid == holder.pid
     assert abs(found.since - time.time()) < 600
@@ -166,7 +153,7 @@ def test_one_holds_a_sweep_and_others_are_told_who(folder: SweepFolder, holder: 
 def test_the_lock_goes_with_its_process(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
-    assert folders.holder(folder) is None
+    assert holder_of(folder) is None
     Lock.take(folder).release()
 
 
@@ -175,19 +162,19 @@ def test_the_lock_is_released(folder: SweepFolder) -> None:
     with pytest.raises(LockedError):
         Lock.take(folder)
     lock.release()
-    assert folders.holder(folder) is None
+    assert holder_of(folder) is None
     assert folder.lock.read_text() == ""
     Lock.take(folder).release()
 
 
 def test_looking_who_holds_a_sweep_does_not_take_it(folder: SweepFolder) -> None:
-    assert folders.holder(folder) is None
+    assert holder_of(folder) is None
     assert not folder.lock.exists()
     stop = threading.Event()
 
     def look() -> None:
         while not stop.is_set():
-            folders.holder(folder)
+            holder_of(folder)
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -213,8 +200,8 @@ def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], 
 
     def coordinate() -> None:
         while True:
-            for path, request in folders.asked(folder):
-                folders.answer(path, answers(request))
+            for path, request in pending_requests(folder):
+                answer_request(path, answers(request))
                 lock.release()
                 return
             time.sleep(0.005)
@@ -226,15 +213,15 @@ def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], 
 
 def test_a_request_is_answered_and_leaves_nothing(folder: SweepFolder) -> None:
     thread = while_answering(folder, lambda request: f"heard {request}")
-    assert folders.ask(folder, {"kind": "stop"}) == "heard {'kind': 'stop'}"
+    assert send_request(folder, {"kind": "stop"}) == "heard {'kind': 'stop'}"
     thread.join()
     assert list(folder.requests.iterdir()) == []
 
 
 def test_nobody_answers(folder: SweepFolder) -> None:
-    assert folders.ask(folder, {"kind": "stop"}) is None, "nobody holds the sweep"
+    assert send_request(folder, {"kind": "stop"}) is None, "nobody holds the sweep"
     lock = Lock.take(folder)
-    assert folders.ask(folder, {"kind": "stop"}, timeout=0.1) is None
+    assert send_request(folder, {"kind": "stop"}, timeout=0.1) is None
     lock.release()
     assert list(folder.requests.iterdir()) == []
 
@@ -242,19 +229,19 @@ def test_nobody_answers(folder: SweepFolder) -> None:
 def test_requests_come_in_order_and_damaged_ones_are_dropped(folder: SweepFolder) -> None:
     for name, text in (("3", '{"n": 3}'), ("1", '{"n": 1}'), ("2", "{"), ("4", "[]")):
         (folder.requests / f"{name}.json").write_text(text)
-    assert [request for _, request in folders.asked(folder)] == [{"n": 1}, {"n": 3}]
+    assert [request for _, request in pending_requests(folder)] == [{"n": 1}, {"n": 3}]
     assert sorted(path.name for path in folder.requests.iterdir()) == ["1.json", "3.json"]
 
 
 def test_what_was_asked_of_an_earlier_coordinator_is_forgotten(folder: SweepFolder) -> None:
     (folder.requests / "1.json").write_text('{"kind": "stop"}')
     (folder.requests / "0.answer").write_text("done")
-    folders.forget_requests(folder)
+    discard_requests(folder)
     assert list(folder.requests.iterdir()) == []
 
 
 def test_a_copied_folder_may_lack_the_place_for_requests(folder: SweepFolder) -> None:
     folder.requests.rmdir()
-    assert list(folders.asked(folder)) == []
-    folders.forget_requests(folder)
-    assert folders.ask(folder, {"kind": "stop"}) is None
+    assert list(pending_requests(folder)) == []
+    discard_requests(folder)
+    assert send_request(folder, {"kind": "stop"}) is None

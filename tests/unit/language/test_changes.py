@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import ConfigError
 from orchestrator.language import changes
-from orchestrator.model import Resources, Retries, SweepSpec, TrialSpec
+from orchestrator.model.sweep import Resources, Retries, SweepSpec, TrialSpec
 
 SPEC = SweepSpec("s", "work:train", ignore=("data.*", "workers"), timeout=60.0, retries=Retries(error=1))
 TRIAL = TrialSpec(

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from orchestrator.language import planning
 from orchestrator.language.identity import canonical
 from orchestrator.language.planning import SweepPlan
-from tests.unit.conf_trees import SWEEP, composed, line, quoted, write
+from tests.unit.language.conf_trees import SWEEP, composed, line, quoted, write
 
 GROUPS = ("model", "optimizer", "data", "db", "db/engine", "optimizer@train.opt", "experiment", "extra", "combo")
 

@@ -13,8 +13,8 @@ from orchestrator.errors import ConfigError
 from orchestrator.language import planning
 from orchestrator.language.identity import trial_id
 from orchestrator.language.planning import SweepPlan
-from orchestrator.model import Objective, Resources, Retries, Search
-from tests.unit.conf_trees import write
+from orchestrator.model.sweep import Objective, Resources, Retries, Search
+from tests.unit.language.conf_trees import write
 
 CONF = {
     "model/lstm.yaml": "name: lstm\nhidden: 64\ngpus: 1\n",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.language import planning, sweepfile
-from tests.unit.conf_trees import write
+from tests.unit.language.conf_trees import write
 
 CONF = {
     "model/lstm.yaml": "name: lstm\nhidden: 64\n",
@@ -269,3 +269,14 @@ def test_any_axes_give_trials_or_a_message(tmp_path: Path, axes: Any) -> None:
             pass
     except OrchestratorError:
         pass
+
+
+@pytest.mark.parametrize("name", ["address-tagging", "v1.2_b", "x" * 200])
+def test_names_of_sweeps(name: str) -> None:
+    assert sweepfile.read({"trainer": "a:b", "name": name}, Path("sweep.yaml"), "").name == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "-j", "a\n", "x" * 201])
+def test_a_sweeps_name_stays_inside_the_runs_folder(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.name"):
+        sweepfile.read({"trainer": "a:b", "name": name}, Path("sweep.yaml"), "")

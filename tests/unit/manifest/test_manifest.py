@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import AmbiguousError, ConfigError, ManifestError, NotFoundError
-from orchestrator.folder import SweepFolder
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db
-from orchestrator.manifest.choice import Choice
+from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Checkpoint, Objective, Outcome, Resources, Retries, Search, State
+from orchestrator.model.events import Outcome
+from orchestrator.model.order import Checkpoint
+from orchestrator.model.sweep import Objective, Resources, Retries, Search, State
 from tests.unit import manifests
 from tests.unit.manifests import FAILURE, LOST, SUCCESS, begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
@@ -113,7 +115,7 @@ def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, re
     ]
     assert due(manifest, second) == [trial_id(3)]
     assert reader.counts() == {State.PENDING: 1, State.SUCCEEDED: 1}
-    everything = list(reader.trials(Choice(everything=True)))
+    everything = list(reader.trials(Query(everything=True)))
     assert [(row.trial_id, row.current) for row in everything][-1] == (trial_id(2), False)
     assert {row[0] for row in reader.states()} == {trial_id(number) for number in (1, 2, 3)}
 
@@ -145,7 +147,7 @@ def test_a_plan_holds_its_trials_whatever_the_one_before_held(data: st.DataObjec
                 waiting = [repr(due.spec) for due in manifest.due(number, -1, 10)]
                 assert waiting == list(map(repr, specs)), "True is not 1"
                 assert [row.position for row in reader.trials()] == list(range(len(specs)))
-                seen = {row.trial_id for row in reader.trials(Choice(everything=True))}
+                seen = {row.trial_id for row in reader.trials(Query(everything=True))}
                 assert seen == {trial_id(number) for each in plans[: turn + 1] for number, *_ in each}
 
 
@@ -379,8 +381,8 @@ def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader
     assert (found["up"], found["down"]) == (math.inf, -math.inf)
     assert math.isnan(reader.series(trial_id(1))[0]["loss"])
     assert query(manifest.folder, "SELECT metrics ->> '$.loss' FROM reports") == [("NaN",)]
-    assert len(list(reader.trials(Choice(where={"clip": math.inf})))) == 1
-    assert list(reader.trials(Choice(where={"clip": -math.inf}))) == []
+    assert len(list(reader.trials(Query(where={"clip": math.inf})))) == 1
+    assert list(reader.trials(Query(where={"clip": -math.inf}))) == []
 
 
 # ---------------------------------------------------------------- best and stale
@@ -441,13 +443,13 @@ def test_stale_is_what_succeeded_with_other_code(manifest: Manifest, reader: Rea
     plan(manifest, trials)
     run(manifest, 0)
     run(manifest, 1, FAILURE)
-    assert reader.standing().stale == 0
+    assert reader.progress().stale == 0
     plan(manifest, trials, code="code-2")
-    assert reader.standing().stale == 1
+    assert reader.progress().stale == 1
     assert [row.stale for row in reader.trials()] == [True, False, False]
     with manifest.transaction():
         manifest.resubmit([trial_id(0)])
-    assert reader.standing().stale == 0
+    assert reader.progress().stale == 0
     begin(manifest, 0, 2, code="code-2")
     assert [row.stale for row in reader.trials()] == [False, False, False]
     assert reader.trees() == [("code-1", "tree-of-code-1"), ("code-2", "tree-of-code-2")]
@@ -481,7 +483,7 @@ def asked(manifest: Manifest, reader: Reader) -> Reader:
 
 @pytest.mark.parametrize("key", ODD)
 def test_keys_of_any_form_are_found(asked: Reader, key: str) -> None:
-    assert [row.trial_id for row in asked.trials(Choice(where={key: f"{key}-2"}))] == [trial_id(2)]
+    assert [row.trial_id for row in asked.trials(Query(where={key: f"{key}-2"}))] == [trial_id(2)]
 
 
 @pytest.mark.parametrize(
@@ -502,17 +504,17 @@ def test_keys_of_any_form_are_found(asked: Reader, key: str) -> None:
     ],
 )
 def test_where(asked: Reader, where: dict[str, object], numbers: list[int]) -> None:
-    assert [row.trial_id for row in asked.trials(Choice(where=where))] == [trial_id(number) for number in numbers]
+    assert [row.trial_id for row in asked.trials(Query(where=where))] == [trial_id(number) for number in numbers]
 
 
 def test_an_unknown_key_is_named_with_the_nearest(asked: Reader) -> None:
     with pytest.raises(ConfigError, match=r"did you mean data\.size\?"):
-        list(asked.trials(Choice(where={"data.siz": 1})))
+        list(asked.trials(Query(where={"data.siz": 1})))
 
 
 def test_sorting_puts_numbers_first(asked: Reader) -> None:
     def order(metric: str, descending: bool = False) -> list[str]:
-        return [row.trial_id for row in asked.trials(Choice(sort=metric, descending=descending))]
+        return [row.trial_id for row in asked.trials(Query(sort=metric, descending=descending))]
 
     assert order("valid/loss") == [trial_id(number) for number in (2, 0, 1, 3)]
     assert order("valid/loss", descending=True) == [trial_id(number) for number in (0, 2, 1, 3)]
@@ -521,9 +523,9 @@ def test_sorting_puts_numbers_first(asked: Reader) -> None:
 
 
 def test_states_and_limits(asked: Reader) -> None:
-    assert [row.trial_id for row in asked.trials(Choice(state=State.PENDING))] == [trial_id(3)]
-    assert len(list(asked.trials(Choice(state=State.SUCCEEDED, limit=2)))) == 2
-    assert list(asked.trials(Choice(state=State.FAILED))) == []
+    assert [row.trial_id for row in asked.trials(Query(state=State.PENDING))] == [trial_id(3)]
+    assert len(list(asked.trials(Query(state=State.SUCCEEDED, limit=2)))) == 2
+    assert list(asked.trials(Query(state=State.FAILED))) == []
 
 
 def test_a_trial_by_the_first_digits_of_its_id(manifest: Manifest, reader: Reader) -> None:
@@ -704,7 +706,7 @@ def test_a_damaged_manifest_does_not_take_the_place_of_its_backup(folder: SweepF
 def test_a_backup_that_cannot_be_written_stops_nothing(folder: SweepFolder) -> None:
     with closing(Manifest.open(folder)) as manifest:
         plan(manifest, [trial_spec(1)])
-    (folder.path / "manifest.db.backup.part").mkdir()
+    (folder.path / ".manifest.db.backup.part").mkdir()
     assert reopened(folder) == [trial_id(1)]
     assert not db.backup(folder.manifest).exists()
 

@@ -160,7 +160,7 @@ def stuck(cfg, run):
 def takes_the_signal(cfg, run):
     import faulthandler
 
-    from orchestrator.node.stack import SIGNAL
+    from orchestrator.node.inside.stack import SIGNAL
 
     faulthandler.unregister(SIGNAL)
     time.sleep(600)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.model import Batch, Ended, Event, Filed, Logged, Noticed, Order, Reported, Restored, Saved, Started
-from orchestrator.node.nursery import Nursery
-from orchestrator.node.runner import run_attempt
+from orchestrator.model.events import Batch, Ended, Event, Filed, Logged, Noticed, Reported, Restored, Saved, Started
+from orchestrator.model.order import Order
+from orchestrator.node.attempt import run_attempt
+from orchestrator.node.launch.zygote_pool import ZygotePool
 
 HERE = str(Path(__file__).parent)
 
@@ -90,17 +91,17 @@ class Result:
 
 def stream(
     wanted: Order,
-    nursery: Nursery,
+    zygote_pool: ZygotePool,
     gpus: Sequence[str] = (),
     asked: Callable[[], str | None] = lambda: None,
     states: Mapping[str, bytes] | None = None,
 ) -> Iterator[Batch]:
-    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, nursery=nursery, states=states or {})
+    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, zygote_pool=zygote_pool, states=states or {})
 
 
-def run(wanted: Order, nursery: Nursery, **options: Any) -> Result:
+def run(wanted: Order, zygote_pool: ZygotePool, **options: Any) -> Result:
     """Run an attempt to its end."""
-    result = Result(list(stream(wanted, nursery, **options)))
+    result = Result(list(stream(wanted, zygote_pool, **options)))
     assert [batch.seq for batch in result.batches] == list(range(len(result.batches)))
     assert sum(isinstance(event, Ended) for event in result.events) == 1
     return result

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model import Batch, Checkpoint, Ended, Logged, Order, Resources, Started
-from orchestrator.node import carrying, places
-from orchestrator.node.limits import Limits
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import HERE, Result, alive, order, run, stream
+from orchestrator.model.events import Batch, Ended, Logged, Started
+from orchestrator.model.order import Checkpoint, Order
+from orchestrator.model.sweep import Resources
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared import trial_paths
+from orchestrator.node.watch import file_transfer
+from orchestrator.node.watch.limits import AttemptLimits
+from tests.unit.node.support import HERE, Result, alive, order, run, stream
 
 
-def test_a_short_trial_is_one_batch(tmp_path: Path, nursery: Nursery) -> None:
-    run(order(tmp_path, "nothing"), nursery)  # warm
-    result = run(order(tmp_path, "nothing", interval=60.0), nursery)
+def test_a_short_trial_is_one_batch(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    run(order(tmp_path, "nothing"), zygote_pool)  # warm
+    result = run(order(tmp_path, "nothing", interval=60.0), zygote_pool)
     started = result.started
     assert started.node == "here"
     assert started.method == "fork"
@@ -26,14 +29,14 @@ def test_a_short_trial_is_one_batch(tmp_path: Path, nursery: Nursery) -> None:
     assert len(result.batches) <= 2  # one, unless the machine is slow
 
 
-def test_hard_exit(tmp_path: Path, nursery: Nursery) -> None:
-    ended = run(order(tmp_path, "leaves_hard"), nursery).ended
+def test_hard_exit(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run(order(tmp_path, "leaves_hard"), zygote_pool).ended
     assert (ended.exit_code, ended.signal, ended.failure) == (3, None, None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
-def test_signals(tmp_path: Path, nursery: Nursery, number: int) -> None:
-    result = run(order(tmp_path, "crashes", {"signal": int(number)}), nursery)
+def test_signals(tmp_path: Path, zygote_pool: ZygotePool, number: int) -> None:
+    result = run(order(tmp_path, "crashes", {"signal": int(number)}), zygote_pool)
     assert (result.ended.exit_code, result.ended.signal) == (None, number)
     if number == signal.SIGSEGV:  # the place is shown
         assert "node_trainers.py" in result.log
@@ -41,29 +44,29 @@ def test_signals(tmp_path: Path, nursery: Nursery, number: int) -> None:
         assert "peak memory" in result.ended.detail
 
 
-def test_log_keeps_order_across_streams_and_children(tmp_path: Path, nursery: Nursery) -> None:
-    assert run(order(tmp_path, "prints", {"lines": 200}), nursery).log == "".join(f"line {i}\n" for i in range(200))
-    assert run(order(tmp_path, "shell"), nursery).log.splitlines() == [
+def test_log_keeps_order_across_streams_and_children(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    assert run(order(tmp_path, "prints", {"lines": 200}), zygote_pool).log == "".join(f"line {i}\n" for i in range(200))
+    assert run(order(tmp_path, "shell"), zygote_pool).log.splitlines() == [
         "from python", "from a child", "and its error", "python again"
     ]  # fmt: skip
 
 
-def test_log_cap(tmp_path: Path, nursery: Nursery) -> None:
-    result = run(order(tmp_path, "prints", {"lines": 100_000}, log_cap=1000), nursery)
+def test_log_cap(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "prints", {"lines": 100_000}, log_cap=1000), zygote_pool)
     assert result.ended.exit_code == 0
     assert result.log[:1000] == "".join(f"line {i}\n" for i in range(200))[:1000]
     assert result.log[1000:] == "\n[orchestrate: cut here, at the cap of 1000 bytes; later output is not kept]\n"
 
 
-def test_large_logs_come_in_pieces(tmp_path: Path, nursery: Nursery) -> None:
-    result = run(order(tmp_path, "prints", {"lines": 300_000}, interval=60.0), nursery)
+def test_large_logs_come_in_pieces(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "prints", {"lines": 300_000}, interval=60.0), zygote_pool)
     pieces = [len(event.data) for event in result.events if isinstance(event, Logged)]
     assert sum(pieces) == sum(len(f"line {i}\n") for i in range(300_000))
     assert max(pieces) <= 2**20 + 2**17
     assert len(pieces) > 2
 
 
-def run_until_it_prints(wanted: Order, nursery: Nursery, why: str) -> Result:
+def run_until_it_prints(wanted: Order, zygote_pool: ZygotePool, why: str) -> Result:
     """Ask the attempt to end once its first output has come."""
     batches: list[Batch] = []
     printed: list[bool] = []
@@ -71,14 +74,14 @@ def run_until_it_prints(wanted: Order, nursery: Nursery, why: str) -> Result:
     def asked() -> str | None:
         return why if printed else None
 
-    for batch in stream(wanted, nursery, asked=asked):
+    for batch in stream(wanted, zygote_pool, asked=asked):
         batches.append(batch)
         printed += [True for event in batch.events if isinstance(event, Logged)]
     return Result(batches)
 
 
-def test_stop_gives_time_to_save(tmp_path: Path, nursery: Nursery) -> None:
-    result = run_until_it_prints(order(tmp_path, "waits"), nursery, "cancelled")
+def test_stop_gives_time_to_save(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run_until_it_prints(order(tmp_path, "waits"), zygote_pool, "cancelled")
     assert result.ended.asked == "cancelled"
     assert result.ended.exit_code == 128 + signal.SIGTERM
     assert result.ended.failure is None
@@ -86,8 +89,8 @@ def test_stop_gives_time_to_save(tmp_path: Path, nursery: Nursery) -> None:
     assert result.log.endswith("cleaned up\n")
 
 
-def test_stop_kills_after_the_grace(tmp_path: Path, nursery: Nursery) -> None:
-    ended = run_until_it_prints(order(tmp_path, "ignores", grace=0.1), nursery, "stopped").ended
+def test_stop_kills_after_the_grace(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run_until_it_prints(order(tmp_path, "ignores", grace=0.1), zygote_pool, "stopped").ended
     assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
 
 
@@ -95,15 +98,15 @@ def test_stop_during_the_import_ends_it(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
     wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),))
     looks = iter((None, None, "cancelled"))
-    result = run(wanted, Nursery(), asked=lambda: next(looks))
+    result = run(wanted, ZygotePool(), asked=lambda: next(looks))
     assert [type(event) for event in result.events] == [Ended]
     assert result.ended.asked == "cancelled"
 
 
 @pytest.mark.parametrize(("limit", "why"), [("timeout", "timeout"), ("heartbeat", "hang")])
-def test_limits_end_a_trial_as_a_stop_does(tmp_path: Path, nursery: Nursery, limit: str, why: str) -> None:
-    run(order(tmp_path, "nothing"), nursery)  # warm
-    result = run(order(tmp_path, "waits", **{limit: 2.0}), nursery)
+def test_limits_end_a_trial_as_a_stop_does(tmp_path: Path, zygote_pool: ZygotePool, limit: str, why: str) -> None:
+    run(order(tmp_path, "nothing"), zygote_pool)  # warm
+    result = run(order(tmp_path, "waits", **{limit: 2.0}), zygote_pool)
     assert result.ended.asked == why
     assert f"2s, which is sweep.{limit}" in result.ended.detail
     assert result.ended.exit_code == 128 + signal.SIGTERM
@@ -123,20 +126,20 @@ def assert_stands_at(ended: Ended, source: str) -> None:
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_hang_in_a_library_is_told_with_its_place(tmp_path: Path, start: str) -> None:
-    nursery = Nursery()
-    ended = run(order(tmp_path, "stuck", heartbeat=4.0, grace=0.1, start=start), nursery).ended
-    nursery.close()
+    zygote_pool = ZygotePool()
+    ended = run(order(tmp_path, "stuck", heartbeat=4.0, grace=0.1, start=start), zygote_pool).ended
+    zygote_pool.close()
     assert (ended.asked, ended.signal) == ("hang", signal.SIGKILL)
     assert_stands_at(ended, "sum(itertools.repeat(1))")
 
 
-def test_a_trial_that_took_the_signal_away_is_ended_in_order(tmp_path: Path, nursery: Nursery) -> None:
-    ended = run(order(tmp_path, "takes_the_signal", heartbeat=1.0), nursery).ended
+def test_a_trial_that_took_the_signal_away_is_ended_in_order(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run(order(tmp_path, "takes_the_signal", heartbeat=1.0), zygote_pool).ended
     assert (ended.asked, ended.exit_code, ended.stack) == ("hang", 128 + signal.SIGTERM, "")
 
 
-def test_a_trial_that_ignores_its_limit_is_killed(tmp_path: Path, nursery: Nursery) -> None:
-    ended = run(order(tmp_path, "ignores", timeout=0.5, grace=0.1), nursery).ended
+def test_a_trial_that_ignores_its_limit_is_killed(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run(order(tmp_path, "ignores", timeout=0.5, grace=0.1), zygote_pool).ended
     assert (ended.asked, ended.signal) == ("timeout", signal.SIGKILL)
     assert "sweep.timeout" in ended.detail
 
@@ -144,14 +147,14 @@ def test_a_trial_that_ignores_its_limit_is_killed(tmp_path: Path, nursery: Nurse
 def test_an_import_that_hangs_times_out(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
     wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),), timeout=0.2)
-    ended = run(wanted, Nursery()).ended
+    ended = run(wanted, ZygotePool()).ended
     assert ended.asked == "timeout"
     assert ended.detail.endswith("while the trainer's module was imported")
 
 
 def test_a_report_is_a_sign_of_life(tmp_path: Path) -> None:
     with open(tmp_path / "journal", "wb", buffering=0) as journal:
-        limits = Limits(order(tmp_path, "waits", timeout=100.0, heartbeat=10.0), journal.fileno())
+        limits = AttemptLimits(order(tmp_path, "waits", timeout=100.0, heartbeat=10.0), journal.fileno())
         limits.begin(0.0)
         assert limits.exceeded(9.0) is None
         journal.write(b"x")
@@ -166,115 +169,115 @@ def test_a_report_is_a_sign_of_life(tmp_path: Path) -> None:
         assert limits.exceeded(150.0) == ("timeout", "ran for 1m 40s, which is sweep.timeout")
 
 
-def test_closing_the_generator_ends_the_trial(tmp_path: Path, nursery: Nursery) -> None:
-    batches = stream(order(tmp_path, "waits"), nursery)
+def test_closing_the_generator_ends_the_trial(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    batches = stream(order(tmp_path, "waits"), zygote_pool)
     started = next(batches).events[0]
     assert isinstance(started, Started)
     assert alive(started.pid)
     batches.close()  # type: ignore[attr-defined]
     assert not alive(started.pid)
-    assert run(order(tmp_path, "nothing"), nursery).ended.exit_code == 0  # and the next one runs
+    assert run(order(tmp_path, "nothing"), zygote_pool).ended.exit_code == 0  # and the next one runs
 
 
-def test_threads_and_exit_handlers_run_to_their_end(tmp_path: Path, nursery: Nursery) -> None:
-    result = run(order(tmp_path, "waits_for_threads", {"x": 1}), nursery)
+def test_threads_and_exit_handlers_run_to_their_end(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "waits_for_threads", {"x": 1}), zygote_pool)
     assert result.log == "thread\nexit handler\n"
 
 
 def test_files_come_back_from_a_node_of_its_own(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nursery.close()
+    zygote_pool.close()
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     wanted = order(tmp_path, "fills", {"size": 5000}, sweep_uid="another", file_cap=4000)
-    result = run(wanted, nursery)
+    result = run(wanted, zygote_pool)
     assert not Path(wanted.folder).exists()
     assert result.filed == {"files/sub/small.txt": b"small"}
     assert len(result.notices) == 1
     assert str(tmp_path) in result.notices[0]
-    nursery.close()
+    zygote_pool.close()
 
 
 def test_checkpoints_travel_from_node_to_node(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two nodes that see neither each other nor the sweep's folder."""
     results = []
     for node, options in (("a", {"stop": 2}), ("b", {})):
-        nursery.close()
+        zygote_pool.close()
         (tmp_path / node).mkdir()
         monkeypatch.setattr("tempfile.tempdir", None)
         monkeypatch.setenv("TMPDIR", str(tmp_path / node))
         last = results[0].saved[-1].checkpoint if results else None
         wanted = order(tmp_path, "keeps", {"steps": 5, **options}, sweep_uid="another", restore=(last,) if last else ())
         sent = {last.path: results[0].filed[last.path]} if last else {}
-        results.append(run(wanted, nursery, states=sent))
-    nursery.close()
+        results.append(run(wanted, zygote_pool, states=sent))
+    zygote_pool.close()
     first, second = results
     assert first.ended.exit_code == 9
     assert second.restored == [2]
     whole = order(tmp_path, "keeps", {"steps": 5}, attempt=2)
-    run(whole, nursery)
+    run(whole, zygote_pool)
     expected = (Path(whole.folder) / "files" / "drawn.json").read_bytes()
     assert second.filed["files/drawn.json"] == expected
 
 
-def test_a_folder_is_saved_and_restored(tmp_path: Path, nursery: Nursery) -> None:
-    first = run(order(tmp_path, "keeps_a_folder", {"steps": 5, "stop": 2}), nursery)
+def test_a_folder_is_saved_and_restored(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    first = run(order(tmp_path, "keeps_a_folder", {"steps": 5, "stop": 2}), zygote_pool)
     last = first.saved[-1].checkpoint
-    second = run(order(tmp_path, "keeps_a_folder", {"steps": 5}, attempt=2, restore=(last,)), nursery)
+    second = run(order(tmp_path, "keeps_a_folder", {"steps": 5}, attempt=2, restore=(last,)), zygote_pool)
     assert (second.ended.exit_code, second.restored, second.notices) == (0, [2], [])
     folder = Path(order(tmp_path, "keeps_a_folder").folder)
     found = (folder / "files" / "drawn").read_text()
     assert {path.suffix for path in (folder / "checkpoints").iterdir()} == {".state"}, "no copy stays"
     (tmp_path / "other").mkdir()
     whole = order(tmp_path / "other", "keeps_a_folder", {"steps": 5})
-    run(whole, nursery)
+    run(whole, zygote_pool)
     assert (Path(whole.folder) / "files" / "drawn").read_text() == found
 
 
 def test_files_are_put_back_where_the_sweeps_folder_is_not_seen(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the coordinator has counts: what lies on the node may be of an attempt before the last."""
     home = tmp_path / "home"
     (home / "files" / "sub").mkdir(parents=True)
     (home / "files" / "sub" / "last.ckpt").write_text("new")
     (home / "files" / "large").write_text("x" * 100)
-    sent = {name: path.read_bytes() for name, path in carrying.kept(home, cap=50)}
+    sent = {name: path.read_bytes() for name, path in file_transfer.kept(home, cap=50)}
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     wanted = order(tmp_path, "lists", sweep_uid="another", attempt=2)
-    stale = places.place(wanted).files / "sub" / "last.ckpt"
+    stale = trial_paths.paths_of(wanted).files / "sub" / "last.ckpt"
     stale.parent.mkdir(parents=True)
     stale.write_text("old")
-    nursery.close()
-    result = run(wanted, nursery, states=sent)
-    nursery.close()
+    zygote_pool.close()
+    result = run(wanted, zygote_pool, states=sent)
+    zygote_pool.close()
     assert result.log == "sub/last.ckpt new\n"
 
 
-def test_a_half_written_checkpoint_does_not_stay(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_half_written_checkpoint_does_not_stay(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     """Neither that of an attempt whose supervisor died, nor that of this one."""
     wanted = order(tmp_path, "dies_while_it_saves")
-    earlier = Path(wanted.folder) / "checkpoints" / ".1-step-3.state.77.tmp"
+    earlier = Path(wanted.folder) / "checkpoints" / ".1-step-3.state.77.part"
     earlier.parent.mkdir(parents=True)
     earlier.touch()
-    assert run(wanted, nursery).ended.signal == signal.SIGKILL
+    assert run(wanted, zygote_pool).ended.signal == signal.SIGKILL
     assert list(earlier.parent.iterdir()) == []
 
 
-def test_missing_checkpoint_is_said(tmp_path: Path, nursery: Nursery) -> None:
+def test_missing_checkpoint_is_said(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "keeps", {"steps": 1}, restore=(Checkpoint(3, "checkpoints/1-step-3.state"),))
-    result = run(wanted, nursery)
+    result = run(wanted, zygote_pool)
     assert result.ended.exit_code == 0
     assert result.restored == []
     assert "the checkpoint of step 3 cannot be read" in result.notices[0]
 
 
 def test_local_executor(tmp_path: Path) -> None:
-    from orchestrator.executors.local_executor import LocalExecutor
+    from orchestrator.executors.local import LocalExecutor
 
     executor = LocalExecutor(2, gpus=[["0"], ["1"]])
     size = Resources(gpus=1)

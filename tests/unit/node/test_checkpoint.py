@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.node import checkpoint
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, run
+from orchestrator.node.inside import checkpoint
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import order, run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # ---------------------------------------------------------------- with torch, in trials
 
 
-def test_a_fork_equals_a_fresh_interpreter(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_fork_equals_a_fresh_interpreter(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     logs = []
     for start in ("fork", "fork", "spawn"):
         wanted = order(tmp_path, "torch_trainers:learns", {"epochs": 2}, start=start, threads=2)
-        result = run(wanted, nursery if start == "fork" else Nursery())
+        result = run(wanted, zygote_pool if start == "fork" else ZygotePool())
         assert result.ended.failure is None, result.ended.failure
         assert result.started.method == start
         logs.append((result.log, result.rows))
@@ -39,16 +39,16 @@ def test_a_fork_equals_a_fresh_interpreter(tmp_path: Path, nursery: Nursery) -> 
     assert logs[0][0].endswith("threads 2 True\n")
 
 
-def test_training_goes_on_bit_for_bit(tmp_path: Path, nursery: Nursery) -> None:
+def test_training_goes_on_bit_for_bit(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     for folder in ("whole", "parts"):
         (tmp_path / folder).mkdir()
-    whole = run(order(tmp_path / "whole", "torch_trainers:learns", {"epochs": 4}), nursery)
+    whole = run(order(tmp_path / "whole", "torch_trainers:learns", {"epochs": 4}), zygote_pool)
     part = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4, "die": 1})
-    first = run(part, nursery)
+    first = run(part, zygote_pool)
     assert first.ended.exit_code == 9
     last = first.saved[-1].checkpoint
     rest = order(tmp_path / "parts", "torch_trainers:learns", {"epochs": 4}, attempt=2, restore=(last,), start="fork")
-    second = run(rest, nursery)
+    second = run(rest, zygote_pool)
     assert second.restored == [1]
     assert first.rows + second.rows == whole.rows
     assert second.log == whole.log
@@ -60,22 +60,22 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, nursery: Nursery) -> None:
     "a node alone: torch's own, two, that draw random numbers",
     "SUCCEEDED, the same numbers every time; no process is left",
 )
-def test_workers_of_a_data_loader(tmp_path: Path, nursery: Nursery) -> None:
+def test_workers_of_a_data_loader(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "torch_trainers:learns", {"epochs": 1, "workers": 2})
-    result = run(wanted, nursery)
+    result = run(wanted, zygote_pool)
     assert result.ended.exit_code == 0, result.log
-    assert result.rows == run(wanted, nursery).rows
+    assert result.rows == run(wanted, zygote_pool).rows
 
 
-def test_operations_without_a_deterministic_algorithm(tmp_path: Path, nursery: Nursery) -> None:
-    said = run(order(tmp_path, "torch_trainers:warns"), nursery)
+def test_operations_without_a_deterministic_algorithm(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    said = run(order(tmp_path, "torch_trainers:warns"), zygote_pool)
     assert said.notices == ["put_ has no deterministic algorithm: results may differ in the last digits"]
     assert "put_" not in said.log
-    refused = run(order(tmp_path, "torch_trainers:warns", deterministic="error"), nursery).ended.failure
+    refused = run(order(tmp_path, "torch_trainers:warns", deterministic="error"), zygote_pool).ended.failure
     assert refused is not None
     assert refused.type == "RuntimeError"
     assert "put_" in refused.message
-    assert run(order(tmp_path, "torch_trainers:warns", deterministic="off"), Nursery()).notices == []
+    assert run(order(tmp_path, "torch_trainers:warns", deterministic="off"), ZygotePool()).notices == []
 
 
 # ---------------------------------------------------------------- files
@@ -112,7 +112,7 @@ def test_state_with_torch(tmp_path: Path) -> None:
 WITHOUT_TORCH = """
 import pickle, random, sys
 from pathlib import Path
-from orchestrator.node import checkpoint
+from orchestrator.node.inside import checkpoint
 state = {"a": [1, (2.5, b"x")], 3: {"s"}, "nan": float("inf")}
 path = checkpoint.save(Path(sys.argv[1]), state, 0, 1)
 drawn = random.random()

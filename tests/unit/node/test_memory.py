@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import memory
-from orchestrator.node.memory import Room, Watch, room
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, run
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.watch import memory
+from orchestrator.node.watch.memory import MemoryWatch, Room, room
+from tests.unit.node.support import order, run
 
 MB = 2**20
 
@@ -71,7 +71,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_nothing_is_measured_while_there_is_room(node: dict[str, int], temporary: Path) -> None:
-    watch = Watch()
+    watch = MemoryWatch()
     assert watch.guilty(0.0) is None, "nothing runs yet"
     watch.begin(os.getpid())
     assert watch.guilty(0.0) is None
@@ -79,7 +79,7 @@ def test_nothing_is_measured_while_there_is_room(node: dict[str, int], temporary
 
 
 def test_the_largest_goes_after_the_others_had_time_to_speak(node: dict[str, int], temporary: Path) -> None:
-    watch = Watch()
+    watch = MemoryWatch()
     watch.begin(os.getpid())
     node["free"] = 10 * MB
     assert watch.guilty(0.0) is None
@@ -99,7 +99,7 @@ def test_the_largest_goes_after_the_others_had_time_to_speak(node: dict[str, int
 
 
 def test_a_small_trial_is_not_to_blame(node: dict[str, int]) -> None:
-    watch = Watch()
+    watch = MemoryWatch()
     watch.begin(os.getpid())
     node.update(free=10 * MB, mine=20 * MB)
     assert [watch.guilty(now) for now in (0.0, 1.0, 2.0)] == [None, None, None]
@@ -107,9 +107,9 @@ def test_a_small_trial_is_not_to_blame(node: dict[str, int]) -> None:
 
 def test_a_trial_that_would_exhaust_its_node_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "room", lambda: Room(1000 * MB, 10 * MB))
-    nursery = Nursery()
-    result = run(order(tmp_path, "hoards", {"size": 100 * MB}), nursery)
-    nursery.close()
+    zygote_pool = ZygotePool()
+    result = run(order(tmp_path, "hoards", {"size": 100 * MB}), zygote_pool)
+    zygote_pool.close()
     assert (result.ended.asked, result.ended.signal) == ("oom", signal.SIGKILL)
     assert "its processes held 0.1 GiB" in result.ended.detail
     assert list((tmp_path / f"orchestrate-{os.getuid()}" / "memory").iterdir()) == []
@@ -118,8 +118,8 @@ def test_a_trial_that_would_exhaust_its_node_is_ended(tmp_path: Path, monkeypatc
 def test_a_kill_by_the_kernel_is_told_by_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter((3, 4))
     monkeypatch.setattr(memory, "oom_kills", lambda: next(counts))
-    nursery = Nursery()
-    ended = run(order(tmp_path, "crashes", {"signal": 9}), nursery).ended
-    nursery.close()
+    zygote_pool = ZygotePool()
+    ended = run(order(tmp_path, "crashes", {"signal": 9}), zygote_pool).ended
+    zygote_pool.close()
     assert ended.oom
     assert "the kernel killed 1 process(es)" in ended.detail

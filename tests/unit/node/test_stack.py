@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node import stack
+from orchestrator.node.inside import stack
 
 WRITTEN = f"""Thread 0x00007f01 [loader] (most recent call first):
   File "/usr/lib/python3/threading.py", line 5 in wait

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from trainers import address_tagging, addresses, canadian, toy
 from trainers.tagger import IGNORE, Encoder, Tagger, subwords
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 LEARNS = ("optimizer=adam", "optimizer.lr=0.01")
 
 

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from orchestrator.node import failure, settings
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import HERE, file, order, run
+from orchestrator.node.inside import config, failure
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import HERE, file, order, run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
-def test_surroundings(tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    nursery.close()
+def test_surroundings(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    zygote_pool.close()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     wanted = order(tmp_path, "facts", threads=3)
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     seen = file(wanted, "facts.json")
     assert seen["cwd"] == HERE == seen["path"]
     assert seen["stdin"] == ""
@@ -36,40 +36,40 @@ def test_surroundings(tmp_path: Path, nursery: Nursery, monkeypatch: pytest.Monk
     assert seen["seed"] == 7
 
 
-def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, nursery: Nursery) -> None:
+def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "facts")
     spawned = order(tmp_path, "facts", start="spawn")
     seen = []
     for each in (wanted, spawned, wanted):
-        result = run(each, nursery)
+        result = run(each, zygote_pool)
         assert result.started.method == each.start
         seen.append(file(each, "facts.json"))
     assert seen[0] == seen[1] == seen[2]
-    run(order(tmp_path, "facts", seed=8), nursery)
+    run(order(tmp_path, "facts", seed=8), zygote_pool)
     other = file(wanted, "facts.json")
     assert other["random"] != seen[0]["random"]
     assert other["numpy"] != seen[0]["numpy"]
 
 
-def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, nursery: Nursery) -> None:
+def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     seen, parents = [], set()
     for gpus in (("0",), ("3",), ("GPU-5a",)):
         wanted = order(tmp_path, "facts", gpus=1.0)
-        assert run(wanted, nursery, gpus=gpus).started.gpus == gpus
+        assert run(wanted, zygote_pool, gpus=gpus).started.gpus == gpus
         seen.append(file(wanted, "facts.json")["gpus"])
-        parents.add(id(nursery.zygote(wanted, gpus)))
+        parents.add(id(zygote_pool.zygote(wanted, gpus)))
     assert seen == ["0", "3", "GPU-5a"]
     assert len(parents) == 1
 
 
-def test_missing_cwd_gives_the_code(tmp_path: Path, nursery: Nursery) -> None:
+def test_missing_cwd_gives_the_code(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "facts", cwd="/not/on/this/node")
-    run(wanted, nursery)
+    run(wanted, zygote_pool)
     assert file(wanted, "facts.json")["cwd"] == HERE
 
 
-def test_reports(tmp_path: Path, nursery: Nursery) -> None:
-    result = run(order(tmp_path, "reports"), nursery)
+def test_reports(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "reports"), zygote_pool)
     assert result.ended.exit_code == 0
     assert result.rows == [
         (0, {"loss": 0.5, "n": 3, "flag": 1}),
@@ -96,16 +96,16 @@ def test_reports(tmp_path: Path, nursery: Nursery) -> None:
         ("run_by_name", []),
     ],
 )
-def test_calls_and_returned_values(tmp_path: Path, nursery: Nursery, trainer: str, rows: object) -> None:
-    result = run(order(tmp_path, trainer), nursery)
+def test_calls_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool, trainer: str, rows: object) -> None:
+    result = run(order(tmp_path, trainer), zygote_pool)
     assert result.ended.failure is None
     assert result.rows == rows
     assert result.ended.entered is not None
     assert result.ended.left is not None
 
 
-def test_exception(tmp_path: Path, nursery: Nursery) -> None:
-    result = run(order(tmp_path, "raises"), nursery)
+def test_exception(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "raises"), zygote_pool)
     failure = result.ended.failure
     assert failure is not None
     assert result.ended.exit_code == 1
@@ -127,13 +127,13 @@ def test_a_breakpoint_needs_a_terminal() -> None:
     ("code", "exit_code", "message"),
     [("0", 0, None), ("None", 0, None), ("3", 3, None), ("'bad data'", 1, "bad data")],
 )
-def test_sys_exit(tmp_path: Path, nursery: Nursery, code: str, exit_code: int, message: str | None) -> None:
-    ended = run(order(tmp_path, "leaves", {"code": code}), nursery).ended
+def test_sys_exit(tmp_path: Path, zygote_pool: ZygotePool, code: str, exit_code: int, message: str | None) -> None:
+    ended = run(order(tmp_path, "leaves", {"code": code}), zygote_pool).ended
     assert ended.exit_code == exit_code
     assert (ended.failure and ended.failure.message) == message
 
 
-def test_hydra_main_is_unwrapped(tmp_path: Path, nursery: Nursery) -> None:
+def test_hydra_main_is_unwrapped(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "hydra_app.py").write_text(
         "import hydra, logging\n"
         "from hydra.core.hydra_config import HydraConfig\n"
@@ -143,20 +143,20 @@ def test_hydra_main_is_unwrapped(tmp_path: Path, nursery: Nursery) -> None:
         "    return cfg.lr\n"
     )
     wanted = order(tmp_path, "hydra_app:main", {"lr": 0.5}, import_path=(str(tmp_path),))
-    result = run(wanted, nursery)
+    result = run(wanted, zygote_pool)
     assert result.rows == [(0, {"objective": 0.5})]
     assert result.log.endswith(f"[root][INFO] - {wanted.folder}/files\n")
 
 
 def test_config_is_private_writable_and_struct(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nursery.close()
+    zygote_pool.close()
     monkeypatch.setenv("TOKEN_OF_MINE", "a${b}")
     data = {"lr": 1, "text": "${not.ours}", "list": ["$", r"\${x}", None], "deep": {"key": "here"}, "7": 1.5}
     references = {"deep.key": "${oc.env:TOKEN_OF_MINE}", "out": "${hydra:runtime.output_dir}/x", "year": "${now:%Y}"}
     wanted = order(tmp_path, "config", data, references=references)
-    assert run(wanted, nursery).ended.failure is None
+    assert run(wanted, zygote_pool).ended.failure is None
     seen = file(wanted, "config.json")
     year = seen["cfg"].pop("year")
     out = f"{wanted.folder}/files/x"
@@ -165,9 +165,9 @@ def test_config_is_private_writable_and_struct(
     assert seen["struct"] == "ConfigAttributeError"
 
 
-def test_unresolvable_reference_names_its_key(tmp_path: Path, nursery: Nursery) -> None:
+def test_unresolvable_reference_names_its_key(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "nothing", {"a": None}, references={"a": "${oc.env:NOT_SET_ANYWHERE}"})
-    failure = run(wanted, nursery).ended.failure
+    failure = run(wanted, zygote_pool).ended.failure
     assert failure is not None
     assert failure.message.startswith("a: ${oc.env:NOT_SET_ANYWHERE} does not resolve")
 
@@ -177,10 +177,10 @@ texts = st.text(alphabet="a$\\{}:.'\" ", max_size=12)
 
 @given(texts)
 def test_any_text_reads_back_as_itself(text: str) -> None:
-    assert OmegaConf.create(settings.escape({"key": text})).key == text
+    assert OmegaConf.create(config.escape({"key": text})).key == text
 
 
-def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, nursery: Nursery) -> None:
+def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "late.py").write_text(
         "def train(cfg, run):\n"
         "    import torch\n"
@@ -191,7 +191,7 @@ def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, nursery: 
     import torch
 
     generator = torch.Generator().manual_seed(5)
-    assert run(wanted, nursery).rows == [
+    assert run(wanted, zygote_pool).rows == [
         (0, {"draw": torch.rand((), generator=generator).item(), "on": 1, "threads": 2})
     ]
 
@@ -199,8 +199,8 @@ def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, nursery: 
 INLINE = """
 import sys
 from pathlib import Path
-from tests.unit.node_support import order
-from orchestrator.node import trial
+from tests.unit.node.support import order
+from orchestrator.node.inside import trial
 for name in ("returns_mapping", "raises"):
     ended = trial.run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
     print(ended.exit_code, ended.failure and ended.failure.type)
@@ -224,14 +224,16 @@ def test_inline_keeps_the_terminal(tmp_path: Path) -> None:
 
 def test_reports_in_a_row_are_one_event(tmp_path: Path) -> None:
     """Three reports are three lines, read as one event."""
-    from orchestrator.node.journal import Reader, Writer
-    from orchestrator.node.places import Place
-    from orchestrator.node.run import Run
+    from orchestrator.node.inside.journal import JournalReader, JournalWriter
+    from orchestrator.node.inside.run import Run
+    from orchestrator.node.shared.trial_paths import TrialPaths
 
     with (tmp_path / "journal").open("a+b") as journal:
-        subject = Run(order(tmp_path, "nothing"), Writer(journal.fileno()), Place(str(tmp_path), shared=True))
+        subject = Run(
+            order(tmp_path, "nothing"), JournalWriter(journal.fileno()), TrialPaths(str(tmp_path), shared=True)
+        )
         for step in range(3):
             subject.report({"loss": math.pi}, step=step)
-        entries = Reader(journal.fileno()).read()
+        entries = JournalReader(journal.fileno()).read()
     assert entries is not None
     assert len(entries) == 1

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from orchestrator.node import processes, settings, warm
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, run
+from orchestrator.node.inside import config
+from orchestrator.node.launch import warm
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared import processes
+from tests.unit.node.support import order, run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def mappings(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -45,13 +47,13 @@ def nodes(node: Any) -> Any:
 
 @given(st.lists(mappings(trees), max_size=6))
 def test_a_config_after_another_is_what_it_would_be_anew(sweep: list[dict[str, Any]]) -> None:
-    configs = settings.Configs()
+    configs = config.Configs()
     for data in sweep:
-        assert nodes(configs.of(data)) == nodes(settings.create(data))
+        assert nodes(configs.of(data)) == nodes(config.create(data))
 
 
 def test_a_config_with_other_values_is_not_made_anew() -> None:
-    configs = settings.Configs()
+    configs = config.Configs()
     first = configs.of({"lr": 0.1, "model": {"sizes": [1, 2], "name": "a"}})
     second = configs.of({"lr": 0.2, "model": {"sizes": [1, 3], "name": "b"}})
     assert second is first
@@ -59,7 +61,7 @@ def test_a_config_with_other_values_is_not_made_anew() -> None:
     assert configs.of({"lr": 0.2, "model": {"sizes": [1], "name": "b"}}) is not first
 
 
-def test_what_a_trial_does_to_its_config_stays_with_it(tmp_path: Path, nursery: Nursery) -> None:
+def test_what_a_trial_does_to_its_config_stays_with_it(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "changing.py").write_text(
         "from omegaconf import OmegaConf, open_dict\n"
         "def train(cfg, run):\n"
@@ -77,7 +79,7 @@ def test_what_a_trial_does_to_its_config_stays_with_it(tmp_path: Path, nursery: 
         {"sizes": [3, 4], "lr": 1, "more": {"a": "y"}},
     ]
     for data in sweep:
-        result = run(order(tmp_path, "changing:train", data, import_path=(str(tmp_path),)), nursery)
+        result = run(order(tmp_path, "changing:train", data, import_path=(str(tmp_path),)), zygote_pool)
         assert result.ended.exit_code == 0
         assert result.log == f"{data}\n"
 
@@ -106,9 +108,9 @@ def train(cfg, run):
 def test_a_trial_ends_as_an_interpreter_does(tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ending.py").write_text(ENDING)
     monkeypatch.setenv("WRITTEN", str(tmp_path / "written"))
-    nursery = Nursery()
-    result = run(order(tmp_path, "ending:train", import_path=(str(tmp_path),), start=start), nursery)
-    nursery.close()
+    zygote_pool = ZygotePool()
+    result = run(order(tmp_path, "ending:train", import_path=(str(tmp_path),), start=start), zygote_pool)
+    zygote_pool.close()
     assert (result.ended.exit_code, result.log) == (0, "")
     written = (tmp_path / "written").read_text().split("\n")
     assert sorted(written) == sorted(["exit handler", "finalized", "child", "kept in memory", ""])
@@ -139,9 +141,9 @@ def train(cfg, run):
 """
 
 
-def test_locks_of_logging_are_made_anew_in_what_a_trial_forks(tmp_path: Path, nursery: Nursery) -> None:
+def test_locks_of_logging_are_made_anew_in_what_a_trial_forks(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "locked.py").write_text(LOCKED)
-    result = run(order(tmp_path, "locked:train", import_path=(str(tmp_path),)), nursery)
+    result = run(order(tmp_path, "locked:train", import_path=(str(tmp_path),)), zygote_pool)
     assert result.started.method == "fork"
     assert result.rows == [(0, {"status": 0})]
     assert result.log == "said by the child\n"
@@ -156,19 +158,19 @@ def train(cfg, run):
 INLINE = """
 import sys
 from pathlib import Path
-from tests.unit.node_support import order
-from orchestrator.node import trial
+from tests.unit.node.support import order
+from orchestrator.node.inside import trial
 folder = Path(sys.argv[1])
 trial.run_inline(order(folder, "drawing:train", import_path=(str(folder),)), print)
 """
 
 
-def test_a_module_that_draws_numbers_changes_no_trial(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_module_that_draws_numbers_changes_no_trial(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     """Forked, as a fresh process, or in the user's terminal: the seed is set when the trainer is called."""
     (tmp_path / "drawing.py").write_text(DRAWING)
     rows = []
     for start in ("fork", "spawn"):
-        result = run(order(tmp_path, "drawing:train", import_path=(str(tmp_path),), start=start), nursery)
+        result = run(order(tmp_path, "drawing:train", import_path=(str(tmp_path),), start=start), zygote_pool)
         assert result.started.method == start
         rows += result.rows
     done = subprocess.run(
@@ -188,9 +190,9 @@ def test_what_a_package_imports_on_demand_is_imported_before_the_first_fork(tmp_
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run):\n    run.report({'threads': threading.active_count()})\n"
     )
-    nursery = Nursery()
-    result = run(order(tmp_path, "lazy:train", import_path=(str(tmp_path),)), nursery)
-    nursery.close()
+    zygote_pool = ZygotePool()
+    result = run(order(tmp_path, "lazy:train", import_path=(str(tmp_path),)), zygote_pool)
+    zygote_pool.close()
     assert "lazy cannot be forked: it starts threads" in result.notices[0]
     assert result.rows == [(0, {"threads": 2})]
 
@@ -206,10 +208,10 @@ def test_an_import_that_is_tried_again_has_one_thread_as_the_first_had(tmp_path:
         "def train(cfg, run):\n"
         "    print('runs with', os.environ['OPENBLAS_NUM_THREADS'])\n"
     )
-    nursery = Nursery()
+    zygote_pool = ZygotePool()
     wanted = order(tmp_path, "second:train", import_path=(str(tmp_path),), threads=4)
-    first, second = run(wanted, nursery), run(wanted, nursery)
-    nursery.close()
+    first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
+    zygote_pool.close()
     assert first.ended.failure is not None
     assert first.ended.failure.message == "the network is away"
     assert (second.ended.exit_code, second.log) == (0, "imported with 1\nruns with 4\n")
@@ -222,9 +224,9 @@ def test_a_process_that_a_module_starts_fails_no_trial(tmp_path: Path) -> None:
         "helper.start()\n"
         "def train(cfg, run):\n    pass\n"
     )
-    nursery = Nursery()
-    result = run(order(tmp_path, "helped:train", import_path=(str(tmp_path),)), nursery)
-    nursery.close()
+    zygote_pool = ZygotePool()
+    result = run(order(tmp_path, "helped:train", import_path=(str(tmp_path),)), zygote_pool)
+    zygote_pool.close()
     assert (result.started.method, result.ended.exit_code) == ("fork", 0)
 
 

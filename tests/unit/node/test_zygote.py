@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import zygote
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import HERE, alive, order, run, wait_gone
+from orchestrator.node.launch import zygote
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import HERE, alive, order, run, wait_gone
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, nursery: Nursery, start: str) -> None:
+def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, zygote_pool: ZygotePool, start: str) -> None:
     pids = tmp_path / "pids"
-    result = run(order(tmp_path, "leaves_stubborn_child", {"pids": str(pids)}, start=start), nursery)
+    result = run(order(tmp_path, "leaves_stubborn_child", {"pids": str(pids)}, start=start), zygote_pool)
     assert result.ended.exit_code == 0
     trial, grandchild = map(int, pids.read_text().split())
     assert trial == result.started.pid
@@ -31,15 +31,15 @@ def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, nursery: Nurs
 PARENT = """
 import sys
 from pathlib import Path
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, stream
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import order, stream
 folder, start = Path(sys.argv[1]), sys.argv[2]
 wanted = order(folder, "leaves_stubborn_child", {"pids": str(folder / "pids"), "wait": True}, start=start)
-nursery = Nursery()
+zygote_pool = ZygotePool()
 def asked():
     if (folder / "pids").exists() and (folder / "pids").read_text().endswith("\\n"):
         print("running", flush=True)
-for batch in stream(wanted, nursery, asked=asked):
+for batch in stream(wanted, zygote_pool, asked=asked):
     pass
 """
 
@@ -66,13 +66,13 @@ def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
         "import os, signal, time\n"
         "def train(cfg, run):\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)\n"
     )
-    nursery = Nursery()
-    result = run(order(tmp_path, "kills:train", import_path=(str(tmp_path),)), nursery)
+    zygote_pool = ZygotePool()
+    result = run(order(tmp_path, "kills:train", import_path=(str(tmp_path),)), zygote_pool)
     assert result.ended.lost == "worker"
     assert "9" in result.ended.detail
     assert not alive(result.started.pid)
-    assert run(order(tmp_path, "nothing"), nursery).ended.exit_code == 0
-    nursery.close()
+    assert run(order(tmp_path, "nothing"), zygote_pool).ended.exit_code == 0
+    zygote_pool.close()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_import_errors_are_the_trials_failure(tmp_path: Path, text: str, kind: str, where: str, start: str) -> None:
     (tmp_path / "broken.py").write_text(text)
-    nursery = Nursery()
-    ended = run(order(tmp_path, "broken:train", import_path=(str(tmp_path),), start=start), nursery).ended
-    nursery.close()
+    zygote_pool = ZygotePool()
+    ended = run(order(tmp_path, "broken:train", import_path=(str(tmp_path),), start=start), zygote_pool).ended
+    zygote_pool.close()
     assert ended.failure is not None
     assert ended.exit_code == 1
     assert ended.failure.type == kind
@@ -101,8 +101,8 @@ def test_import_errors_are_the_trials_failure(tmp_path: Path, text: str, kind: s
 
 def test_crash_of_an_import(tmp_path: Path) -> None:
     (tmp_path / "crashes.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    nursery = Nursery()
-    ended = run(order(tmp_path, "crashes:train", import_path=(str(tmp_path),)), nursery).ended
+    zygote_pool = ZygotePool()
+    ended = run(order(tmp_path, "crashes:train", import_path=(str(tmp_path),)), zygote_pool).ended
     assert ended.signal == signal.SIGSEGV
     assert "imported" in ended.detail
 
@@ -111,9 +111,9 @@ def test_crash_of_an_import(tmp_path: Path) -> None:
 def test_an_import_that_leaves_is_no_success(tmp_path: Path, start: str) -> None:
     (tmp_path / "leaves.py").write_text("import os\nos._exit(0)\n")
     wanted = order(tmp_path, "leaves:train", import_path=(str(tmp_path),), start=start)
-    nursery = Nursery()
-    ended = run(wanted, nursery).ended
-    nursery.close()
+    zygote_pool = ZygotePool()
+    ended = run(wanted, zygote_pool).ended
+    zygote_pool.close()
     assert ended.exit_code == 1
     assert ended.failure is not None
     assert "before the trainer was called" in ended.failure.message
@@ -124,10 +124,10 @@ def test_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run):\n    run.report({'threads': threading.active_count()})\n"
     )
-    nursery = Nursery()
+    zygote_pool = ZygotePool()
     wanted = order(tmp_path, "threaded:train", import_path=(str(tmp_path),))
-    first, second = run(wanted, nursery), run(wanted, nursery)
-    nursery.close()
+    first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
+    zygote_pool.close()
     assert len(first.notices) == 1
     assert "threaded cannot be forked: it starts threads" in first.notices[0]
     assert second.notices == []
@@ -147,9 +147,9 @@ def test_cuda_makes_a_fork_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_an_import_prints_is_in_the_first_log(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text("print('importing')\ndef train(cfg):\n    print('training')\n")
-    nursery = Nursery()
+    zygote_pool = ZygotePool()
     wanted = order(tmp_path, "chatty:train", import_path=(str(tmp_path),))
-    assert run(wanted, nursery).log == "importing\ntraining\n"
-    assert run(wanted, nursery).log == "training\n"
-    nursery.close()
+    assert run(wanted, zygote_pool).log == "importing\ntraining\n"
+    assert run(wanted, zygote_pool).log == "training\n"
+    zygote_pool.close()
     assert HERE not in sys.path  # nothing of a trial reaches the worker

@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model import Order
-from orchestrator.node import handover, processes
-from orchestrator.node.kind import Kind
-from orchestrator.node.nursery import Nursery
-from orchestrator.trainer_check import TrainerCheck
-from tests.unit.node_support import Result, alive, file, order, run, stream, wait_gone
+from orchestrator.coordinator.trainer_check import TrainerCheck
+from orchestrator.model.order import Order
+from orchestrator.node.launch import zygote_sharing
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared import processes
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
+from tests.unit.node.support import Result, alive, file, order, run, stream, wait_gone
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRAINER = """
 import json, os, random, resource, sys, time
 from pathlib import Path
@@ -55,12 +56,12 @@ def train(cfg, run):
 """
 COORDINATOR = """
 import sys, time
-from orchestrator.node.kind import Kind
-from orchestrator.trainer_check import TrainerCheck
-from tests.unit.node_support import order
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
+from orchestrator.coordinator.trainer_check import TrainerCheck
+from tests.unit.node.support import order
 from pathlib import Path
 folder = Path(sys.argv[1])
-check = TrainerCheck(Kind.of(order(folder, "early:train", import_path=(str(folder),)), ()), shared=True)
+check = TrainerCheck(ZygoteSpec.of(order(folder, "early:train", import_path=(str(folder),)), ()), shared=True)
 if sys.argv[2] == "imported":
     check.result()
 while not ((folder / "imported").exists() and (folder / "imported").read_text()):
@@ -71,47 +72,48 @@ sys.stdin.read()
 WORKER = """
 import sys
 from pathlib import Path
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, stream
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import order, stream
 folder = Path(sys.argv[1])
 def asked():
     if (folder / "waits").exists():
         print("ready", flush=True)
 wanted = order(folder, "early:train", {"wait": True}, import_path=(str(folder),))
-for batch in stream(wanted, Nursery(), asked=asked):
+for batch in stream(wanted, ZygotePool(), asked=asked):
     pass
 """
 IMPORTER = """
 import sys, time
 from pathlib import Path
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import order, stream
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import order, stream
 folder = Path(sys.argv[1])
 def asked():
     if (folder / "imported").exists() and (folder / "imported").read_text():
         print("ready", flush=True)
-for batch in stream(order(folder, "early:train", import_path=(str(folder),)), Nursery(), asked=asked):
+for batch in stream(order(folder, "early:train", import_path=(str(folder),)), ZygotePool(), asked=asked):
     pass
 time.sleep(600)
 """
 TWICE = """
 import json, os, resource, sys
 from pathlib import Path
-from orchestrator.node import handover, processes
-from orchestrator.node.nursery import Nursery
-from tests.unit.node_support import file, order, run
+from orchestrator.node.launch import zygote_sharing
+from orchestrator.node.shared import processes
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.support import file, order, run
 folder = Path(sys.argv[1])
 wanted = order(folder, "early:train", import_path=(str(folder),))
 cpus = frozenset(sorted(os.sched_getaffinity(0))[:1])
 limits = ((resource.RLIMIT_NOFILE, (500, 600)),)
-processes.stand(processes.Standing(nice=19, oom=500, cpus=cpus, umask=0o77, limits=limits))
+processes.apply_settings(processes.ProcessSettings(nice=19, oom=500, cpus=cpus, umask=0o77, limits=limits))
 found = []
 for _ in range(2):
-    nursery = Nursery()
-    run(wanted, nursery)
-    nursery.close()
+    zygote_pool = ZygotePool()
+    run(wanted, zygote_pool)
+    zygote_pool.close()
     found.append(file(wanted, "facts"))
-    os.environ.pop(handover.NAME, None)
+    os.environ.pop(zygote_sharing.NAME, None)
 print(json.dumps(found))
 """
 
@@ -119,7 +121,7 @@ print(json.dumps(found))
 @pytest.fixture(autouse=True)
 def name(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the environment of a sweep's workers."""
-    monkeypatch.setenv(handover.NAME, handover.new_name())
+    monkeypatch.setenv(zygote_sharing.NAME, zygote_sharing.new_name())
 
 
 @pytest.fixture
@@ -129,8 +131,8 @@ def wanted(tmp_path: Path) -> Order:
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
+def zygote_pool() -> Iterator[ZygotePool]:
+    made = ZygotePool()
     yield made
     made.close()
 
@@ -138,7 +140,7 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture
 def early(wanted: Order) -> Iterator[TrainerCheck]:
     """A zygote on offer, for trials of this order."""
-    check = TrainerCheck(Kind.of(wanted, ()), shared=True)
+    check = TrainerCheck(ZygoteSpec.of(wanted, ()), shared=True)
     check.result()
     yield check
     check.close()
@@ -164,8 +166,8 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.usefixtures("early")
-def test_the_first_trial_needs_no_second_import(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    first, second = run(wanted, nursery), run(wanted, nursery)
+def test_the_first_trial_needs_no_second_import(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
     assert (first.log, second.log) == ("importing\ntraining\n", "training\n")
     assert first.started.pid != second.started.pid
     assert len(imported(tmp_path)) == 1
@@ -182,39 +184,41 @@ def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Orde
     assert mine == own
     assert (mine["nice"], int(mine["oom"])) == (19, 500)
     assert mine["limits"] == [[500, 600], 1, 0o77]
-    assert handover.NAME not in mine["env"]
+    assert zygote_sharing.NAME not in mine["env"]
 
 
 @pytest.mark.usefixtures("early")
-def test_a_trial_goes_before_its_coordinator(wanted: Order, nursery: Nursery) -> None:
+def test_a_trial_goes_before_its_coordinator(wanted: Order, zygote_pool: ZygotePool) -> None:
     """When memory runs out: the kernel ends whoever has the most points, and each may have more than it began with."""
-    run(wanted, nursery)
-    assert int(file(wanted, "facts")["oom"]) == max(300, processes.standing().oom)
+    run(wanted, zygote_pool)
+    assert int(file(wanted, "facts")["oom"]) == max(300, processes.process_settings().oom)
 
 
 @pytest.mark.usefixtures("early")
-def test_every_worker_gets_one(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+def test_every_worker_gets_one(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     """They share the import, and nothing else."""
-    another = Nursery()
-    first, second = run(wanted, nursery), run(wanted, another)
+    another = ZygotePool()
+    first, second = run(wanted, zygote_pool), run(wanted, another)
     assert (first.log, second.log) == ("importing\ntraining\n",) * 2
     another.close()
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 1
 
 
-def test_one_that_has_seen_a_gpu_is_for_trials_with_one(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    check = TrainerCheck(Kind.of(wanted, ("1",)), ("1",), shared=True)
+def test_one_that_has_seen_a_gpu_is_for_trials_with_one(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    check = TrainerCheck(ZygoteSpec.of(wanted, ("1",)), ("1",), shared=True)
     check.result()
-    assert run(wanted, nursery, gpus=("0",)).ended.exit_code == 0
+    assert run(wanted, zygote_pool, gpus=("0",)).ended.exit_code == 0
     assert file(wanted, "facts")["env"]["CUDA_VISIBLE_DEVICES"] == "0"
     assert file(wanted, "facts")["seen"] == "1"
     assert len(imported(tmp_path)) == 1
     check.close()
 
 
-def test_copies_die_with_the_coordinator(tmp_path: Path, wanted: Order, early: TrainerCheck, nursery: Nursery) -> None:
-    run(wanted, nursery)
+def test_copies_die_with_the_coordinator(
+    tmp_path: Path, wanted: Order, early: TrainerCheck, zygote_pool: ZygotePool
+) -> None:
+    run(wanted, zygote_pool)
     (pid,) = imported(tmp_path)
     keeper, copy = processes.descendants(pid)
     early.close()
@@ -249,29 +253,31 @@ def test_it_dies_with_its_worker(tmp_path: Path, wanted: Order) -> None:
 
 @pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("other", [{"gpus": ["0"]}, {"deterministic": "off"}])
-def test_another_kind_is_not_given_it(tmp_path: Path, wanted: Order, nursery: Nursery, other: dict[str, Any]) -> None:
+def test_another_kind_is_not_given_it(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool, other: dict[str, Any]
+) -> None:
     gpus = other.pop("gpus", ())
     unlike = order(tmp_path, "early:train", import_path=(str(tmp_path),), **other)
-    assert run(unlike, nursery, gpus=gpus).ended.exit_code == 0
+    assert run(unlike, zygote_pool, gpus=gpus).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
 def test_a_stranger_gets_nothing(wanted: Order, early: TrainerCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "getuid", lambda: -1)
-        assert handover.connect(Kind.of(wanted, ()), lambda listener: None) is None
+        assert zygote_sharing.connect(ZygoteSpec.of(wanted, ()), lambda listener: None) is None
 
 
 @pytest.mark.parametrize("owned", [True, False])
-def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, nursery: Nursery, owned: bool) -> None:
+def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, zygote_pool: ZygotePool, owned: bool) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run): pass\n"
     )
     wanted = order(tmp_path, "threaded:train", import_path=(str(tmp_path),))
-    check = TrainerCheck(Kind.of(wanted, ()), shared=owned)
+    check = TrainerCheck(ZygoteSpec.of(wanted, ()), shared=owned)
     check.result()
-    result = run(wanted, nursery)
+    result = run(wanted, zygote_pool)
     check.close()
     assert "threaded cannot be forked: it starts threads" in result.notices[0]
     assert result.started.method == "spawn"
@@ -281,28 +287,28 @@ def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, nursery: Nursery,
 # ---------------------------------------------------------------- workers among themselves, as on a cluster
 
 
-def test_workers_share_what_the_first_one_starts(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    another = Nursery()
-    first, second = run(wanted, nursery), run(wanted, another)
+def test_workers_share_what_the_first_one_starts(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    another = ZygotePool()
+    first, second = run(wanted, zygote_pool), run(wanted, another)
     assert (first.log, second.log) == ("importing\ntraining\n",) * 2
     (pid,) = imported(tmp_path)
-    nursery.close()
+    zygote_pool.close()
     assert run(wanted, another).ended.exit_code == 0
     assert imported(tmp_path) == [pid]
     another.close()
     wait_gone(pid)  # nobody needs it
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
-def test_whoever_started_it_may_die(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+def test_whoever_started_it_may_die(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     worker = start(WORKER, tmp_path)
     (pid,) = imported(tmp_path)
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     kill(worker)
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert imported(tmp_path) == [pid]
-    nursery.close()
+    zygote_pool.close()
     wait_gone(pid)
 
 
@@ -316,16 +322,18 @@ def test_it_ends_when_its_workers_die_while_it_imports(tmp_path: Path, wanted: O
     wait_gone(pid)
 
 
-def test_one_that_is_stopped_leaves_the_import_to_the_others(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+def test_one_that_is_stopped_leaves_the_import_to_the_others(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
+) -> None:
     (tmp_path / "hold").write_text("")
     worker = start(IMPORTER, tmp_path)  # has begun it
-    stopped = run(wanted, nursery, asked=lambda: "stop")
+    stopped = run(wanted, zygote_pool, asked=lambda: "stop")
     assert stopped.ended.asked == "stop"
     assert stopped.log == "importing\n"
     (pid,) = imported(tmp_path)
     assert alive(pid)
     (tmp_path / "hold").unlink()
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert imported(tmp_path) == [pid]
     kill(worker)
 
@@ -337,34 +345,36 @@ def test_an_import_that_ends_the_process_fails_every_trial_that_waits(tmp_path: 
         "while not Path(__file__).with_name('leave').exists(): time.sleep(0.01)\nos._exit(7)\n"
     )
     wanted = order(tmp_path, "vanishes:train", import_path=(str(tmp_path),))
-    nurseries = [Nursery(), Nursery()]
-    streams = [stream(wanted, nursery, asked=(tmp_path / "leave").touch) for nursery in nurseries]
+    nurseries = [ZygotePool(), ZygotePool()]
+    streams = [stream(wanted, zygote_pool, asked=(tmp_path / "leave").touch) for zygote_pool in nurseries]
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda batches: Result(list(batches)), streams))
     for result in results:
         assert result.ended.exit_code == 7
         assert result.log == "last words\n"
         assert result.ended.detail == "while the trainer's module was imported"
-    for nursery in nurseries:
-        nursery.close()
+    for zygote_pool in nurseries:
+        zygote_pool.close()
 
 
-def test_one_that_hangs_is_left_by_whoever_has_waited_too_long(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
+def test_one_that_hangs_is_left_by_whoever_has_waited_too_long(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
+) -> None:
     (tmp_path / "hold").write_text("")
     worker = start(IMPORTER, tmp_path)  # waits without a limit
-    assert run(replace(wanted, timeout=0.1), nursery).ended.asked == "timeout"
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(replace(wanted, timeout=0.1), zygote_pool).ended.asked == "timeout"
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
     kill(worker)
 
 
-def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, nursery: Nursery) -> None:
+def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "fails.py").write_text(
         "import json\nif hasattr(json, 'again'): raise KeyError('again')\n"
         "json.again = True\nprint('once')\nraise OSError('the reason')\n"
     )
     wanted = order(tmp_path, "fails:train", import_path=(str(tmp_path),))
-    first, second = run(wanted, nursery), run(wanted, nursery)
+    first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
     assert first.ended.failure
     assert second.ended.failure
     assert "the reason" in first.ended.failure.message
@@ -372,8 +382,8 @@ def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, nurser
     assert first.log.count("once") == 1
 
 
-def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    run(wanted, nursery)
+def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    run(wanted, zygote_pool)
     (pid,) = imported(tmp_path)
     keeper = processes.parent(pid)
     assert keeper
@@ -381,19 +391,19 @@ def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, nur
     assert host
     os.kill(host, signal.SIGKILL)
     wait_gone(pid)
-    assert run(wanted, nursery).ended.exit_code == 0
+    assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
-def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, nursery: Nursery) -> None:
-    another, third = Nursery(), Nursery()
-    for each, gpus in ((nursery, ("0",)), (another, ("1",)), (third, ("2", "3"))):
+def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    another, third = ZygotePool(), ZygotePool()
+    for each, gpus in ((zygote_pool, ("0",)), (another, ("1",)), (third, ("2", "3"))):
         result = run(wanted, each, gpus=gpus)
         assert result.started.gpus == gpus
         assert file(wanted, "facts")["env"]["CUDA_VISIBLE_DEVICES"] == ",".join(gpus)
     assert len(imported(tmp_path)) == 2  # a module may count them
     for gpus in (("2", "3"), ("0",)):  # nothing is imported again when a worker changes
-        assert run(wanted, nursery, gpus=gpus).ended.exit_code == 0
+        assert run(wanted, zygote_pool, gpus=gpus).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
     another.close()
     third.close()
@@ -402,17 +412,17 @@ def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, nurser
 def test_who_comes_last_is_served_or_refused(wanted: Order) -> None:
     """A host that ends loses nobody: whoever was let in has it, and the next one starts another."""
     listeners: list[socket.socket] = []
-    kind = Kind.of(wanted, ())
+    spec = ZygoteSpec.of(wanted, ())
     with contextlib.ExitStack() as closing:
 
         def connect() -> None:
-            connection = handover.connect(kind, lambda listener: listeners.append(listener.dup()))
+            connection = zygote_sharing.connect(spec, lambda listener: listeners.append(listener.dup()))
             assert connection
             closing.enter_context(connection)
 
         connect()
         ours, _ = (closing.enter_context(each) for each in socket.socketpair())
-        host = handover._Host(closing.enter_context(listeners[0]), ours, -1)
+        host = zygote_sharing._Host(closing.enter_context(listeners[0]), ours, -1)
         assert host._last_call()
         assert host._last_call()
         connect()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.language import planning
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
 GROUPS = {
     "model/lstm": "cells: 1",
     "model/gru": "cells: 2",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import provenance
 from orchestrator.errors import ConfigError, ManifestError
-from orchestrator.provenance import code_hash, difference, environment, keep_code, pack, project_files, unpack
+from orchestrator.provenance import code as code_module
+from orchestrator.provenance.code import code_hash, difference, import_path, keep_code, pack, project_files, unpack
+from orchestrator.provenance.environment import environment
 
 FILES = {
     "train.py": "import data\n\ndef train(cfg):\n    pass\n",
@@ -108,12 +109,12 @@ def test_a_file_that_goes_meanwhile_is_passed_over(
 ) -> None:
     """As an editor's do."""
     listed = project_files(plain)[0]
-    monkeypatch.setattr(provenance, "project_files", lambda project: ([*listed, "4913.py"], ()))
+    monkeypatch.setattr(code_module, "project_files", lambda project: ([*listed, "4913.py"], ()))
     assert files(keep_code(plain, tmp_path / "store").path) == KEPT
 
 
 def test_large_files_are_left_out_and_named(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "FILE_LIMIT", 100)
+    monkeypatch.setattr(code_module, "FILE_LIMIT", 100)
     write(plain, {"weights.json": "x" * 101, "fits.json": "x" * 100})
     code = keep_code(plain, tmp_path / "store")
     assert code.left_out == ("weights.json",)
@@ -121,7 +122,7 @@ def test_large_files_are_left_out_and_named(plain: Path, tmp_path: Path, monkeyp
 
 
 def test_a_project_that_is_too_large_is_refused(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "TREE_LIMIT", 50)
+    monkeypatch.setattr(code_module, "TREE_LIMIT", 50)
     with pytest.raises(ConfigError, match=r"\.gitignore"):
         keep_code(plain, tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -143,9 +144,9 @@ def test_a_copy_is_whole_or_is_not(plain: Path, tmp_path: Path) -> None:
 
 
 def test_where_trials_import_from(tmp_path: Path) -> None:
-    assert provenance.import_path(tmp_path) == (str(tmp_path),)
+    assert import_path(tmp_path) == (str(tmp_path),)
     (tmp_path / "src").mkdir()
-    assert provenance.import_path(tmp_path) == (str(tmp_path), str(tmp_path / "src"))
+    assert import_path(tmp_path) == (str(tmp_path), str(tmp_path / "src"))
 
 
 # ---------------------------------------------------------------- what makes a result stale

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.language.search import METHODS
-from orchestrator.language.search.random import shuffled
-from orchestrator.language.space import Assignment, Axis, Interval, Key, Space
+from orchestrator.search.methods import METHODS
+from orchestrator.search.random import shuffled
+from orchestrator.search.space import Assignment, Axis, Interval, Key, Space
 
 A, B, C = Key("a"), Key("b"), Key("c")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigError
-from orchestrator.language.axes import Reader, Replacement
-from orchestrator.language.space import Interval, Setting, Space
+from orchestrator.language.axes import AxisReader, Replacement
+from orchestrator.search.space import Interval, Setting, Space
 
 GROUPS = {"model": ["lstm", "gru"], "optimizer": ["SGD", "adam"], "db": ["mysql", "pg"], "db/engine": ["x", "y"]}
 
@@ -42,7 +42,7 @@ def space(axes: Any, **replaced: Any) -> Space:
         key.replace("__", "."): Replacement(key.replace("__", "."), "", rows, len(rows) > 1)
         for key, rows in replaced.items()
     }
-    return Reader(Words(), "sweep.yaml", new).read(axes)
+    return AxisReader(Words(), "sweep.yaml", new).read(axes)
 
 
 def walked(axes: Any, **replaced: Any) -> list[dict[str, Any]]:

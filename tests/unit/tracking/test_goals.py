@@ -13,15 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import folder as folders
 from orchestrator.errors import RefusedError, TrackingError
-from orchestrator.manifest.ledger import Ledger
+from orchestrator.folder.paths import SweepFolder, create_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import AttemptRow, Outcome, ReportRow, Started, State, SweepSpec, TrialSpec
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.rows import AttemptRow, ReportRow
+from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.ports import TrackedRun
-from orchestrator.tracking.delivery import Steps, goals, run_id
 from orchestrator.tracking.follower import Follower
+from orchestrator.tracking.goals import Steps, goals, run_id
+from orchestrator.tracking.ledger import Ledger
 
 
 def _attempt(number: int, state: State, lineage: int = 1, retry: bool = False, **other: Any) -> AttemptRow:
@@ -132,9 +134,9 @@ class Board:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> folders.SweepFolder:
+def sweep(tmp_path: Path) -> SweepFolder:
     """Four trials that succeeded, each with steps 0 to 9."""
-    folder = folders.create(tmp_path, "sums")
+    folder = create_folder(tmp_path, "sums")
     manifest = Manifest.open(folder)
     with manifest.transaction():
         plan = manifest.begin_plan(SweepSpec("sums", "m:f"), "sweep.yaml", [], {}, "c0de", "/")
@@ -149,7 +151,7 @@ def sweep(tmp_path: Path) -> folders.SweepFolder:
     return folder
 
 
-def _drive(folder: folders.SweepFolder, board: Board, seconds: float = 10.0) -> Follower:
+def _drive(folder: SweepFolder, board: Board, seconds: float = 10.0) -> Follower:
     ledger = Ledger(folder, "online", write=True)
     follower = Follower(folder, ledger, board, live=True)
     deadline = time.monotonic() + seconds
@@ -159,7 +161,7 @@ def _drive(folder: folders.SweepFolder, board: Board, seconds: float = 10.0) -> 
     return follower
 
 
-def test_all_is_delivered_once_and_then_nothing_is_left(sweep: folders.SweepFolder) -> None:
+def test_all_is_delivered_once_and_then_nothing_is_left(sweep: SweepFolder) -> None:
     board = Board()
     assert _drive(sweep, board).sent == 4
     assert list(board.steps.values()) == [list(range(10))] * 4
@@ -168,7 +170,7 @@ def test_all_is_delivered_once_and_then_nothing_is_left(sweep: folders.SweepFold
         assert ledger.cursor == reader.changed_attempts(0)[-1].changed
 
 
-def test_what_fails_is_sent_again_from_where_the_tracker_is(sweep: folders.SweepFolder) -> None:
+def test_what_fails_is_sent_again_from_where_the_tracker_is(sweep: SweepFolder) -> None:
     board = Board()
     board.out = True
     assert _drive(sweep, board, seconds=0.2).sent == 0
@@ -179,7 +181,7 @@ def test_what_fails_is_sent_again_from_where_the_tracker_is(sweep: folders.Sweep
     assert list(board.steps.values()) == [list(range(10))] * 4
 
 
-def test_a_refused_run_is_given_up_and_tried_again_by_the_next(sweep: folders.SweepFolder) -> None:
+def test_a_refused_run_is_given_up_and_tried_again_by_the_next(sweep: SweepFolder) -> None:
     board = Board()
     board.refuses = {f"{1:012x}"}
     first = _drive(sweep, board)

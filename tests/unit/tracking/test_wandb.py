@@ -15,11 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import folder as folders
-from orchestrator import naming, tracking
+from orchestrator import naming
 from orchestrator.errors import OrchestratorError, TrackingError
+from orchestrator.folder.lock import Lock
+from orchestrator.folder.paths import create_folder
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model import Outcome, Started, State, SweepSpec, TrialSpec
+from orchestrator.model.events import Outcome, Started
+from orchestrator.model.sweep import State, SweepSpec, TrialSpec
+from orchestrator.tracking import control
 from tests.wandb_server import Outage, Server
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -61,7 +64,7 @@ class Sweep:
 
     def __init__(self, root: Path, trials: int = 1, **wandb: Any) -> None:
         self.spec = SweepSpec("sums", "module:train", tracking={"wandb": {"project": "shop", **wandb}})
-        self.folder = folders.create(root, "sums")
+        self.folder = create_folder(root, "sums")
         self.open()
         with self.manifest.transaction():
             plan = self.manifest.begin_plan(self.spec, "sweep.yaml", [], {}, "c0de", "/")
@@ -73,11 +76,11 @@ class Sweep:
 
     def open(self) -> None:
         self.held = True
-        self.lock = folders.Lock.take(self.folder)
+        self.lock = Lock.take(self.folder)
         self.manifest = Manifest.open(self.folder)
 
     def track(self) -> None:
-        self.tracker = tracking.start(self.folder, self.spec)
+        self.tracker = control.start(self.folder, self.spec)
 
     def begin(self, trial: int = 0, attempt: int = 1, lineage: int = 1, restored: int | None = None) -> None:
         key, now = self.keys[trial], time.time()
@@ -104,7 +107,7 @@ class Sweep:
 
     def close(self) -> bool:
         self.release()
-        return tracking.finish(self.tracker)
+        return control.finish(self.tracker)
 
 
 def _spec(number: int) -> TrialSpec:
@@ -144,7 +147,7 @@ def test_steps_arrive_while_the_sweep_runs_and_runs_say_what_they_are(server: Se
     sweep.end(State.SUCCEEDED)
     sweep.end(State.FAILED, trial=1)
     until(lambda: run.state == "finished")
-    assert tracking.address(sweep.folder) == f"{server.url}/someone/shop/groups/sums"
+    assert control.address(sweep.folder) == f"{server.url}/someone/shop/groups/sums"
     assert sweep.close()
     assert run.steps == list(range(10))
     assert (run.group, run.job_type, run.project, run.notes) == ("sums", "trial", "shop", "why")
@@ -154,7 +157,7 @@ def test_steps_arrive_while_the_sweep_runs_and_runs_say_what_they_are(server: Se
     assert run.setting("sweep")["axes"] == {"model": "lstm", "opt/lr": 0.0}
     assert {found.setting("sweep")["config_id"] for found in server.runs.values()} == {"same"}
     assert (server.one(trial=id_of(1)).state, server.one(trial=id_of(1)).steps) == ("failed", [0, 1])
-    assert tracking.undelivered(sweep.folder) == 0
+    assert control.undelivered(sweep.folder) == 0
     assert not any(run.overwritten for run in server.runs.values())
     assert not any(KEY.encode() in path.read_bytes() for path in sweep.folder.path.rglob("*") if path.is_file())
     assert not (sweep.folder.path / "manifest.db-wal").exists()
@@ -182,9 +185,9 @@ def test_every_step_arrives_once_whenever_the_server_is_out(
     sweep.release()
     until(lambda: server.refused)
     if kinds[2] == "503":  # so long that the run has to be opened once more
-        until(lambda: "Timed out" in tracking.log(sweep.folder).read_text())
+        until(lambda: "Timed out" in control.log(sweep.folder).read_text())
     server.outage = None
-    assert tracking.finish(sweep.tracker)
+    assert control.finish(sweep.tracker)
     run = server.one(trial=id_of(0))
     assert (run.steps, run.state) == (list(range(30)), "finished")
 
@@ -251,8 +254,8 @@ def test_a_run_that_is_refused_keeps_no_other_waiting(
         sweep.end(State.SUCCEEDED, trial)
     assert not sweep.close()
     assert (server.one(trial=id_of(1)).steps, server.one(trial=id_of(1)).state) == (list(range(5)), "finished")
-    assert tracking.undelivered(sweep.folder) == 1
-    assert "previously created and deleted" in tracking.log(sweep.folder).read_text()
+    assert control.undelivered(sweep.folder) == 1
+    assert "previously created and deleted" in control.log(sweep.folder).read_text()
 
 
 def test_a_retry_is_a_new_run_from_scratch_and_the_same_run_from_a_checkpoint(server: Server, sweep: Sweep) -> None:
@@ -319,16 +322,16 @@ def test_offline_files_are_written_whole_and_sync_sends_what_they_hold(
     sweep.end(State.FAILED, trial=0)
     assert sweep.close()
     assert not server.runs
-    assert (tracking.undelivered(sweep.folder), tracking.address(sweep.folder)) == (2, None)
+    assert (control.undelivered(sweep.folder), control.address(sweep.folder)) == (2, None)
     _wandb_sync(home)
     assert server.one(trial=id_of(0)).steps == list(range(20))
     assert server.one(trial=id_of(1)).steps == list(range(5))
     assert {run.state for run in server.runs.values()} == {"finished", "failed"}
     server.runs.clear()
-    assert tracking.sync(sweep.folder, lambda _: None) == 2
-    assert tracking.sync(sweep.folder, lambda _: None) == 0
+    assert control.sync(sweep.folder, lambda _: None) == 2
+    assert control.sync(sweep.folder, lambda _: None) == 0
     assert (server.one(trial=id_of(0)).steps, server.one(trial=id_of(0)).state) == (list(range(20)), "failed")
-    assert tracking.undelivered(sweep.folder) == 0
+    assert control.undelivered(sweep.folder) == 0
 
 
 def _wandb_sync(home: Path) -> None:
@@ -345,15 +348,15 @@ def test_what_cannot_be_sent_is_said(server: Server, sweep: Sweep, monkeypatch: 
     sweep.release()
     server.outage = "503"
     with pytest.raises(TrackingError, match="cannot be reached"):
-        tracking.sync(sweep.folder, lambda _: None)
+        control.sync(sweep.folder, lambda _: None)
     server.outage = "401"
     with pytest.raises(TrackingError, match="refuses the login") as caught:
-        tracking.sync(sweep.folder, lambda _: None)
+        control.sync(sweep.folder, lambda _: None)
     assert KEY not in str(caught.value)
     server.outage = None
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(TrackingError, match="not logged in"):
-        tracking.sync(sweep.folder, lambda _: None)
+        control.sync(sweep.folder, lambda _: None)
 
 
 @pytest.mark.parametrize("wish", [False, None])
@@ -362,12 +365,12 @@ def test_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wi
         monkeypatch.setenv("WANDB_MODE", "disabled")
     sweep = Sweep(tmp_path / "runs")
     spec = sweep.spec if wish is None else SweepSpec("sums", "m:f", tracking={"wandb": False})
-    assert tracking.start(sweep.folder, spec) is None
-    assert tracking.finish(None)
+    assert control.start(sweep.folder, spec) is None
+    assert control.finish(None)
     if wish is False:
         with sweep.manifest.transaction():
             sweep.manifest.begin_plan(spec, "sweep.yaml", [], {}, "c0de", "/")
-        assert tracking.undelivered(sweep.folder) == 0
+        assert control.undelivered(sweep.folder) == 0
         with pytest.raises(OrchestratorError, match="turned off"):
-            tracking.sync(sweep.folder, lambda _: None)
+            control.sync(sweep.folder, lambda _: None)
     sweep.release()

@@ -1,0 +1,1 @@
+"""The drive of a sweep: plan it, run what is missing, record what happens."""

@@ -1,0 +1,1 @@
+"""Pure decisions: data in, data out; the time is an argument."""

@@ -1,0 +1,64 @@
+"""Asking a live coordinator: a file for each request, and one for its answer."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.files import replacing
+from orchestrator.folder.lock import holder_of
+from orchestrator.folder.paths import SweepFolder, unwritable
+
+
+def send_request(folder: SweepFolder, request: dict[str, Any], timeout: float = 30.0) -> str | None:
+    """Leave a request for the live coordinator and wait for its answer; None if it gives none in time."""
+    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    path, answer = folder.requests / f"{name}.json", folder.requests / f"{name}.answer"
+    try:
+        folder.requests.mkdir(exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(request), encoding="utf-8")
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    until = time.monotonic() + timeout
+    while time.monotonic() < until and holder_of(folder) is not None:
+        if answer.exists():
+            break
+        time.sleep(0.05)
+    try:
+        return answer.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    finally:
+        path.unlink(missing_ok=True)
+        answer.unlink(missing_ok=True)
+
+
+def pending_requests(folder: SweepFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Requests not yet answered, oldest first. Damaged ones are dropped."""
+    for path in sorted(folder.requests.glob("*.json")):
+        try:
+            request = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            request = None
+        if isinstance(request, dict):
+            yield path, request
+        else:
+            path.unlink(missing_ok=True)
+
+
+def discard_requests(folder: SweepFolder) -> None:
+    """Drop what was asked of an earlier coordinator; whoever asked is gone."""
+    for path in folder.requests.glob("*"):
+        path.unlink(missing_ok=True)
+
+
+def answer_request(path: Path, text: str) -> None:
+    """Answer a request, and take it off the pile."""
+    with replacing(path.with_suffix(".answer")) as draft:
+        draft.write_text(text, encoding="utf-8")
+    path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""What comes back from an attempt, and what its end was decided to mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from orchestrator.model.order import Checkpoint
+from orchestrator.model.sweep import State
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial's process exists."""
+
+    at: float  # seconds since the epoch
+    node: str  # host name
+    node_id: str  # Ray's id of the node; "" without Ray
+    pid: int
+    gpus: tuple[str, ...]  # ids as Ray gave them
+    gpu_uuids: tuple[str, ...]  # of the same GPUs, where the driver tells
+    threads: int
+    method: Literal["fork", "spawn", "inline"]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Rows of `run.report`: (step, seconds since the epoch, metrics as JSON text).
+
+    Non-finite values stand in the JSON as "NaN", "Infinity" and "-Infinity".
+    """
+
+    rows: tuple[tuple[int, float, str], ...]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The next bytes of the attempt's output."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A file of `run.dir` from a node that does not see the sweep's folder; `path` is relative."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`run.save` has made a checkpoint durable."""
+
+    checkpoint: Checkpoint
+    at: float
+
+
+@dataclass(frozen=True)
+class Restored:
+    """`run.restore` gave the trainer the state of this step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """One line that the user should see once."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception of the trainer: the last user frame, and the traceback without frames of ours."""
+
+    type: str
+    message: str
+    where: str  # "train.py:88", or ""
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The process tree of the attempt is empty. What it means is decided by `lifecycle.classify`."""
+
+    at: float
+    exit_code: int | None = None
+    signal: int | None = None
+    failure: Failure | None = None
+    asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", "drained", ...
+    lost: str | None = None  # what went away: "worker", "node", "coordinator"
+    detail: str = ""  # evidence in words
+    stack: str = ""  # where its threads were when it exceeded a limit
+    place: str = ""  # the user's frame there
+    oom: bool = False  # the kernel has killed for memory meanwhile
+    entered: float | None = None  # when `train` was called
+    left: float | None = None  # when it returned
+
+
+Event = Union[Started, Reported, Logged, Filed, Saved, Restored, Noticed, Ended]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events of one attempt, in order. `seq` counts the batches of the attempt from 0."""
+
+    trial_id: str
+    attempt: int
+    seq: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, decided."""
+
+    state: State
+    cause: str = ""  # "exception", "signal", "lost_worker", ...; "" for success
+    message: str = ""  # one line of evidence
+    traceback: str = ""
+    place: str = ""  # the user's frame: "train.py:88"
+    retry: bool = False  # another attempt follows

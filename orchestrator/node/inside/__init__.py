@@ -1,0 +1,1 @@
+"""What happens in the trial's own process."""

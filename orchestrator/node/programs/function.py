@@ -1,0 +1,51 @@
+"""A trainer that is a function: how it is found, and how it is called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from orchestrator.errors import TrainerError, nearest
+
+
+@lru_cache(maxsize=1)
+def look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
+    """The function, and whether it takes `run`: the same for all trials of a process."""
+    function = find(trainer)
+    return function, takes_run(function)
+
+
+def find(trainer: str) -> Callable[..., Any]:
+    """The function that "module:function" names. Of one under `@hydra.main`, the function below it."""
+    module_name, _, path = trainer.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            near = nearest(name, dir(found))
+            raise TrainerError(
+                f"{module_name} has no {path!r}", where=trainer, fix=f"did you mean {near!r}?" if near else None
+            )
+        found = getattr(found, name)
+    code = getattr(found, "__code__", None)
+    if code is not None and code.co_filename.endswith(os.path.join("hydra", "main.py")):
+        found = found.__wrapped__
+    if not callable(found):
+        raise TrainerError(f"{path!r} is a {type(found).__name__}, not a function", where=trainer)
+    return found  # type: ignore[no-any-return]
+
+
+def takes_run(function: Callable[..., Any]) -> bool:
+    """Whether it is called with (cfg, run): not if it has no second parameter that is meant for `run`.
+
+    A second parameter with a default is, if it is called `run`.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [parameter for parameter in parameters if parameter.kind in kinds]
+    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    second = positional[1] if len(positional) > 1 else None
+    return several or (second is not None and (second.default is inspect.Parameter.empty or second.name == "run"))

@@ -1,0 +1,1 @@
+"""What a result was made with: code, git, packages, machine."""

@@ -1,0 +1,40 @@
+"""What a sweep ran in: git, interpreter, packages, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.provenance.git import git
+
+
+def environment(project: Path, store: Path) -> dict[str, Any]:
+    """Git, interpreter, machine; the packages and the uncommitted change go to `store`, by content."""
+    packages = "\n".join(
+        sorted({f"{dist.name}=={dist.version}" for dist in importlib.metadata.distributions()}, key=str.lower)
+    )
+    change = git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
+    return {
+        "commit": (git(project, "rev-parse", "HEAD") or "").strip(),
+        "change": _keep(store, "change", change) if change else "",
+        "packages": _keep(store, "packages", packages),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+    }
+
+
+def _keep(store: Path, kind: str, text: str) -> str:
+    """Store a text under the hash of its content; the name of its file."""
+    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
+    path = store / name
+    if not path.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return name

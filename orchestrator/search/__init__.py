@@ -1,0 +1,1 @@
+"""Which point of the space is a trial, and in which order."""
