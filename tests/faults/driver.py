@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli import sweep
+from orchestrator.cli.main import main as orchestrate
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.model.sweep import Resources
 
@@ -70,7 +71,7 @@ def main() -> int:
     # What starts the executor is the only thing put in another's place: all else is what `orchestrate` runs.
     sweep.start_executor = lambda address, gpus: Local()  # type: ignore[assignment,return-value]
     deeds = Deeds(os.environ.get("DIE_AT", ""))
-    code = main.main()
+    code = orchestrate()
     if "COUNT" in os.environ:
         Path(os.environ["COUNT"]).write_text(json.dumps(deeds.seen))
     return code
