@@ -21,7 +21,10 @@ from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.folder.paths import files_folder
 from orchestrator.folder.requests import answer_request, pending_requests
-from orchestrator.manifest.writer import Due, Manifest
+from orchestrator.language import identity
+from orchestrator.manifest.attempts import Opening
+from orchestrator.manifest.trials import Due
+from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Batch, Ended, Event, Outcome, Reported, Restored, Started
 from orchestrator.model.order import Checkpoint, Order
 from orchestrator.model.rows import PlanRow
@@ -71,9 +74,9 @@ class Coordinator:
         self._again = deque(first)  # trials due once more
         self._spec = plan.spec
         self._exhausted = False
-        least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
+        least, succeeded = plan.spec.stop_after_failures, manifest.trials.any_succeeded(plan.plan)
         self.quarantine = Quarantine()
-        self.early_abort = EarlyAbort(least, succeeded, lambda: manifest.several_options(plan.plan))
+        self.early_abort = EarlyAbort(least, succeeded, lambda: manifest.trials.several_options(plan.plan))
         self._files = files_folder(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
         self._recording = Recording(manifest, self._files, plan.spec.objective, self._warn)
         self._stop_asked = self._kill_asked = False
@@ -85,7 +88,7 @@ class Coordinator:
         while not self.done:
             each(self.tick(time.time()))
         with self._manifest.transaction():
-            self._manifest.end_run(self._plan.plan, time.time())
+            self._manifest.plans.end_run(self._plan.plan, time.time())
 
     @property
     def done(self) -> bool:
@@ -136,7 +139,7 @@ class Coordinator:
         with self._manifest.transaction():
             for live in self.live.values():
                 outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice", retry=live.started is None)
-                self._manifest.close_attempt(live.key, live.attempt, outcome, now, None, None)
+                self._manifest.attempts.close(live.key, live.attempt, outcome, Ended(now))
         self.live.clear()
 
     # ------------------------------------------------------------ launching
@@ -157,18 +160,18 @@ class Coordinator:
     def _take(self) -> Due | None:
         """The next trial that waits for an attempt: retries first, then the plan in order."""
         while self._again:
-            due = self._manifest.due_one(self._again.popleft())
+            due = self._manifest.trials.due_one(self._again.popleft())
             if due is not None:
                 return due
         if not self._next and not self._exhausted:
-            self._next.extend(self._manifest.due(self._plan.plan, self._after, 256))
+            self._next.extend(self._manifest.trials.due(self._plan.plan, self._after, 256))
             if self._limit is not None:
                 self._next = deque(due for due in self._next if due.position < self._limit)
             self._exhausted = not self._next
             if self._next:
                 self._after = self._next[-1].position
         while self._next:  # since it was read there, a trial may have been resubmitted, and run
-            due = self._manifest.due_one(self._next.popleft().spec.trial_id)
+            due = self._manifest.trials.due_one(self._next.popleft().spec.trial_id)
             if due is not None:
                 return due
         return None
@@ -184,22 +187,35 @@ class Coordinator:
         return elsewhere
 
     def _open_one(self, due: Due, now: float) -> tuple[Live, Order]:
-        earlier = self._manifest.attempts(due.key)
+        earlier = self._manifest.attempts.of(due.key)
         last = earlier[-1] if earlier else None
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
-        number = last.attempt + 1 if last else 1
+        number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        self._manifest.open_attempt(due.key, number, lineage, self._plan.code, now)
         live = Live(due.key, due.spec, number, offered, now, _size(due))
+        self._manifest.attempts.open(self._opening(live, lineage))
         if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
         self.live[due.spec.trial_id, number] = live
         return live, self._order(live)
 
+    def _opening(self, live: Live, lineage: int) -> Opening:
+        return Opening(
+            key=live.key,
+            attempt=live.attempt,
+            lineage=lineage,
+            plan=self._plan.plan,
+            code=self._plan.code,
+            at=live.created,
+            resources=self._executor.resolve(live.resources),
+            deterministic=self._spec.deterministic,
+            ignored=identity.omitted(live.spec.config, self._spec.ignore),
+        )
+
     def _saved(self, due: Due, lineage: int) -> tuple[Checkpoint, ...]:
         """What the next attempt may go on from: states that the manifest knows and that are still there."""
         folder = self._files.trial(due.spec.trial_id)
-        known = self._manifest.checkpoints(due.key, lineage)
+        known = self._manifest.attempts.checkpoints(due.key, lineage)
         return tuple(saved for saved in known if (folder / saved.path).is_file())
 
     def _order(self, live: Live) -> Order:
@@ -246,7 +262,7 @@ class Coordinator:
             if isinstance(event, Ended):
                 break
         if progress:
-            self._manifest.progressed(live.key, live.attempt, live.seq, live.metrics, live.objective)
+            self._manifest.attempts.progressed(live.key, live.attempt, live.metrics, live.objective)
         return transitions
 
     def _apply(self, live: Live, event: Event) -> Transition | None:
@@ -261,25 +277,35 @@ class Coordinator:
         outcome = lifecycle.classify(event)
         retry = False
         if outcome.state in (State.FAILED, State.LOST, State.CANCELLED):
-            earlier = self._manifest.attempts_since_asked(live.key, before=live.attempt)
+            earlier = self._manifest.attempts.since_asked(live.key, before=live.attempt)
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
-        self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
+        self._manifest.attempts.close(live.key, live.attempt, outcome, event)
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
-        self.early_abort.take(live.spec, outcome)
-        self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
+        self._decide(live, outcome, event.at)
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
+
+    def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
+        """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""
+        aborted = self.early_abort.hopeless
+        self.early_abort.take(live.spec, outcome)
+        if self.early_abort.hopeless and not aborted:
+            self._manifest.attempts.decided("abort", {"reason": self.early_abort.verdict}, now, live.key)
+        left_out = self.quarantine.take(live.spec.trial_id, live.started, outcome)
+        if left_out and live.started:
+            self._manifest.attempts.decided("leave_out", {"node": live.started.node_id, "reason": left_out}, now)
+            self._warn(left_out)
 
     def _miss_objective(self, live: Live, outcome: Outcome) -> None:
         """A success that cannot be compared with others is told: its trainer may have left early, or misspelt it."""
         objective = self._spec.objective
         if outcome.state is State.SUCCEEDED and objective is not None and objective.metric not in live.metrics:
             text = f"succeeded without a report of {objective.metric!r}, which is sweep.objective"
-            self._manifest.noticed(live.key, live.attempt, text)
+            self._manifest.attempts.noticed(live.key, live.attempt, text)
             self._warn(f"a trial {text}")
 
     def _warn(self, text: str | None) -> None:

@@ -46,7 +46,7 @@ class Recording:
         """Record one event; how an attempt ended is for the coordinator to judge."""
         if isinstance(event, Started):
             live.started = event
-            self._manifest.started(live.key, live.attempt, event)
+            self._manifest.attempts.started(live.key, live.attempt, event)
         elif isinstance(event, Reported):
             self._reported(live, event)
         elif isinstance(event, Logged):
@@ -54,19 +54,19 @@ class Recording:
         elif isinstance(event, Filed):
             self._keep(live, event)
         elif isinstance(event, Saved):
-            self._manifest.saved(live.key, live.attempt, event.checkpoint, event.at)
+            self._manifest.attempts.saved(live.key, live.attempt, event.checkpoint, event.at)
         elif isinstance(event, Restored):
             live.restored = True
-            self._manifest.restored(live.key, live.attempt, event.step)
+            self._manifest.attempts.restored(live.key, live.attempt, event)
             self._go_back(live)
         elif isinstance(event, Noticed):
-            self._manifest.noticed(live.key, live.attempt, event.text)
+            self._manifest.attempts.noticed(live.key, live.attempt, event.text)
             self._warn(event.text)
 
     def _reported(self, live: Live, event: Reported) -> None:
         if live.offered and not live.restored:
-            self._start_anew(live)
-        self._manifest.reported(live.key, live.attempt, event.rows)
+            self._start_anew(live, event.rows[0][1])
+        self._manifest.attempts.reported(live.key, live.attempt, event.rows)
         for _, _, text in event.rows:
             self._take_in(live, json.loads(text))
 
@@ -84,14 +84,14 @@ class Recording:
     def _go_back(self, live: Live) -> None:
         """What was reported beyond the restored step is void: it will be reported again."""
         live.metrics, live.objective = {}, None
-        for text in self._manifest.series(live.key):
+        for text in self._manifest.attempts.series(live.key):
             self._take_in(live, json.loads(text))
 
-    def _start_anew(self, live: Live) -> None:
+    def _start_anew(self, live: Live, at: float) -> None:
         """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
         live.offered = ()
         live.metrics, live.objective = {}, None
-        self._manifest.new_lineage(live.key, live.attempt)
+        self._manifest.attempts.new_lineage(live.key, live.attempt, at)
 
     def _append(self, path: Path, data: bytes) -> None:
         try:

@@ -22,12 +22,12 @@ def apply(
     sizes: dict[str, Resources] = {}
     if settings:
         spec = changes.sweep(spec, settings)
-        changed = [changes.trial(spec, found, settings) for name in names if (found := manifest.trial_spec(name))]
+        changed = [changes.trial(spec, found, settings) for name in names if (found := manifest.trials.spec(name))]
         sizes = {repr(found.resources): found.resources for found in changed}
     if executor is not None:
         for resources in sizes.values():
             executor.check(resources)
-    done = manifest.resubmit(names)
+    done = manifest.trials.resubmit(names)
     if settings:
-        manifest.change(spec, [found for found in changed if found.trial_id in set(done)])
+        manifest.trials.change(spec, [found for found in changed if found.trial_id in set(done)])
     return done, spec

@@ -24,7 +24,7 @@ from orchestrator.folder.lock import Lock
 from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
 from orchestrator.folder.requests import discard_requests
 from orchestrator.language.planning import SweepPlan
-from orchestrator.manifest import db
+from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
@@ -106,7 +106,7 @@ def plan_sweep(
         try:
             if session.check is not None:
                 session.check.close()  # it may be writing into the copy of the code
-            if session.manifest.current_plan() is None:  # undone while the lock is held: nobody else is in there
+            if session.manifest.plans.current() is None:  # undone while the lock is held: nobody else is in there
                 session.manifest.close()
                 discard_folder(folder, made_folder, made_root)
         finally:
@@ -135,16 +135,16 @@ def write_plan(
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
-        manifest.recover(time.time())
-        number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
-        total = manifest.add_trials(number, plan.trials())
+        manifest.attempts.recover(time.time())
+        number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
+        total = manifest.plans.add_trials(number, plan.trials())
         summary = plan.summary()
-        manifest.finish_plan(number, total, summary.excluded, summary.duplicates)
-        manifest.judge(number, plan.spec.objective)
-        manifest.resume_cancelled(number)
+        manifest.plans.finish(number, total, summary.excluded, summary.duplicates)
+        manifest.plans.judge(number, plan.spec.objective)
+        manifest.trials.resume_cancelled(number)
         if rerun:
-            manifest.rerun(number, rerun)
-        waiting = manifest.waiting_resources(number, limits.trials)
+            manifest.trials.rerun(number, rerun)
+        waiting = manifest.trials.waiting_resources(number, limits.trials)
         if waiting:
             session.executor = start_executor()
             for resources in waiting:
@@ -152,7 +152,7 @@ def write_plan(
         elif here is not None:
             here.release()
         session.check.result()
-    session.plan = manifest.current_plan()
+    session.plan = manifest.plans.current()
 
 
 def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
@@ -176,8 +176,8 @@ def reopen(
     """
     manifest = session.manifest
     with manifest.transaction():
-        manifest.recover(time.time())
-        plan = manifest.current_plan()
+        manifest.attempts.recover(time.time())
+        plan = manifest.plans.current()
         if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
         _open_files(session, plan.spec, plan.cwd)
@@ -185,7 +185,7 @@ def reopen(
         session.plan = replace(plan, spec=spec)
         if session.first:
             session.executor = start_executor()
-            for resources in manifest.waiting_resources(session.plan.plan, None, session.first):
+            for resources in manifest.trials.waiting_resources(session.plan.plan, None, session.first):
                 session.executor.check(resources)
     return len(session.first)
 
@@ -262,6 +262,6 @@ def settle(folder: SweepFolder) -> None:
         with suppress(LockedError, ManifestError):  # somebody else goes on, or the disk is full: nothing is lost
             lock = Lock.take(folder)
             try:
-                db.settle(folder.manifest)
+                migrate.settle(folder.manifest)
             finally:
                 lock.release()

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Omit = Callable[[str], bool]
@@ -82,6 +82,24 @@ def omitting(patterns: Iterable[str], keys: Collection[str] = ()) -> Omit:
     match = re.compile("|".join(globs)).match if globs else None
     named = frozenset(keys)
     return lambda key: key in named or bool(match and match(key))
+
+
+def omitted(config: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    """The values of a config that are no part of a trial's id, by dotted key."""
+    if not ignore:
+        return {}
+    omit, found = omitting(ignore), {}
+
+    def walk(value: Any, path: str) -> None:
+        for key, child in value.items():
+            inner = f"{path}.{key}" if path else str(key)
+            if omit(inner):
+                found[inner] = child
+            elif isinstance(child, Mapping):
+                walk(child, inner)
+
+    walk(config, "")
+    return found
 
 
 def _prune(value: Any, omit: Omit, path: str) -> Any:

@@ -6,34 +6,29 @@ import os
 import shlex
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.errors import ManifestError
 from orchestrator.files import replacing
 
-VERSION = 1  # PRAGMA user_version of the schema
 Connection = sqlite3.Connection
+Error = sqlite3.Error
 Cursor = sqlite3.Cursor
 Row = sqlite3.Row
 
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "9p", "glusterfs")
 
 
-def connect_writer(path: Path) -> Connection:
-    """Open for writing, creating the schema if the file is new. The caller holds the sweep's lock."""
+def connect_writer(path: Path, *, network: Callable[[Path], bool] | None = None) -> Connection:
+    """Open for writing, without looking at the schema. The caller holds the sweep's lock."""
     if not (path.exists() and path.stat().st_size) and backup(path).exists():
         raise ManifestError("the manifest is missing or empty", where=str(path), fix=_recovery(path))
     with errors(path), _opening(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
-        db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
+        db.execute(f"PRAGMA journal_mode = {'DELETE' if (network or on_network)(path) else 'WAL'}")
         db.execute("PRAGMA synchronous = FULL")
-        if _empty(db):
-            script = (resources.files("orchestrator.manifest") / "schema.sql").read_text(encoding="utf-8")
-            db.executescript(f"BEGIN; {script} PRAGMA user_version = {VERSION}; COMMIT;")
-        check_version(db, path)
         return db
 
 
@@ -45,21 +40,28 @@ def backup(path: Path) -> Path:
 def back_up(db: Connection, path: Path) -> None:
     """Keep a copy of a sound manifest in the place of the last one. Raises ManifestError if it is damaged.
 
-    A copy that cannot be written leaves the last one: a full disk is told by what comes next.
+    If the copy cannot be written, the last one stays: what comes next tells of a full disk.
     """
+    check_sound(db, path)
+    with suppress(sqlite3.Error, OSError):
+        copy(db, backup(path))
+
+
+def check_sound(db: Connection, path: Path) -> None:
+    """Raises ManifestError if the manifest is damaged."""
     with errors(path):
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: {verdict}")
-    with suppress(sqlite3.Error, OSError), replacing(backup(path)) as draft:
+
+
+def copy(db: Connection, target: Path) -> None:
+    """Write a copy of the manifest to `target`, whole or not at all. Raises sqlite3.Error and OSError."""
+    with replacing(target) as draft:
         draft.unlink(missing_ok=True)
-        _copy(db, draft)
-
-
-def _copy(db: Connection, path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
-        db.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")
+        with closing(sqlite3.connect(draft, isolation_level=None)) as other:
+            db.backup(other)
+            other.execute("PRAGMA journal_mode = DELETE")
 
 
 def _recovery(path: Path) -> str:
@@ -74,14 +76,13 @@ def _recovery(path: Path) -> str:
     return f"{command} brings it back as it was at its last start ({made}); {after}"
 
 
-def connect_reader(path: Path) -> Connection:
+def connect_reader(path: Path, *, immutable: bool = False) -> Connection:
     """Open for reading, live or dead; a folder that cannot be written is read as it stands."""
     if not path.is_file():
         raise ManifestError("no manifest here", where=str(path), fix="orchestrate ls lists the sweeps")
-    with errors(path), _opening(_open_read_only(path)) as db:
+    with errors(path), _opening(_immutable(path) if immutable else open_read_only(path)) as db:
         if _empty(db):
             raise ManifestError("nothing has been planned here yet", where=str(path), fix="run the sweep again")
-        check_version(db, path)
         return db
 
 
@@ -101,9 +102,9 @@ def _empty(db: Connection) -> bool:
     return not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0]
 
 
-def _open_read_only(path: Path) -> Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
+def open_read_only(path: Path) -> Connection:
+    """A connection that cannot write; a folder that cannot be written is read as it stands."""
+    db = sqlite3.connect(_uri(path), uri=True, isolation_level=None, timeout=30, check_same_thread=False)
     try:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return db
@@ -112,17 +113,15 @@ def _open_read_only(path: Path) -> Connection:
         # WAL needs a writable folder; nobody can be writing where nobody may write.
         if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK):
             raise
-        return sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+        return _immutable(path)
 
 
-def check_version(db: Connection, path: Path) -> None:
-    found = db.execute("PRAGMA user_version").fetchone()[0]
-    if found != VERSION:
-        raise ManifestError(
-            f"written by another version of orchestrate (schema {found}, this one reads {VERSION})",
-            where=str(path),
-            fix="read it with the version that wrote it, or start a sweep of another name",
-        )
+def _immutable(path: Path) -> Connection:
+    return sqlite3.connect(f"{_uri(path)}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
 
 
 def connect_tracker(path: Path, schema: str | None) -> Connection:
@@ -131,7 +130,7 @@ def connect_tracker(path: Path, schema: str | None) -> Connection:
     What it loses is asked of the tracker again, so it is not synchronised as a manifest is.
     """
     with errors(path):
-        db = _open_read_only(path) if schema is None else sqlite3.connect(path, isolation_level=None, timeout=30)
+        db = open_read_only(path) if schema is None else sqlite3.connect(path, isolation_level=None, timeout=30)
         db.row_factory = sqlite3.Row
         if schema is not None:
             db.execute("PRAGMA synchronous = NORMAL")
@@ -147,13 +146,6 @@ def close_writer(db: Connection) -> None:
     except sqlite3.Error:
         pass  # a reader is there: the log is folded in by the next writer
     db.close()
-
-
-def settle(path: Path) -> None:
-    """Do what `close_writer` could not while a reader was there. The caller holds the sweep's lock."""
-    if written_ahead(path):
-        with errors(path):
-            close_writer(connect_writer(path))
 
 
 def written_ahead(path: Path) -> bool:
@@ -227,14 +219,14 @@ def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
     return ManifestError(f"the manifest cannot be used: {text}", where=where)
 
 
-def on_network(path: Path) -> bool:
+def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     """Whether the file would stand on a network file system, where a write-ahead log is unsafe."""
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+        lines = mounts.read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     target, best, kind = str(path.resolve()), "", ""
-    for line in mounts:
+    for line in lines:
         _, point, fstype, *_ = line.split(" ")
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):

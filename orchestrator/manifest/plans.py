@@ -1,13 +1,17 @@
-"""Writing the trials of a plan: only what differs from the plan before is written one by one."""
+"""Writing plans: which trials a sweep holds, and their objective as the latest plan means it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.manifest import db, rows
-from orchestrator.model.sweep import Resources, TrialSpec
+from orchestrator.manifest.query import json_path
+from orchestrator.manifest.reader import PLAN
+from orchestrator.model.rows import PlanRow
+from orchestrator.model.sweep import Objective, Resources, SweepSpec, TrialSpec
 
 _BEFORE = """
     SELECT trial_id, overrides, refs, resources, CASE WHEN ? THEN config ELSE '' END
@@ -17,7 +21,7 @@ _MOVE_SAME = "UPDATE trial SET plan = ? WHERE plan = ? AND position < ?"
 _MOVE = "UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ? WHERE trial_id = ?"
 _RENEW_CONFIG = """
     UPDATE trial SET config = ?1 WHERE trial_id = ?2 AND config <> ?1 AND NOT EXISTS (
-        SELECT 1 FROM attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
+        SELECT 1 FROM trial_attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
 """  # ignored keys are no part of an id: their new values are for what is still to run
 _PUT = """
     INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
@@ -25,7 +29,71 @@ _PUT = """
 """
 
 
-def add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]) -> int:
+class Plans:
+    """Every method takes part in the manifest's `transaction` around it."""
+
+    def __init__(self, connection: db.Connection) -> None:
+        self._db = connection
+
+    def begin(
+        self,
+        spec: SweepSpec,
+        file: str,
+        argv: Sequence[str],
+        provenance: Mapping[str, Any],
+        code: str,
+        cwd: str,
+    ) -> int:
+        """Open a plan: from now on it is the current one."""
+        cursor = self._db.execute(
+            "INSERT INTO plan (created, file, argv, spec, provenance, code, cwd) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                time.time(),
+                file,
+                rows.dumps(list(argv)),
+                rows.spec_text(spec),
+                rows.dumps(dict(provenance)),
+                code,
+                cwd,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
+        """Insert, or move into this plan, each trial; how many there were."""
+        return _add_trials(self._db, plan, specs)
+
+    def finish(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
+        self._db.execute(
+            "UPDATE plan SET total = ?, excluded = ?, duplicates = ? WHERE plan = ?",
+            (total, excluded, duplicates, plan),
+        )
+
+    def judge(self, plan: int, objective: Objective | None) -> None:
+        """Read the objective of the plan's trials anew, if an earlier plan had another one."""
+        asked = "SELECT count(DISTINCT coalesce(json_extract(spec, '$.objective'), '')) FROM plan"
+        if self._db.execute(asked).fetchone()[0] < 2:
+            return
+        value = "NULL" if objective is None else _number("last", objective.metric)
+        if objective is not None and objective.at == "best":
+            value = f"""(SELECT {objective.mode}({_number("r.metrics", objective.metric)})
+                FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = attempt.trial)"""
+        self._db.execute(
+            f"""UPDATE attempt SET objective = {value}
+                WHERE trial IN (SELECT id FROM trial WHERE plan = ?)
+                  AND attempt = (SELECT max(attempt) FROM trial_attempt a WHERE a.trial = attempt.trial)""",
+            (plan,),
+        )
+
+    def end_run(self, plan: int, now: float) -> None:
+        self._db.execute("UPDATE plan SET ended = ? WHERE plan = ?", (now, plan))
+
+    def current(self) -> PlanRow | None:
+        row = self._db.execute(PLAN).fetchone()
+        return rows.plan(row) if row else None
+
+
+def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]) -> int:
     """Insert, or move into this plan, each trial; how many there were.
 
     As far as they are those of the plan before, in its order, they are moved at once.
@@ -56,3 +124,9 @@ def add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec])
 def _next(cursor: db.Cursor) -> tuple[Any, ...] | None:
     row = cursor.fetchone()
     return tuple(row) if row else None
+
+
+def _number(column: str, metric: str) -> str:
+    """The value of a metric in a column of JSON, in SQL; NULL where it is not finite."""
+    path = json_path(metric)
+    return f"CASE WHEN json_type({column}, {path}) IN ('real', 'integer') THEN json_extract({column}, {path}) END"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.decide.failures import Failed
 from orchestrator.errors import AmbiguousError, NotFoundError
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db, migrate, rows
 from orchestrator.manifest.query import ALL, Query, json_path
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
 from orchestrator.model.sweep import Objective, State
@@ -19,7 +19,8 @@ ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
 _CURRENT = "t.plan = (SELECT max(plan) FROM plan)"
 # The last attempt of each trial. Read in the order of the table, once: that is what a large manifest can afford.
 _LAST = """(
-    SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code FROM attempt GROUP BY trial
+    SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code
+    FROM trial_attempt GROUP BY trial
 ) a CROSS JOIN trial t ON t.id = a.trial"""
 _STANDING = f"""
     SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds,
@@ -43,7 +44,7 @@ class Reader:
     def __init__(self, folder: SweepFolder) -> None:
         """Raises ManifestError if there is none, or it cannot be read."""
         self.folder = folder
-        self._db = db.connect_reader(folder.manifest)
+        self._db = migrate.connect_reader(folder.manifest)
         with self._errors():
             row = self._db.execute("SELECT uid, name, created FROM sweep").fetchone()
         self.uid: str = row["uid"] if row else ""
@@ -67,8 +68,7 @@ class Reader:
     def plan_of(self, attempt: AttemptRow) -> PlanRow | None:
         """The plan that an attempt was run for."""
         with self._errors():
-            query = "SELECT * FROM plan WHERE code = ? AND created <= ? ORDER BY plan DESC LIMIT 1"
-            row = self._db.execute(query, (attempt.code, attempt.created)).fetchone()
+            row = self._db.execute("SELECT * FROM plan WHERE plan = ?", (attempt.plan,)).fetchone()
             return rows.plan(row) if row else None
 
     def progress(self) -> PlanProgress:
@@ -149,34 +149,38 @@ class Reader:
     def attempts(self, trial_id: str) -> list[AttemptRow]:
         """All attempts at a trial, first to last."""
         with self._errors():
-            found = self._db.execute(f"{ATTEMPT} WHERE t.trial_id = ? ORDER BY a.attempt", (trial_id,))
+            found = self._db.execute(
+                f"{ATTEMPT} WHERE t.trial_id = ? AND a.purpose = 'trial' ORDER BY a.attempt", (trial_id,)
+            )
             return [rows.attempt(row) for row in found]
 
     def running(self) -> list[AttemptRow]:
         """Open attempts, oldest first."""
         with self._errors():
-            query = f"{ATTEMPT} WHERE a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
+            query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
             return [rows.attempt(row) for row in self._db.execute(query)]
 
     def reports_metric(self, metric: str) -> bool:
         """Whether a trial has reported it."""
         with self._errors():
-            query = f"SELECT EXISTS (SELECT 1 FROM attempt WHERE json_type(last, {json_path(metric)}) IS NOT NULL)"
+            query = (
+                f"SELECT EXISTS (SELECT 1 FROM trial_attempt WHERE json_type(last, {json_path(metric)}) IS NOT NULL)"
+            )
             return bool(self._db.execute(query).fetchone()[0])
 
     def metric_names(self) -> set[str]:
         """Every metric that a trial has reported."""
         with self._errors():
-            query = "SELECT DISTINCT e.key FROM attempt a, json_each(a.last) e"
+            query = "SELECT DISTINCT e.key FROM trial_attempt a, json_each(a.last) e"
             return {row[0] for row in self._db.execute(query)}
 
     def failed(self) -> list[Failed]:
         """The failed and lost trials of the current plan."""
         with self._errors():
             query = f"""SELECT t.trial_id, a.cause, a.message, a.place
-                        FROM attempt a CROSS JOIN trial t ON t.id = a.trial
+                        FROM trial_attempt a CROSS JOIN trial t ON t.id = a.trial
                         WHERE a.state IN ('FAILED', 'LOST') AND NOT a.retry AND a.attempt > t.resubmitted
-                          AND {_CURRENT} AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)"""
+                          AND {_CURRENT} AND a.attempt = (SELECT max(attempt) FROM trial_attempt WHERE trial = t.id)"""
             return [Failed(*row) for row in self._db.execute(query)]
 
     def series(self, trial_id: str) -> dict[int, dict[str, float]]:
@@ -198,14 +202,16 @@ class Reader:
     def changed_attempts(self, after: int, limit: int = 1000) -> list[AttemptRow]:
         """Attempts that changed behind this cursor, in the order of their change."""
         with self._errors():
-            query = f"{ATTEMPT} WHERE a.changed > ? ORDER BY a.changed LIMIT ?"
+            query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.changed > ? ORDER BY a.changed LIMIT ?"
             return [rows.attempt(row) for row in self._db.execute(query, (after, limit))]
 
     def reports(self, after: int, limit: int = 10_000) -> list[ReportRow]:
         """Reported rows behind this cursor, of all trials, in the order they were recorded."""
         with self._errors():
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
-                       FROM report r JOIN trial t ON t.id = r.trial WHERE r.id > ? ORDER BY r.id LIMIT ?"""
+                       FROM report r JOIN trial t ON t.id = r.trial
+                       JOIN trial_attempt a ON a.trial = r.trial AND a.attempt = r.attempt
+                       WHERE r.id > ? ORDER BY r.id LIMIT ?"""
             return [rows.report(row) for row in self._db.execute(query, (after, limit))]
 
     def attempt_reports(self, trial_id: str, attempt: int, after: int = 0, limit: int = 10_000) -> list[ReportRow]:
@@ -220,10 +226,10 @@ class Reader:
         """The effective series of one lineage behind this cursor, by step; rows of a step in order of arrival."""
         with self._errors():
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
-                       FROM trial t JOIN attempt a ON a.trial = t.id
+                       FROM trial t JOIN trial_attempt a ON a.trial = t.id
                        JOIN report r ON r.trial = a.trial AND r.attempt = a.attempt
                        WHERE t.trial_id = ? AND a.lineage = ? AND r.id > ? AND NOT EXISTS (
-                           SELECT 1 FROM attempt later
+                           SELECT 1 FROM trial_attempt later
                            WHERE later.trial = a.trial AND later.attempt > a.attempt AND later.lineage = a.lineage
                              AND later.restored IS NOT NULL AND later.restored < r.step)
                        ORDER BY r.step, r.id"""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.manifest.db import Row
-from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
+from orchestrator.model.rows import AttemptRow, Parent, PlanRow, ReportRow, TrialRow
 from orchestrator.model.sweep import Objective, Resources, Retries, Search, State, SweepSpec, TrialSpec
 
 _FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -142,6 +142,8 @@ def attempt(row: Row) -> AttemptRow:
     return AttemptRow(
         trial_id=row["trial_id"],
         attempt=row["attempt"],
+        purpose=row["purpose"],
+        plan=row["plan"],
         state=State(row["state"]),
         lineage=row["lineage"],
         retry=bool(row["retry"]),
@@ -162,6 +164,12 @@ def attempt(row: Row) -> AttemptRow:
         method=row["method"],
         code=row["code"],
         restored=row["restored"],
+        parent=None
+        if row["parent_step"] is None
+        else Parent(row["parent_trial"], row["parent_attempt"], row["parent_step"]),
+        resources=row["resources"] and json.loads(row["resources"]),
+        ignored=None if row["ignored"] is None else config(row["ignored"]),
+        deterministic=row["deterministic"],
         metrics=metrics(row["last"]),
         objective=row["objective"],
         changed=row["changed"],

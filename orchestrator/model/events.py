@@ -61,6 +61,8 @@ class Restored:
     """`run.restore` gave the trainer the state of this step."""
 
     step: int
+    path: str  # of the checkpoint, below the trial's folder
+    at: float  # seconds since the epoch
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,22 @@ from orchestrator.model.sweep import State, SweepSpec
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The attempt and step that a restored state came from."""
+
+    trial: int  # row of the trial
+    attempt: int | None  # None: not known
+    step: int
+
+
+@dataclass(frozen=True)
 class AttemptRow:
     """One attempt, as the manifest has it. Times are seconds since the epoch."""
 
     trial_id: str
     attempt: int
+    purpose: str  # "trial", or "verify"
+    plan: int  # the plan it was opened for
     state: State
     lineage: int  # the attempt that began the series this one continues
     retry: bool  # decided at its end: another attempt follows
@@ -34,7 +45,11 @@ class AttemptRow:
     threads: int | None
     method: str
     code: str  # hash of the project's files
-    restored: int | None  # step of the checkpoint it went on from
+    restored: int | None  # step of the checkpoint it continued from
+    parent: Parent | None  # where that state came from
+    resources: Mapping[str, Any] | None  # what it got; None: not recorded
+    ignored: Mapping[str, Any] | None  # dotted key -> value, of keys that are no part of the id; None: not recorded
+    deterministic: str | None  # "warn", "error" or "off"
     metrics: Mapping[str, float]  # last value of each
     objective: float | None
     changed: int  # grows with every change of any attempt: a cursor for followers

@@ -71,9 +71,9 @@ def drive(root: Path, trials: int) -> None:
         for number in range(trials)
     )
     with manifest.transaction():
-        number = manifest.begin_plan(spec, "", [], {}, "", "")
-        manifest.finish_plan(number, manifest.add_trials(number, specs), 0, 0)
-    plan = manifest.current_plan()
+        number = manifest.plans.begin(spec, "", [], {}, "", "")
+        manifest.plans.finish(number, manifest.plans.add_trials(number, specs), 0, 0)
+    plan = manifest.plans.current()
     assert plan is not None
     coordinator = Coordinator(manifest, AtOnce(), plan, [])
     before = time.process_time()

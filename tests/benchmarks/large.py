@@ -10,9 +10,10 @@ from bench import check, query, say
 
 from orchestrator.folder.paths import create_folder
 from orchestrator.language import planning
+from orchestrator.manifest.attempts import Opening
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome, Started
-from orchestrator.model.sweep import State
+from orchestrator.model.events import Ended, Outcome, Started
+from orchestrator.model.sweep import Resources, State
 
 BLOCK = 1000  # trials in one transaction
 DONE, FAILED = Outcome(State.SUCCEEDED), Outcome(State.FAILED, "exception", "KeyError: 'x'", "Traceback …", "a.py:1")
@@ -31,9 +32,9 @@ def write(root: Path, reports: int, code: str = "", failed: int = 0, limit: int 
     folder = create_folder(root / "runs", plan.spec.name)
     manifest = Manifest.open(folder)
     with manifest.transaction():
-        number = manifest.begin_plan(plan.spec, str(file), overrides, {"tree": ""}, code, str(root))
-        total = manifest.add_trials(number, plan.trials())
-        manifest.finish_plan(number, total, 0, 0)
+        number = manifest.plans.begin(plan.spec, str(file), overrides, {"tree": ""}, code, str(root))
+        total = manifest.plans.add_trials(number, plan.trials())
+        manifest.plans.finish(number, total, 0, 0)
     rows = [
         (step, 1.7e9 + step, f'{{"loss":{1 / (step + 1)!r},"accuracy":{step / reports!r}}}') for step in range(reports)
     ]
@@ -52,10 +53,10 @@ def write(root: Path, reports: int, code: str = "", failed: int = 0, limit: int 
 def _run(manifest: Manifest, key: int, rows: list[tuple[int, float, str]], code: str, failed: bool) -> None:
     """One trial, as the coordinator would have recorded it."""
     now = 1.7e9 + key
-    manifest.open_attempt(key, 1, 1, code, now)
-    manifest.started(key, 1, Started(now, "node", "", key, (str(key % 4),), (), 1, "fork"))
+    manifest.attempts.open(Opening(key, 1, 1, 1, code, now, Resources(0.0, 1.0), "warn", {}))
+    manifest.attempts.started(key, 1, Started(now, "node", "", key, (str(key % 4),), (), 1, "fork"))
     loss = (key * 7919 % 100_003) / 100_003
     if rows:
-        manifest.reported(key, 1, rows)
-    manifest.progressed(key, 1, len(rows), {"loss": loss, "accuracy": 1 - loss}, loss)
-    manifest.close_attempt(key, 1, FAILED if failed else DONE, now + 1, now + 0.1, now + 0.9)
+        manifest.attempts.reported(key, 1, rows)
+    manifest.attempts.progressed(key, 1, {"loss": loss, "accuracy": 1 - loss}, loss)
+    manifest.attempts.close(key, 1, FAILED if failed else DONE, Ended(now + 1, entered=now + 0.1, left=now + 0.9))

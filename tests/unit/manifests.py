@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.folder.paths import SweepFolder, create_folder
+from orchestrator.manifest.attempts import Opening
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome, Started
+from orchestrator.model.events import Ended, Outcome, Started
 from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
 NOW = 2_000_000_000.0  # when everything happened here, seconds since the epoch
@@ -63,19 +64,34 @@ def plan(
     spec = spec or sweep_spec()
     facts = {"tree": f"tree-of-{code}", "commit": "c0ffee", "python": "3.11.2", "packages": "packages-1.txt"}
     with manifest.transaction():
-        number = manifest.begin_plan(spec, "conf/sweep.yaml", ["x=1,2"], {**facts, **(provenance or {})}, code, "/work")
-        total = manifest.add_trials(number, trials)
-        manifest.finish_plan(number, total, 0, 0)
-        manifest.judge(number, spec.objective)
-        manifest.resume_cancelled(number)
+        number = manifest.plans.begin(
+            spec, "conf/sweep.yaml", ["x=1,2"], {**facts, **(provenance or {})}, code, "/work"
+        )
+        total = manifest.plans.add_trials(number, trials)
+        manifest.plans.finish(number, total, 0, 0)
+        manifest.plans.judge(number, spec.objective)
+        manifest.trials.resume_cancelled(number)
     return number
 
 
 def key_of(manifest: Manifest, number: int) -> int:
     """The row of a trial that waits."""
-    due = manifest.due_one(trial_id(number))
+    due = manifest.trials.due_one(trial_id(number))
     assert due is not None
     return due.key
+
+
+def opening(key: int, attempt: int = 1, *, lineage: int | None = None, **changes: Any) -> Opening:
+    """What is known of an attempt when it is opened."""
+    usual: dict[str, Any] = {
+        "plan": 1,
+        "code": "code-1",
+        "at": NOW,
+        "resources": Resources(gpus=0.0, cpus=1.0),
+        "deterministic": "warn",
+        "ignored": {},
+    }
+    return Opening(key, attempt, lineage or attempt, **{**usual, **changes})
 
 
 def begin(
@@ -83,9 +99,10 @@ def begin(
 ) -> int:
     """Open an attempt and start it; the trial's row."""
     key = key_of(manifest, number)
+    current = manifest.plans.current()
     with manifest.transaction():
-        manifest.open_attempt(key, attempt, lineage or attempt, code, NOW)
-        manifest.started(key, attempt, Started(NOW + 1, "node-a", "", 77, ("1",), ("GPU-b",), 1, "fork"))
+        manifest.attempts.open(opening(key, attempt, lineage=lineage, code=code, plan=current.plan if current else 1))
+        manifest.attempts.started(key, attempt, Started(NOW + 1, "node-a", "", 77, ("1",), ("GPU-b",), 1, "fork"))
     return key
 
 
@@ -94,13 +111,13 @@ def report(manifest: Manifest, key: int, attempt: int, step: int, **metrics: Any
     last = json.dumps(metrics)
     loss = metrics.get("loss")
     with manifest.transaction():
-        manifest.reported(key, attempt, [(step, NOW + 2 + step, last)])
-        manifest.progressed(key, attempt, step, metrics, loss if isinstance(loss, (int, float)) else None)
+        manifest.attempts.reported(key, attempt, [(step, NOW + 2 + step, last)])
+        manifest.attempts.progressed(key, attempt, metrics, loss if isinstance(loss, (int, float)) else None)
 
 
 def end(manifest: Manifest, key: int, attempt: int = 1, outcome: Outcome = SUCCESS) -> None:
     with manifest.transaction():
-        manifest.close_attempt(key, attempt, outcome, NOW + 10, NOW + 1.5, NOW + 9.5)
+        manifest.attempts.close(key, attempt, outcome, Ended(NOW + 10, entered=NOW + 1.5, left=NOW + 9.5))
 
 
 def run(manifest: Manifest, number: int, outcome: Outcome = SUCCESS, attempt: int = 1, **metrics: Any) -> int:

@@ -67,9 +67,9 @@ class JournalWriter:
         """A checkpoint is durable."""
         self.put("S", [checkpoint.step, checkpoint.path, time.time()])
 
-    def restored(self, step: int) -> None:
+    def restored(self, checkpoint: Checkpoint) -> None:
         """A checkpoint was given to the trainer."""
-        self.put("T", step)
+        self.put("T", [checkpoint.step, checkpoint.path, time.time()])
 
     def failed(self, failure: Failure) -> None:
         """The trainer raised."""
@@ -79,7 +79,7 @@ class JournalWriter:
 _READERS: dict[str, Callable[[Any], Entry]] = {
     "N": Noticed,
     "S": lambda value: Saved(Checkpoint(value[0], value[1]), value[2]),
-    "T": Restored,
+    "T": lambda value: Restored(value[0], value[1], value[2]),
     "E": lambda value: Called("E", value),
     "L": lambda value: Called("L", value),
     "F": lambda value: Failure(**value),

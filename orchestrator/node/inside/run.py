@@ -108,7 +108,7 @@ class Run:
                 self._writer.notice(f"the checkpoint of step {offered.step} cannot be read and is passed over ({why})")
                 continue
             self._step = max(self._step, step)
-            self._writer.restored(step)
+            self._writer.restored(Checkpoint(step, offered.path))
             return state
         return None
 

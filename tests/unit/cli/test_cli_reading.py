@@ -112,10 +112,10 @@ def sweep(manifest: Manifest) -> Manifest:
     run(manifest, 2, UGLY, **{"valid/acc": 0.9})
     report(manifest, begin(manifest, 3), 1, 0, **{"valid/acc": 0.25})
     run(manifest, 5, Outcome(State.CANCELLED, "cancelled"))
-    plan_again = manifest.current_plan()
+    plan_again = manifest.plans.current()
     assert plan_again is not None
     with manifest.transaction():
-        manifest.judge(plan_again.plan, spec.objective)
+        manifest.plans.judge(plan_again.plan, spec.objective)
     log = manifest.folder.attempt_log(trial_id(0), 1)
     log.parent.mkdir(parents=True)
     log.write_bytes(b"".join(b"line %d\n" % number for number in range(5)))

@@ -122,7 +122,7 @@ class Scene:
     ) -> None:
         self.manifest, self.executor, self.now = manifest, Scripted(folder, slots), 1000.0
         manifests.plan(manifest, [trial_spec(number) for number in range(trials)], spec=spec)
-        plan = manifest.current_plan()
+        plan = manifest.plans.current()
         assert plan is not None
         self.coordinator = Coordinator(manifest, self.executor, plan, ("/sweep/code",), **limits)
         self.reader = Reader(folder)
@@ -319,7 +319,7 @@ def test_the_death_of_the_coordinator_is_free(scene: Callable[..., Scene], manif
         sweep = scene(trials=1, spec=retries)
         sweep.tell(0, STARTED, attempt=attempt)
         with manifest.transaction():
-            assert manifest.recover(1.0) == 1
+            assert manifest.attempts.recover(1.0) == 1
     sweep = scene(trials=1, spec=retries)
     sweep.tell(0, STARTED, DONE, attempt=6)
     assert sweep.states() == [State.SUCCEEDED]
@@ -397,8 +397,8 @@ def test_the_options_of_a_plan_are_counted(manifest: Manifest) -> None:
     options = [{"model": "lstm", "act": "relu", "lr": 1}, {"model": "gru", "act": "relu", "lr": 2, "extra": None}]
     old = manifests.plan(manifest, [trial_spec(9, overrides={"act": "tanh"})])
     plan = manifests.plan(manifest, [trial_spec(number, overrides=given) for number, given in enumerate(options)])
-    assert manifest.several_options(plan) == {"model"}
-    assert manifest.several_options(old) == set()
+    assert manifest.trials.several_options(plan) == {"model"}
+    assert manifest.trials.several_options(old) == set()
 
 
 def test_one_bad_trial_does_not_hold_the_others(scene: Callable[..., Scene]) -> None:
@@ -459,7 +459,7 @@ def test_a_checkpoint_that_is_taken_keeps_the_series(scene: Callable[..., Scene]
     sweep = scene(trials=1)
     sweep.tell(0, STARTED, rows(0.9, 0.8, 0.1), saved(1), GONE)
     assert sweep.executor.launched[-1].restore == (Checkpoint(1, "checkpoints/1"),)
-    sweep.tell(0, STARTED, Restored(1), attempt=2)
+    sweep.tell(0, STARTED, Restored(1, "checkpoints/1-step-1.state", 0.0), attempt=2)
     (trial,) = sweep.reader.trials()
     assert (trial.metrics, trial.objective) == ({"loss": 0.8}, 0.8), "what lay behind the checkpoint is void"
     sweep.tell(0, rows(0.7, step=2), DONE, attempt=2)
@@ -470,7 +470,7 @@ def test_a_checkpoint_that_is_taken_keeps_the_series(scene: Callable[..., Scene]
 def test_the_best_of_a_series_does_not_count_what_was_superseded(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=1, spec=sweep_spec(objective=Objective("loss", "min", "best")))
     sweep.tell(0, STARTED, rows(0.9, 0.8, 0.1), saved(1), GONE)
-    sweep.tell(0, STARTED, Restored(1), rows(0.85, step=2), DONE, attempt=2)
+    sweep.tell(0, STARTED, Restored(1, "checkpoints/1-step-1.state", 0.0), rows(0.85, step=2), DONE, attempt=2)
     (trial,) = sweep.reader.trials()
     assert trial.objective == 0.8
 
@@ -674,7 +674,7 @@ def test_one_of_the_plan_that_is_resubmitted_before_its_turn_runs_once(
     manifests.plan(manifest, [trial_spec(number) for number in range(3)])
     manifests.begin(manifest, 2)
     with manifest.transaction():
-        manifest.recover(1.0)
+        manifest.attempts.recover(1.0)
     sweep = scene(trials=3, slots=1)
     sweep.coordinator.resubmit([trial_id(2)])
     sweep.executor.slots = 10
@@ -686,7 +686,7 @@ def test_one_of_an_earlier_plan_runs_by_name(scene: Callable[..., Scene], manife
     manifests.plan(manifest, [trial_spec(9)])
     manifests.run(manifest, 9, manifests.FAILURE)
     with manifest.transaction():
-        first = manifest.resubmit([trial_id(9)])
+        first = manifest.trials.resubmit([trial_id(9)])
     sweep = scene(trials=2, first=first)
     assert sweep.launched() == [9, 0, 1]
     sweep.tell(9, STARTED, DONE, attempt=2)
@@ -723,7 +723,7 @@ def test_resubmitted_with_other_settings(scene: Callable[..., Scene]) -> None:
     assert ask(sweep, {"kind": "resubmit", "trials": [trial_id(0)], "set": wanted}) == "1 trial queued"
     assert (sweep.executor.placed[-1].memory, sweep.executor.launched[-1].timeout) == (2 * 10**9, 300.0)
     assert sweep.executor.placed[1].memory == 0
-    plan = sweep.manifest.current_plan()
+    plan = sweep.manifest.plans.current()
     assert plan is not None
     assert plan.spec.timeout == 300.0
 

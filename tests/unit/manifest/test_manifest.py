@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,13 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.errors import AmbiguousError, ConfigError, ManifestError, NotFoundError
+from orchestrator.errors import ManifestError
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome
+from orchestrator.model.events import Ended, Outcome, Restored
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import Objective, Resources, Retries, Search, State
 from tests.unit import manifests
@@ -39,7 +35,7 @@ def states(reader: Reader) -> list[State]:
 
 
 def due(manifest: Manifest, number: int) -> list[str]:
-    return [waiting.spec.trial_id for waiting in manifest.due(number, -1, 1000)]
+    return [waiting.spec.trial_id for waiting in manifest.trials.due(number, -1, 1000)]
 
 
 @contextmanager
@@ -63,8 +59,8 @@ def test_a_transaction_is_durable_or_nothing(manifest: Manifest, reader: Reader)
     plan(manifest, [trial_spec(1)])
     key = manifests.key_of(manifest, 1)
     with undone(manifest):
-        manifest.open_attempt(key, 1, 1, "code-1", 1.0)
-        assert len(manifest.attempts(key)) == 1
+        manifest.attempts.open(manifests.opening(key))
+        assert len(manifest.attempts.of(key)) == 1
     assert reader.attempts(trial_id(1)) == []
     begin(manifest, 1)
     assert [row.state for row in reader.attempts(trial_id(1))] == [State.RUNNING]
@@ -91,18 +87,18 @@ def test_what_was_planned_comes_back_as_it_was(manifest: Manifest, reader: Reade
     assert (found.spec.retries, found.spec.search, found.spec.exclude) == (spec.retries, spec.search, spec.exclude)
     assert (found.file, found.argv, found.code, found.cwd) == ("conf/sweep.yaml", ("x=1,2",), "code-1", "/work")
     assert (found.total, found.excluded, found.duplicates, found.ended) == (1, 0, 0, None)
-    (waiting,) = manifest.due(number, -1, 10)
+    (waiting,) = manifest.trials.due(number, -1, 10)
     assert waiting.spec == trial
-    assert manifest.waiting_resources(number, None) == [asked]
-    assert manifest.waiting_resources(number, 0) == []
-    assert manifest.waiting_resources(number + 1, None) == []
-    assert manifest.waiting_resources(number + 1, None, [trial_id(1)]) == [asked]
+    assert manifest.trials.waiting_resources(number, None) == [asked]
+    assert manifest.trials.waiting_resources(number, 0) == []
+    assert manifest.trials.waiting_resources(number + 1, None) == []
+    assert manifest.trials.waiting_resources(number + 1, None, [trial_id(1)]) == [asked]
 
 
 def test_a_whole_number_beyond_64_bits_is_refused_in_words(manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match="too large"):
         plan(manifest, [trial_spec(1, seed=2**64)])
-    assert manifest.current_plan() is None
+    assert manifest.plans.current() is None
 
 
 def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, reader: Reader) -> None:
@@ -144,7 +140,7 @@ def test_a_plan_holds_its_trials_whatever_the_one_before_held(data: st.DataObjec
                     for number, resources, more in asked
                 ]
                 number = plan(manifest, specs, spec=sweep_spec(ignore=ignore))
-                waiting = [repr(due.spec) for due in manifest.due(number, -1, 10)]
+                waiting = [repr(due.spec) for due in manifest.trials.due(number, -1, 10)]
                 assert waiting == list(map(repr, specs)), "True is not 1"
                 assert [row.position for row in reader.trials()] == list(range(len(specs)))
                 seen = {row.trial_id for row in reader.trials(Query(everything=True))}
@@ -205,13 +201,13 @@ def test_resubmitted_trials_wait_again(manifest: Manifest, reader: Reader) -> No
     begin(manifest, 2)
     run(manifest, 3)
     with manifest.transaction():
-        asked = manifest.resubmit([trial_id(each) for each in (1, 2, 3, 4, 5)])
+        asked = manifest.trials.resubmit([trial_id(each) for each in (1, 2, 3, 4, 5)])
     assert asked == [trial_id(1), trial_id(3)]
     assert due(manifest, number) == [trial_id(1), trial_id(3), trial_id(4)]
     assert reader.failed() == []
-    assert manifest.attempts_since_asked(key, before=2) == []
+    assert manifest.attempts.since_asked(key, before=2) == []
     run(manifest, 1, FAILURE, attempt=2)
-    assert [row.attempt for row in manifest.attempts_since_asked(key, before=3)] == [2]
+    assert [row.attempt for row in manifest.attempts.since_asked(key, before=3)] == [2]
     assert states(reader)[0] is State.FAILED
 
 
@@ -219,9 +215,9 @@ def test_a_trial_of_another_trainer_is_not_run_with_this_one(manifest: Manifest)
     plan(manifest, [trial_spec(1)])
     run(manifest, 1, FAILURE)
     plan(manifest, [trial_spec(2)])
-    assert manifest.resubmit([trial_id(1)]) == [trial_id(1)]
+    assert manifest.trials.resubmit([trial_id(1)]) == [trial_id(1)]
     plan(manifest, [trial_spec(2)], spec=sweep_spec(trainer="other:train"))
-    assert manifest.resubmit([trial_id(1)]) == []
+    assert manifest.trials.resubmit([trial_id(1)]) == []
 
 
 def test_reruns(manifest: Manifest) -> None:
@@ -234,7 +230,7 @@ def test_reruns(manifest: Manifest) -> None:
     waiting: dict[str, list[str]] = {}
     for which in ("stale", "failed", "all"):
         with undone(manifest):
-            manifest.rerun(number, which)
+            manifest.trials.rerun(number, which)
             waiting[which] = due(manifest, number)
     assert waiting["stale"] == [trial_id(0), trial_id(5)]
     assert waiting["failed"] == [trial_id(1), trial_id(2), trial_id(5)]
@@ -266,7 +262,7 @@ def test_recovery_closes_what_a_dead_coordinator_left(manifest: Manifest, reader
         begin(manifest, number)
     cursor = max(row.changed for row in reader.changed_attempts(0))
     with manifest.transaction():
-        assert manifest.recover(200.0) == 3
+        assert manifest.attempts.recover(200.0) == 3
     assert reader.counts() == {State.SUCCEEDED: 1, State.PENDING: 3}
     changed = reader.changed_attempts(cursor)
     assert {(row.state, row.cause, row.ended) for row in changed} == {(State.LOST, "lost_coordinator", 200.0)}
@@ -308,7 +304,7 @@ def test_rows_of_a_step_are_merged(manifest: Manifest, reader: Reader) -> None:
     report(manifest, key, 1, 0, acc=0.2)
     assert reader.series(trial_id(1)) == {0: {"loss": 1.0, "acc": 0.2}, 1: {"loss": 0.5}}
     assert [row.step for row in reader.reports(0)] == [0, 1, 0]
-    assert reader.last_report() == 3
+    assert reader.last_report() == reader.reports(0)[-1].id
 
 
 def test_a_retry_from_a_checkpoint_continues_its_series(manifest: Manifest, reader: Reader) -> None:
@@ -319,7 +315,7 @@ def test_a_retry_from_a_checkpoint_continues_its_series(manifest: Manifest, read
     end(manifest, key, 1, RETRIED)
     begin(manifest, 1, 2, lineage=1)
     with manifest.transaction():
-        manifest.restored(key, 2, 1)
+        manifest.attempts.restored(key, 2, Restored(1, "checkpoints/1-step-1.state", 1.0))
     report(manifest, key, 2, 2, loss=2.0)
     assert {step: row["loss"] for step, row in reader.series(trial_id(1)).items()} == {0: 10, 1: 11, 2: 2}
     assert query(manifest.folder, "SELECT attempt, step FROM reports ORDER BY id") == [(1, 0), (1, 1), (2, 2)]
@@ -349,7 +345,7 @@ def test_an_attempt_that_goes_on_begins_with_the_last_metrics(manifest: Manifest
     begin(manifest, 1, 2, lineage=1)
     assert (reader.exactly(trial_id(1)).metrics, reader.exactly(trial_id(1)).objective) == ({"loss": 9.0}, 9.0)
     with manifest.transaction():
-        manifest.new_lineage(key, 2)
+        manifest.attempts.new_lineage(key, 2, 1.0)
     assert reader.attempts(trial_id(1))[-1].lineage == 2
 
 
@@ -357,16 +353,18 @@ def test_the_checkpoint_offered_is_that_of_the_latest_attempt_that_saved(manifes
     plan(manifest, [trial_spec(1)])
     key = begin(manifest, 1)
     with manifest.transaction():
-        manifest.saved(key, 1, Checkpoint(5, "checkpoints/5"), 1.0)
-        manifest.saved(key, 1, Checkpoint(10, "checkpoints/10"), 2.0)
-    assert manifest.checkpoints(key, 1) == [Checkpoint(10, "checkpoints/10"), Checkpoint(5, "checkpoints/5")]
-    assert manifest.checkpoints(key, 2) == []
+        manifest.attempts.saved(key, 1, Checkpoint(5, "checkpoints/5"), 1.0)
+        manifest.attempts.saved(key, 1, Checkpoint(10, "checkpoints/10"), 2.0)
+    assert manifest.attempts.checkpoints(key, 1) == [Checkpoint(10, "checkpoints/10"), Checkpoint(5, "checkpoints/5")]
+    assert manifest.attempts.checkpoints(key, 2) == []
     end(manifest, key, 1, RETRIED)
     begin(manifest, 1, 2, lineage=1)
     with manifest.transaction():
-        manifest.restored(key, 2, 5)  # the newer state could not be read
-        manifest.saved(key, 2, Checkpoint(7, "checkpoints/7"), 3.0)
-    assert manifest.checkpoints(key, 1) == [Checkpoint(7, "checkpoints/7"), Checkpoint(5, "checkpoints/5")]
+        manifest.attempts.restored(
+            key, 2, Restored(5, "checkpoints/1-step-5.state", 1.0)
+        )  # the newer state could not be read
+        manifest.attempts.saved(key, 2, Checkpoint(7, "checkpoints/7"), 3.0)
+    assert manifest.attempts.checkpoints(key, 1) == [Checkpoint(7, "checkpoints/7"), Checkpoint(5, "checkpoints/5")]
 
 
 def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader) -> None:
@@ -374,8 +372,8 @@ def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader
     key = begin(manifest, 1)
     with manifest.transaction():
         text = '{"loss":"NaN","up":"Infinity","down":"-Infinity"}'
-        manifest.reported(key, 1, [(0, 1.0, text)])
-        manifest.progressed(key, 1, 0, json.loads(text), None)
+        manifest.attempts.reported(key, 1, [(0, 1.0, text)])
+        manifest.attempts.progressed(key, 1, json.loads(text), None)
     found = reader.exactly(trial_id(1)).metrics
     assert math.isnan(found["loss"])
     assert (found["up"], found["down"]) == (math.inf, -math.inf)
@@ -383,409 +381,6 @@ def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader
     assert query(manifest.folder, "SELECT metrics ->> '$.loss' FROM reports") == [("NaN",)]
     assert len(list(reader.trials(Query(where={"clip": math.inf})))) == 1
     assert list(reader.trials(Query(where={"clip": -math.inf}))) == []
-
-
-# ---------------------------------------------------------------- best and stale
-
-
-def test_best(manifest: Manifest, reader: Reader) -> None:
-    plan(manifest, [trial_spec(each) for each in range(6)])
-    for number, loss in enumerate([0.5, 0.2, 0.2, "NaN"]):
-        run(manifest, number, loss=loss)
-    run(manifest, 4, FAILURE, loss=0.0)
-    lowest, highest = reader.best(Objective("loss", "min")), reader.best(Objective("loss", "max"))
-    assert lowest is not None
-    assert highest is not None
-    assert (lowest.trial_id, highest.trial_id) == (trial_id(1), trial_id(0))
-    assert reader.best(None) is None
-    report(manifest, begin(manifest, 5), 1, 0, loss=0.1)
-    running = reader.best(Objective("loss", "min"))
-    assert running is not None
-    assert running.trial_id == trial_id(5)
-
-
-def test_best_speaks_of_the_current_plan(manifest: Manifest, reader: Reader) -> None:
-    plan(manifest, [trial_spec(1), trial_spec(2)])
-    run(manifest, 1, loss=0.1)
-    run(manifest, 2, loss=0.2)
-    plan(manifest, [trial_spec(2)])
-    best = reader.best(Objective("loss", "min"))
-    assert best is not None
-    assert best.trial_id == trial_id(2)
-
-
-@pytest.mark.parametrize(
-    ("objective", "found"),
-    [
-        (Objective("acc", "max", "best"), 0.9),
-        (Objective("acc", "min", "best"), 0.3),
-        (Objective("acc", "max", "last"), 0.3),
-        (Objective("100%", "max", "last"), 7.0),
-        (Objective("nothing", "max", "best"), None),
-        (None, None),
-    ],
-)
-def test_a_new_objective_judges_what_is_done(
-    manifest: Manifest, reader: Reader, objective: Objective | None, found: float | None
-) -> None:
-    plan(manifest, [trial_spec(1)])
-    key = begin(manifest, 1)
-    for step, acc in enumerate([0.4, 0.9, "NaN", 0.3]):
-        report(manifest, key, 1, step, loss=1.0, acc=acc, **{"100%": 7.0})
-    end(manifest, key)
-    assert reader.exactly(trial_id(1)).objective == 1.0
-    plan(manifest, [trial_spec(1)], spec=sweep_spec(objective=objective))
-    assert reader.exactly(trial_id(1)).objective == found
-
-
-def test_stale_is_what_succeeded_with_other_code(manifest: Manifest, reader: Reader) -> None:
-    trials = [trial_spec(each) for each in range(3)]
-    plan(manifest, trials)
-    run(manifest, 0)
-    run(manifest, 1, FAILURE)
-    assert reader.progress().stale == 0
-    plan(manifest, trials, code="code-2")
-    assert reader.progress().stale == 1
-    assert [row.stale for row in reader.trials()] == [True, False, False]
-    with manifest.transaction():
-        manifest.resubmit([trial_id(0)])
-    assert reader.progress().stale == 0
-    begin(manifest, 0, 2, code="code-2")
-    assert [row.stale for row in reader.trials()] == [False, False, False]
-    assert reader.trees() == [("code-1", "tree-of-code-1"), ("code-2", "tree-of-code-2")]
-    (first, second) = reader.attempts(trial_id(0))
-    assert [found.plan for found in map(reader.plan_of, (first, second)) if found] == [1, 2]
-
-
-# ---------------------------------------------------------------- asking
-
-
-ODD = ["optimizer@train.opt", "db/engine", "+experiment", "/data.batch_size", "it's", "a]b", "back\\slash", "é ü", "$"]
-
-
-@pytest.fixture
-def asked(manifest: Manifest, reader: Reader) -> Reader:
-    """Four trials: options of odd names, nested settings of every kind, metrics to sort by."""
-    kinds = [True, None, [0.9, 0.999], {"a": [1, 2.5]}]
-    trials = [
-        trial_spec(
-            number,
-            overrides={key: f"{key}-{number}" for key in ODD} | {"lr": 10.0**-number},
-            config={"data": {"size": number, "name": str(number)}, "kind": kinds[number], "lr": 10.0**-number},
-        )
-        for number in range(4)
-    ]
-    plan(manifest, trials)
-    for number, value in enumerate([3.0, "NaN", 1]):
-        run(manifest, number, **{"valid/loss": value, "it's \\ odd": number})
-    return reader
-
-
-@pytest.mark.parametrize("key", ODD)
-def test_keys_of_any_form_are_found(asked: Reader, key: str) -> None:
-    assert [row.trial_id for row in asked.trials(Query(where={key: f"{key}-2"}))] == [trial_id(2)]
-
-
-@pytest.mark.parametrize(
-    ("where", "numbers"),
-    [
-        ({"data.size": 2}, [2]),
-        ({"data.size": "2"}, [2]),
-        ({"data.name": 2}, [2]),
-        ({"lr": 0.01}, [2]),
-        ({"lr": 1}, [0]),
-        ({"kind": True}, [0]),
-        ({"kind": None}, [1]),
-        ({"kind": [0.9, 0.999]}, [2]),
-        ({"kind": {"a": [1, 2.5]}}, [3]),
-        ({"data.size": 2, "lr": 0.1}, []),
-        ({"data.size": 10**30}, []),
-        ({"data.name": "' OR 1 --"}, []),
-    ],
-)
-def test_where(asked: Reader, where: dict[str, object], numbers: list[int]) -> None:
-    assert [row.trial_id for row in asked.trials(Query(where=where))] == [trial_id(number) for number in numbers]
-
-
-def test_an_unknown_key_is_named_with_the_nearest(asked: Reader) -> None:
-    with pytest.raises(ConfigError, match=r"did you mean data\.size\?"):
-        list(asked.trials(Query(where={"data.siz": 1})))
-
-
-def test_sorting_puts_numbers_first(asked: Reader) -> None:
-    def order(metric: str, descending: bool = False) -> list[str]:
-        return [row.trial_id for row in asked.trials(Query(sort=metric, descending=descending))]
-
-    assert order("valid/loss") == [trial_id(number) for number in (2, 0, 1, 3)]
-    assert order("valid/loss", descending=True) == [trial_id(number) for number in (0, 2, 1, 3)]
-    assert order("it's \\ odd", descending=True) == [trial_id(number) for number in (2, 1, 0, 3)]
-    assert asked.metric_names() == {"valid/loss", "it's \\ odd"}
-
-
-def test_states_and_limits(asked: Reader) -> None:
-    assert [row.trial_id for row in asked.trials(Query(state=State.PENDING))] == [trial_id(3)]
-    assert len(list(asked.trials(Query(state=State.SUCCEEDED, limit=2)))) == 2
-    assert list(asked.trials(Query(state=State.FAILED))) == []
-
-
-def test_a_trial_by_the_first_digits_of_its_id(manifest: Manifest, reader: Reader) -> None:
-    plan(manifest, [trial_spec(1, trial_id="abc000000000"), trial_spec(2, trial_id="abd000000000")])
-    assert reader.trial("abc").trial_id == "abc000000000"
-    assert reader.trial("abd000000000").trial_id == "abd000000000"
-    with pytest.raises(AmbiguousError, match="abc000000000, abd000000000"):
-        reader.trial("ab")
-    for wrong in ("x", "a_c", "a%", "abc0000000000"):
-        with pytest.raises(NotFoundError, match="no trial begins with"):
-            reader.trial(wrong)
-
-
-# ---------------------------------------------------------------- the file
-
-
-def test_readers_and_the_writer_do_not_wait_for_each_other(manifest: Manifest) -> None:
-    plan(manifest, [trial_spec(1)])
-    with Reader(manifest.folder) as reader, reader.snapshot():
-        assert reader.counts() == {State.PENDING: 1}
-        run(manifest, 1)
-        assert reader.counts() == {State.PENDING: 1}, "one instant"
-    with manifest.transaction(), Reader(manifest.folder) as reader:
-        manifest.resubmit([trial_id(1)])
-        assert reader.counts() == {State.SUCCEEDED: 1}
-
-
-def test_a_closed_sweep_is_one_file(folder: SweepFolder) -> None:
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(1)])
-        assert sorted(path.name for path in folder.path.glob("manifest*")) != ["manifest.db"]
-    assert [path.name for path in folder.path.glob("manifest*")] == ["manifest.db"]
-    with Reader(folder) as reader:
-        assert reader.counts() == {State.PENDING: 1}
-    assert [path.name for path in folder.path.glob("manifest*")] == ["manifest.db"]
-
-
-def test_a_reader_that_stays_open_costs_nothing_but_the_journal(folder: SweepFolder, tmp_path: Path) -> None:
-    manifest = Manifest.open(folder)
-    plan(manifest, [trial_spec(1)])
-    with Reader(folder) as reader:
-        manifest.close()
-        assert reader.counts() == {State.PENDING: 1}
-        copied = tmp_path / "copy.db"
-        shutil.copy(folder.manifest, copied)
-    with closing(sqlite3.connect(copied)) as copy:
-        assert copy.execute("SELECT count(*) FROM trials").fetchone() == (1,)
-    with closing(Manifest.open(folder)):
-        pass
-    assert not list(folder.path.glob("manifest.db-*"))
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """As a user who may write nothing of ours; root may write everywhere."""
-    if os.getuid() != 0:
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def public() -> Iterator[SweepFolder]:
-    """A sweep's folder that every user can reach."""
-    root = Path(tempfile.mkdtemp(prefix="orchestrate-test-"))
-    root.chmod(0o755)
-    yield manifests.create(root)
-    for path in [root, *root.rglob("*")]:
-        path.chmod(0o755)
-    shutil.rmtree(root)
-
-
-def read_only(folder: SweepFolder) -> None:
-    for path in folder.path.rglob("*"):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    folder.path.chmod(0o555)
-
-
-def test_a_read_only_folder_opens(public: SweepFolder) -> None:
-    with closing(Manifest.open(public)) as manifest:
-        plan(manifest, [trial_spec(1)])
-    read_only(public)
-    with nobody(), Reader(public) as reader:
-        assert reader.counts() == {State.PENDING: 1}
-
-
-def test_a_read_only_folder_opens_after_a_crash(public: SweepFolder) -> None:
-    """The write-ahead log is still there, and holds what the file does not."""
-    manifest = Manifest.open(public)
-    plan(manifest, [trial_spec(1)])
-    crashed = manifests.create(public.path.parent, "crashed")
-    for path in public.path.glob("manifest*"):
-        shutil.copy(path, crashed.path)
-    manifest.close()
-    read_only(crashed)
-    with nobody(), Reader(crashed) as reader:
-        assert reader.counts() == {State.PENDING: 1}
-
-
-def test_a_folder_that_cannot_be_written_is_no_place_for_a_sweep(public: SweepFolder) -> None:
-    with closing(Manifest.open(public)) as manifest:
-        plan(manifest, [trial_spec(1)])
-    read_only(public)
-    with nobody(), pytest.raises(ManifestError, match=r"cannot (write|open) the manifest"):
-        Manifest.open(public)
-
-
-def test_a_live_manifest_of_another_user_opens(public: SweepFolder) -> None:
-    with closing(Manifest.open(public)) as manifest:
-        plan(manifest, [trial_spec(1)])
-        with nobody(), Reader(public) as reader:
-            assert reader.counts() == {State.PENDING: 1}
-
-
-@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_file_that_is_no_manifest_is_told(folder: SweepFolder, content: bytes) -> None:
-    folder.manifest.write_bytes(content)
-    for attempt in (Reader, Manifest.open):
-        with pytest.raises(ManifestError, match="damaged") as told:
-            attempt(folder)
-        assert "move the folder away" in str(told.value)
-        assert str(folder.manifest) in str(told.value)
-    assert folder.manifest.read_bytes() == content, "nothing is done to it"
-
-
-def test_a_truncated_manifest_is_told(folder: SweepFolder) -> None:
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(each) for each in range(500)])
-    with open(folder.manifest, "r+b") as file:
-        file.truncate(folder.manifest.stat().st_size // 2)
-    with pytest.raises(ManifestError, match="damaged"), Reader(folder) as reader:
-        list(reader.trials())
-
-
-def reopened(folder: SweepFolder) -> list[str]:
-    """The trials that a new start finds."""
-    with closing(Manifest.open(folder)), Reader(folder) as reader:
-        return [row.trial_id for row in reader.trials()]
-
-
-@pytest.mark.parametrize("damage", [b"garbage" * 1000, b"", None])
-def test_a_backup_brings_a_damaged_manifest_back(folder: SweepFolder, damage: bytes | None) -> None:
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(each) for each in range(3)])
-    assert not db.backup(folder.manifest).exists(), "there was nothing to keep"
-    assert len(reopened(folder)) == 3
-    names = ["manifest.db", "manifest.db.backup"]
-    assert sorted(path.name for path in folder.path.glob("manifest.db*")) == names
-    folder.manifest.unlink()
-    if damage is not None:
-        folder.manifest.write_bytes(damage)
-    with pytest.raises(ManifestError, match=r"damaged|missing or empty") as told:
-        Manifest.open(folder)
-    command = str(told.value.fix).partition(" brings it back")[0]
-    subprocess.run(command, shell=True, check=True)
-    assert len(reopened(folder)) == 3
-
-
-def test_a_damaged_manifest_does_not_take_the_place_of_its_backup(folder: SweepFolder) -> None:
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(each) for each in range(500)])
-    reopened(folder)
-    kept = db.backup(folder.manifest).read_bytes()
-    size = folder.manifest.stat().st_size
-    with open(folder.manifest, "r+b") as file:
-        file.seek(size // 2 // 4096 * 4096)
-        file.write(b"\xff" * 8192)
-    with pytest.raises(ManifestError, match="damaged") as told:
-        Manifest.open(folder)
-    assert "manifest.db.backup" in str(told.value)
-    assert db.backup(folder.manifest).read_bytes() == kept
-
-
-def test_a_backup_that_cannot_be_written_stops_nothing(folder: SweepFolder) -> None:
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(1)])
-    (folder.path / ".manifest.db.backup.part").mkdir()
-    assert reopened(folder) == [trial_id(1)]
-    assert not db.backup(folder.manifest).exists()
-
-
-@pytest.mark.parametrize("empty", [True, False])
-def test_a_coordinator_that_died_before_the_schema_was_written(folder: SweepFolder, empty: bool) -> None:
-    folder.manifest.touch()
-    if not empty:
-        with closing(sqlite3.connect(folder.manifest)) as begun:
-            begun.execute("PRAGMA journal_mode = WAL")
-        assert folder.manifest.stat().st_size
-    with pytest.raises(ManifestError, match="nothing has been planned"):
-        Reader(folder)
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(1)])
-
-
-def test_a_manifest_of_another_version_is_refused(folder: SweepFolder) -> None:
-    Manifest.open(folder).close()
-    with closing(sqlite3.connect(folder.manifest)) as connection:
-        connection.execute(f"PRAGMA user_version = {db.VERSION + 1}")
-    for attempt in (Reader, Manifest.open):
-        with pytest.raises(ManifestError, match=f"schema {db.VERSION + 1}, this one reads {db.VERSION}"):
-            attempt(folder)
-
-
-def test_no_manifest_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest here"):
-        Reader(SweepFolder(tmp_path))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def fill(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-
-
-def report_until_full(manifest: Manifest, key: int, recorded: list[int]) -> None:
-    for step in range(1000):
-        report(manifest, key, 1, step, loss=1.0, text="x" * 1000)
-        recorded.append(step)
-
-
-def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
-    folder = manifests.create(small_disk)
-    manifest = Manifest.open(folder)
-    plan(manifest, [trial_spec(1)])
-    key = begin(manifest, 1)
-    ballast = small_disk / "ballast"
-    fill(ballast)
-    recorded: list[int] = []
-    with pytest.raises(ManifestError, match=r"cannot write the manifest(.|\n)*free space"):
-        report_until_full(manifest, key, recorded)
-    ballast.unlink()
-    report(manifest, key, 1, len(recorded), loss=1.0)
-    manifest.close()
-    with Reader(folder) as reader:
-        assert sorted(reader.series(trial_id(1))) == [*recorded, len(recorded)]
-    assert query(folder, "PRAGMA integrity_check") == [("ok",)]
-
-
-def test_a_network_file_system_gets_a_rollback_journal(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db, "on_network", lambda path: True)
-    with closing(Manifest.open(folder)) as manifest:
-        plan(manifest, [trial_spec(1)])
-        assert query(folder, "PRAGMA journal_mode") == [("delete",)]
-        assert [path.name for path in folder.path.glob("manifest*")] == ["manifest.db"]
 
 
 # ---------------------------------------------------------------- any history
@@ -810,20 +405,20 @@ class History:
 
     def move(self, kind: str, number: int) -> None:
         manifest, key = self.manifest, self.keys[number]
-        earlier = manifest.attempts(key)
+        earlier = manifest.attempts.of(key)
         last = earlier[-1].attempt if earlier else 0
         with manifest.transaction():
-            if kind == "open" and manifest.due_one(trial_id(number)) is not None:
-                manifest.open_attempt(key, last + 1, last + 1, "code-1", 1.0)
+            if kind == "open" and manifest.trials.due_one(trial_id(number)) is not None:
+                manifest.attempts.open(manifests.opening(key, last + 1))
             elif kind == "report" and last:
-                manifest.reported(key, last, [(0, 1.0, '{"loss":1.0}')])
+                manifest.attempts.reported(key, last, [(0, 1.0, '{"loss":1.0}')])
             elif kind in ("success", "failure", "retry") and last:
                 outcome = {"success": SUCCESS, "failure": FAILURE, "retry": RETRIED}[kind]
-                manifest.close_attempt(key, last, outcome, 1.0, None, None)
+                manifest.attempts.close(key, last, outcome, Ended(1.0))
             elif kind == "resubmit":
-                manifest.resubmit([trial_id(number)])
+                manifest.trials.resubmit([trial_id(number)])
             elif kind == "recover":
-                manifest.recover(1.0)
+                manifest.attempts.recover(1.0)
         if kind == "plan":
             plan(manifest, [trial_spec(each) for each in range(number + 1)])
 
@@ -847,7 +442,7 @@ def check(reader: Reader, manifest: Manifest) -> None:
     counts = reader.counts()
     assert sum(counts.values()) == current.total == len(rows)
     assert counts == {state: sum(row.state is state for row in rows) for state in counts}
-    waiting = {found.spec.trial_id for found in manifest.due(current.plan, -1, 100)}
+    waiting = {found.spec.trial_id for found in manifest.trials.due(current.plan, -1, 100)}
     assert waiting == {row.trial_id for row in rows if row.state is State.PENDING}
     for row in rows:
         opened = [attempt for attempt in reader.attempts(row.trial_id) if attempt.state.open]
@@ -859,7 +454,7 @@ def test_a_config_comes_back_exactly(manifest: Manifest) -> None:
     """What JSON cannot hold included: the trainer gets what the config said."""
     config = {"clip": math.inf, "names": {1: "a", False: "b", None: {"x": -math.inf}}, "cost": {"$float": 3}, "n": 1.0}
     plan(manifest, [trial_spec(1, config=config, overrides={"clip": math.inf})])
-    due = manifest.due_one(trial_id(1))
+    due = manifest.trials.due_one(trial_id(1))
     assert due is not None
     assert due.spec.config == config
     assert str(due.spec.config) == str(config)

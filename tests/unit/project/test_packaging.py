@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_what_the_wheel_holds(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"orchestrator", "orchestrate_sweeps"}
-    assert "orchestrator/manifest/schema.sql" in names
+    assert {f"orchestrator/manifest/schema/{name}.sql" for name in ("0001", "0002", "read-0001")} <= set(names)
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "orchestrator").rglob("*.py")}
     assert modules <= set(names)
 

@@ -17,20 +17,22 @@ from orchestrator.errors import RefusedError, TrackingError
 from orchestrator.folder.paths import SweepFolder, create_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome, Started
+from orchestrator.model.events import Ended, Outcome, Started
 from orchestrator.model.rows import AttemptRow, ReportRow
 from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.ports import TrackedRun
 from orchestrator.tracking.follower import Follower
 from orchestrator.tracking.goals import Steps, goals, run_id
 from orchestrator.tracking.ledger import Ledger
+from tests.unit import manifests
 
 
 def _attempt(number: int, state: State, lineage: int = 1, retry: bool = False, **other: Any) -> AttemptRow:
     text = dict.fromkeys(("cause", "message", "traceback", "place", "node", "method", "code"), "")
     none = dict.fromkeys(("ended", "entered", "returned", "pid", "threads", "restored", "objective"))
     row = AttemptRow(
-        trial_id="t", attempt=number, state=state, lineage=lineage, retry=retry, created=0, started=1, gpus=(),
+        trial_id="t", purpose="trial", plan=1, parent=None, resources=None, ignored=None, deterministic=None,
+        attempt=number, state=state, lineage=lineage, retry=retry, created=0, started=1, gpus=(),
         gpu_uuids=(), metrics={}, changed=number, **text, **none,
     )  # fmt: skip
     return replace(row, **other)
@@ -139,14 +141,14 @@ def sweep(tmp_path: Path) -> SweepFolder:
     folder = create_folder(tmp_path, "sums")
     manifest = Manifest.open(folder)
     with manifest.transaction():
-        plan = manifest.begin_plan(SweepSpec("sums", "m:f"), "sweep.yaml", [], {}, "c0de", "/")
-        manifest.add_trials(plan, [TrialSpec(f"{n:012x}", {"n": n}, {"n": n}, n, "c") for n in range(4)])
-        manifest.finish_plan(plan, 4, 0, 0)
-        for due in manifest.due(plan, -1, 4):
-            manifest.open_attempt(due.key, 1, 1, "c0de", 1.0)
-            manifest.started(due.key, 1, Started(1.0, "here", "", 1, (), (), 1, "fork"))
-            manifest.reported(due.key, 1, [(step, float(step), '{"x":1}') for step in range(10)])
-            manifest.close_attempt(due.key, 1, Outcome(State.SUCCEEDED), 2.0, None, None)
+        plan = manifest.plans.begin(SweepSpec("sums", "m:f"), "sweep.yaml", [], {}, "c0de", "/")
+        manifest.plans.add_trials(plan, [TrialSpec(f"{n:012x}", {"n": n}, {"n": n}, n, "c") for n in range(4)])
+        manifest.plans.finish(plan, 4, 0, 0)
+        for due in manifest.trials.due(plan, -1, 4):
+            manifest.attempts.open(manifests.opening(due.key))
+            manifest.attempts.started(due.key, 1, Started(1.0, "here", "", 1, (), (), 1, "fork"))
+            manifest.attempts.reported(due.key, 1, [(step, float(step), '{"x":1}') for step in range(10)])
+            manifest.attempts.close(due.key, 1, Outcome(State.SUCCEEDED), Ended(2.0))
     manifest.close()
     return folder
 

@@ -20,9 +20,10 @@ from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.folder.lock import Lock
 from orchestrator.folder.paths import create_folder
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome, Started
+from orchestrator.model.events import Ended, Outcome, Restored, Started
 from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.tracking import control
+from tests.unit import manifests
 from tests.wandb_server import Outage, Server
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -67,11 +68,11 @@ class Sweep:
         self.folder = create_folder(root, "sums")
         self.open()
         with self.manifest.transaction():
-            plan = self.manifest.begin_plan(self.spec, "sweep.yaml", [], {}, "c0de", "/")
+            plan = self.manifest.plans.begin(self.spec, "sweep.yaml", [], {}, "c0de", "/")
             specs = [_spec(number) for number in range(trials)]
-            self.manifest.add_trials(plan, specs)
-            self.manifest.finish_plan(plan, trials, 0, 0)
-            self.keys = [due.key for due in self.manifest.due(plan, -1, trials)]
+            self.manifest.plans.add_trials(plan, specs)
+            self.manifest.plans.finish(plan, trials, 0, 0)
+            self.keys = [due.key for due in self.manifest.trials.due(plan, -1, trials)]
         self.tracker: subprocess.Popen[bytes] | None = None
 
     def open(self) -> None:
@@ -85,20 +86,20 @@ class Sweep:
     def begin(self, trial: int = 0, attempt: int = 1, lineage: int = 1, restored: int | None = None) -> None:
         key, now = self.keys[trial], time.time()
         with self.manifest.transaction():
-            self.manifest.open_attempt(key, attempt, lineage, "c0de", now)
-            self.manifest.started(key, attempt, Started(now, "here", "", 1, (), (), 1, "fork"))
+            self.manifest.attempts.open(manifests.opening(key, attempt, lineage=lineage, at=now))
+            self.manifest.attempts.started(key, attempt, Started(now, "here", "", 1, (), (), 1, "fork"))
             if restored is not None:
-                self.manifest.restored(key, attempt, restored)
+                self.manifest.attempts.restored(key, attempt, Restored(restored, "", now))
 
     def report(self, steps: range, trial: int = 0, attempt: int = 1, **metrics: Any) -> None:
         rows = [(step, time.time(), json.dumps(metrics or {"loss": step / 2})) for step in steps]
         with self.manifest.transaction():
-            self.manifest.reported(self.keys[trial], attempt, rows)
+            self.manifest.attempts.reported(self.keys[trial], attempt, rows)
 
     def end(self, state: State, trial: int = 0, attempt: int = 1, retry: bool = False) -> None:
         with self.manifest.transaction():
             outcome = Outcome(state, retry=retry)
-            self.manifest.close_attempt(self.keys[trial], attempt, outcome, time.time(), None, None)
+            self.manifest.attempts.close(self.keys[trial], attempt, outcome, Ended(time.time()))
 
     def release(self) -> None:
         self.held = False
@@ -369,7 +370,7 @@ def test_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wi
     assert control.finish(None)
     if wish is False:
         with sweep.manifest.transaction():
-            sweep.manifest.begin_plan(spec, "sweep.yaml", [], {}, "c0de", "/")
+            sweep.manifest.plans.begin(spec, "sweep.yaml", [], {}, "c0de", "/")
         assert control.undelivered(sweep.folder) == 0
         with pytest.raises(OrchestratorError, match="turned off"):
             control.sync(sweep.folder, lambda _: None)
