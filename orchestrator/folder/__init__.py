@@ -1,1 +1,1 @@
-"""A sweep's folder: where things stand in it, who holds it, what is asked of its coordinator."""
+"""A sweep's folder: its paths, who holds it, and requests to its coordinator."""

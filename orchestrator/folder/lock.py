@@ -1,4 +1,4 @@
-"""Who holds a sweep: an exclusive lock on a file of its own, which goes with its process."""
+"""Which coordinator holds a sweep: an exclusive lock on a file, which the kernel releases when its process ends."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Holder:
 
 
 class Lock:
-    """An exclusive lock on a file of its own; it goes with its process, however that ends."""
+    """An exclusive lock on a file; the kernel releases it when the process ends, however it ends."""
 
     def __init__(self, handle: IO[str]) -> None:
         self._handle = handle
 
     @classmethod
     def take(cls, folder: SweepFolder) -> Lock:
-        """Raises LockedError with the holder's host, pid and start time; ManifestError where nobody may write."""
+        """Raises LockedError with the holder's host, pid and start time; ManifestError if the folder cannot be written."""
         try:
             handle = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
             try:
@@ -55,7 +55,7 @@ class Lock:
 
     @staticmethod
     def _seize(handle: IO[str]) -> None:
-        for patience in range(10, -1, -1):  # a reader that looks who holds it locks it for an instant
+        for patience in range(10, -1, -1):  # `holder_of` in another process locks it for a moment
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

@@ -1,4 +1,4 @@
-"""A sweep is a folder: where things stand in it, and which sweeps there are."""
+"""A sweep is a folder: the paths in it, and the sweeps below a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SweepFolder:
 
     @property
     def uid(self) -> Path:
-        """Holds the sweep's uid: a node that reads the same text there sees this very folder."""
+        """Holds the sweep's uid. A node that reads the same text at this path sees this very folder."""
         return self.path / "uid"
 
     @property
@@ -67,7 +67,7 @@ def runs_root(runs: str | None) -> Path:
 
 
 def create_folder(root: Path, name: str) -> SweepFolder:
-    """Make a sweep's folder, if it is not there yet."""
+    """Make a sweep's folder, unless it exists. Raises ManifestError."""
     folder = SweepFolder(root / name)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def create_folder(root: Path, name: str) -> SweepFolder:
 
 
 def files_folder(folder: SweepFolder, storage: str | None, project: str, uid: str) -> SweepFolder:
-    """Where trials keep their files, by the same paths: the sweep's own folder, or one below `sweep.storage`.
+    """The folder where trials keep their files: the sweep's own, or one below `sweep.storage` with the same layout.
 
     That one has the sweep's uid in its name: another sweep of this name does not meet it.
     """
@@ -89,7 +89,7 @@ def files_folder(folder: SweepFolder, storage: str | None, project: str, uid: st
 
 
 def open_files_folder(files: SweepFolder, uid: str) -> None:
-    """Make that folder, such that nodes that see it know it. Raises ManifestError."""
+    """Make that folder, with the uid by which nodes recognise it. Raises ManifestError."""
     try:
         files.path.mkdir(parents=True, exist_ok=True)
         files.uid.write_text(uid, encoding="utf-8")
@@ -100,11 +100,11 @@ def open_files_folder(files: SweepFolder, uid: str) -> None:
 
 
 def discard_folder(folder: SweepFolder, folder_too: bool, root_too: bool) -> None:
-    """Undo `create` for a sweep of which no plan was written; never touches what was there before."""
+    """Undo `create_folder` for a sweep of which no plan was written; what was there before stays."""
     if folder_too:
         shutil.rmtree(folder.path, ignore_errors=True)
     else:
-        for ending in ("", "-wal", "-shm", "-journal"):  # not the backup
+        for ending in ("", "-wal", "-shm", "-journal"):  # but not the backup
             folder.manifest.with_name(folder.manifest.name + ending).unlink(missing_ok=True)
     root = folder.path.parent
     if root_too and [path.name for path in root.iterdir()] == [".gitignore"]:
@@ -120,7 +120,7 @@ def unwritable(folder: SweepFolder, error: OSError) -> ManifestError:
 
 
 def all_sweeps(root: Path) -> list[SweepFolder]:
-    """All sweeps below `root`, the one changed last first."""
+    """All sweeps below `root`, the one that was written last first."""
     found = [SweepFolder(path.parent) for path in root.glob("*/manifest.db")]
     return sorted(found, key=lambda folder: -_touched(folder))
 

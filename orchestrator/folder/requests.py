@@ -1,4 +1,4 @@
-"""Asking a live coordinator: a file for each request, and one for its answer."""
+"""Requests to a live coordinator: one file for each request, one for its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.folder.paths import SweepFolder, unwritable
 
 
 def send_request(folder: SweepFolder, request: dict[str, Any], timeout: float = 30.0) -> str | None:
-    """Leave a request for the live coordinator and wait for its answer; None if it gives none in time."""
+    """Write a request for the live coordinator and wait for the answer; None if there is none in time (seconds)."""
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     path, answer = folder.requests / f"{name}.json", folder.requests / f"{name}.answer"
     try:
@@ -52,13 +52,13 @@ def pending_requests(folder: SweepFolder) -> Iterator[tuple[Path, dict[str, Any]
 
 
 def discard_requests(folder: SweepFolder) -> None:
-    """Drop what was asked of an earlier coordinator; whoever asked is gone."""
+    """Remove requests to an earlier coordinator: whoever sent them has stopped waiting."""
     for path in folder.requests.glob("*"):
         path.unlink(missing_ok=True)
 
 
 def answer_request(path: Path, text: str) -> None:
-    """Answer a request, and take it off the pile."""
+    """Answer a request and remove it."""
     with replacing(path.with_suffix(".answer")) as draft:
         draft.write_text(text, encoding="utf-8")
     path.unlink(missing_ok=True)

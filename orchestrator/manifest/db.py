@@ -1,4 +1,4 @@
-"""Connections to a manifest, and the errors of SQLite in words. The only importer of sqlite3."""
+"""Connections to a manifest, and SQLite's errors as messages for the user."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def connect_writer(path: Path, *, network: Callable[[Path], bool] | None = None)
 
 
 def backup(path: Path) -> Path:
-    """Where the manifest is as it was at the last start."""
+    """The path of the copy that the last start made."""
     return path.with_name(path.name + ".backup")
 
 
 def back_up(db: Connection, path: Path) -> None:
-    """Keep a copy of a sound manifest in the place of the last one. Raises ManifestError if it is damaged.
+    """Replace the backup by a copy of the manifest. Raises ManifestError if the manifest is damaged.
 
-    If the copy cannot be written, the last one stays: what comes next tells of a full disk.
+    If the copy cannot be written, the old backup stays: if the disk is full, the next write says so.
     """
     check_sound(db, path)
     with suppress(sqlite3.Error, OSError):
@@ -65,7 +65,7 @@ def copy(db: Connection, target: Path) -> None:
 
 
 def _recovery(path: Path) -> str:
-    """What to do without this manifest."""
+    """What the user can do when the manifest is missing or damaged."""
     copy = backup(path)
     try:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_mtime))
@@ -77,7 +77,7 @@ def _recovery(path: Path) -> str:
 
 
 def connect_reader(path: Path, *, immutable: bool = False) -> Connection:
-    """Open for reading, live or dead; a folder that cannot be written is read as it stands."""
+    """Open for reading, whether a coordinator is alive or not. `immutable`: as if nobody could write the file."""
     if not path.is_file():
         raise ManifestError("no manifest here", where=str(path), fix="orchestrate ls lists the sweeps")
     with errors(path), _opening(_immutable(path) if immutable else open_read_only(path)) as db:
@@ -88,7 +88,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> Connection:
 
 @contextmanager
 def _opening(db: Connection) -> Iterator[Connection]:
-    """Closed again if it turns out to be of no use."""
+    """Close the connection again if the block raises."""
     try:
         db.row_factory = sqlite3.Row
         yield db
@@ -98,19 +98,20 @@ def _opening(db: Connection) -> Iterator[Connection]:
 
 
 def _empty(db: Connection) -> bool:
-    """Whether the file is new, or its maker died before the schema was in it."""
+    """Whether the file has no schema: it is new, or the process that made it died before it wrote one."""
     return not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0]
 
 
 def open_read_only(path: Path) -> Connection:
-    """A connection that cannot write; a folder that cannot be written is read as it stands."""
+    """A connection that cannot write, even where this user could."""
     db = sqlite3.connect(_uri(path), uri=True, isolation_level=None, timeout=30, check_same_thread=False)
     try:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return db
     except sqlite3.Error as error:
         db.close()
-        # WAL needs a writable folder; nobody can be writing where nobody may write.
+        # A reader of a write-ahead log has to make its index, which a read-only folder forbids. Nobody can write there,
+        # so the file may be read as immutable.
         if not isinstance(error, sqlite3.OperationalError) or os.access(path.parent, os.W_OK):
             raise
         return _immutable(path)
@@ -139,17 +140,17 @@ def connect_tracker(path: Path, schema: str | None) -> Connection:
 
 
 def close_writer(db: Connection) -> None:
-    """Leave one file that copies as it is: the write-ahead log is folded in and removed."""
+    """Move the write-ahead log into the database and remove it: what is left is one file that can be copied."""
     try:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error:
-        pass  # a reader is there: the log is folded in by the next writer
+        pass  # somebody reads it: the next writer will do it
     db.close()
 
 
 def written_ahead(path: Path) -> bool:
-    """Whether the file says that a write-ahead log belongs to it; every reader then makes one."""
+    """Whether the file is in WAL mode; then every reader makes a log beside it."""
     try:
         with open(path, "rb") as file:
             return file.read(19)[18:] == b"\2"
@@ -159,7 +160,7 @@ def written_ahead(path: Path) -> bool:
 
 @contextmanager
 def transaction(db: Connection) -> Iterator[None]:
-    """All of it, or none of it."""
+    """A transaction: all of the block is written, or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -172,7 +173,7 @@ def transaction(db: Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(db: Connection) -> Iterator[None]:
-    """Every read inside sees the same instant."""
+    """All reads in the block see the same state."""
     db.execute("BEGIN")
     try:
         yield
@@ -183,7 +184,7 @@ def snapshot(db: Connection) -> Iterator[None]:
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as messages a user can act on."""
+    """Turn SQLite's errors into messages that a user can act on."""
     try:
         yield
     except sqlite3.Error as error:
@@ -220,7 +221,7 @@ def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
-    """Whether the file would stand on a network file system, where a write-ahead log is unsafe."""
+    """Whether the path is on a network file system, where a write-ahead log is unsafe."""
     try:
         lines = mounts.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Writing plans: which trials a sweep holds, and their objective as the latest plan means it."""
+"""Writing plans: which trials a sweep holds, and their objective as the latest plan defines it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOVE = "UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resou
 _RENEW_CONFIG = """
     UPDATE trial SET config = ?1 WHERE trial_id = ?2 AND config <> ?1 AND NOT EXISTS (
         SELECT 1 FROM trial_attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
-"""  # ignored keys are no part of an id: their new values are for what is still to run
+"""  # ignored keys are no part of an id: trials that have not succeeded get the new values
 _PUT = """
     INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -44,7 +44,7 @@ class Plans:
         code: str,
         cwd: str,
     ) -> int:
-        """Open a plan: from now on it is the current one."""
+        """Insert a plan, which is the current one from now on; its number."""
         cursor = self._db.execute(
             "INSERT INTO plan (created, file, argv, spec, provenance, code, cwd) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -60,7 +60,7 @@ class Plans:
         return int(cursor.lastrowid or 0)
 
     def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
-        """Insert, or move into this plan, each trial; how many there were."""
+        """Insert each trial, or move it into this plan if it is known; how many there were."""
         return _add_trials(self._db, plan, specs)
 
     def finish(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
@@ -70,7 +70,7 @@ class Plans:
         )
 
     def judge(self, plan: int, objective: Objective | None) -> None:
-        """Read the objective of the plan's trials anew, if an earlier plan had another one."""
+        """Compute the objective of the plan's trials again, if an earlier plan had another objective."""
         asked = "SELECT count(DISTINCT coalesce(json_extract(spec, '$.objective'), '')) FROM plan"
         if self._db.execute(asked).fetchone()[0] < 2:
             return
@@ -94,7 +94,7 @@ class Plans:
 
 
 def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]) -> int:
-    """Insert, or move into this plan, each trial; how many there were.
+    """Insert each trial, or move it into this plan if it is known; how many there were.
 
     As far as they are those of the plan before, in its order, they are moved at once.
     """
@@ -127,6 +127,6 @@ def _next(cursor: db.Cursor) -> tuple[Any, ...] | None:
 
 
 def _number(column: str, metric: str) -> str:
-    """The value of a metric in a column of JSON, in SQL; NULL where it is not finite."""
+    """SQL for the value of a metric in a column of JSON; NULL where it is missing or not finite."""
     path = json_path(metric)
     return f"CASE WHEN json_type({column}, {path}) IN ('real', 'integer') THEN json_extract({column}, {path}) END"

@@ -1,4 +1,4 @@
-"""Which trials are asked for, and in which order: from a user's words to SQL on the view `trials`."""
+"""Which trials the user asks for, and in which order: SQL on the view `trials`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ALL = Query()
 
 
 def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[Any]]:
-    """A condition on what a trial was given: as it varies (a group's option), or as configured."""
+    """A condition on a setting of a trial: the value of its axis (for a group the option), else the value in its config."""
     varied, fixed = json_path(key), json_path(*key.split("."))
     found = f"coalesce(json_extract(overrides, {varied}), json_extract(config, {fixed}))"
     known = f"(json_type(overrides, {varied}) IS NOT NULL OR json_type(config, {fixed}) IS NOT NULL)"
@@ -72,7 +72,7 @@ def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[A
         return f"{found} = ?", [rows.config_text(value)]
     text = str(value)
     if isinstance(value, int) and abs(value) >= 2**63:
-        value = text  # no number of SQLite's is that large
+        value = text  # SQLite has no integers that large
     return f"({found} = ? OR CAST({found} AS TEXT) = ?)", [value, text]
 
 
@@ -92,6 +92,6 @@ def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def json_path(*parts: str) -> str:
-    """A JSON path as an SQL literal. SQLite compares keys as they are written: with JSON's escapes."""
+    """A JSON path as an SQL literal. SQLite compares keys as text with JSON's escapes."""
     quoted = "".join("." + json.dumps(part, ensure_ascii=False) for part in parts)
     return "'$" + quoted.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""Reading a manifest, live or dead: every call is a short transaction of its own, and none writes."""
+"""Reading a manifest, while a coordinator writes it or later: each call is a short transaction, and none writes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orchestrator.model.sweep import Objective, State
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
 ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
 _CURRENT = "t.plan = (SELECT max(plan) FROM plan)"
-# The last attempt of each trial. Read in the order of the table, once: that is what a large manifest can afford.
+# The last attempt of each trial. It reads the table once, in its own order, which is fast for 100,000 trials.
 _LAST = """(
     SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code
     FROM trial_attempt GROUP BY trial
 ) a CROSS JOIN trial t ON t.id = a.trial"""
-_STANDING = f"""
+_PROGRESS = f"""
     SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds,
            total(a.code <> (SELECT code FROM plan ORDER BY plan DESC LIMIT 1)) AS other_code
     FROM {_LAST} WHERE {_CURRENT} AND NOT a.retry AND a.attempt > t.resubmitted GROUP BY a.state
@@ -31,18 +31,18 @@ _STANDING = f"""
 
 @dataclass(frozen=True)
 class PlanProgress:
-    """How the current plan's trials stand."""
+    """How far the trials of the current plan are."""
 
-    counts: Mapping[State, int]  # of those that occur
-    stale: int  # finished, with code that is not the plan's
-    seconds: float | None  # mean, of those that succeeded
+    counts: Mapping[State, int]  # only states that occur
+    stale: int  # trials that succeeded with other code than the plan's
+    seconds: float | None  # mean duration of the trials that succeeded
 
 
 class Reader:
     """A manifest open for reading."""
 
     def __init__(self, folder: SweepFolder) -> None:
-        """Raises ManifestError if there is none, or it cannot be read."""
+        """Raises ManifestError if the manifest is missing or cannot be read."""
         self.folder = folder
         self._db = migrate.connect_reader(folder.manifest)
         with self._errors():
@@ -66,7 +66,7 @@ class Reader:
             return rows.plan(row) if row else None
 
     def plan_of(self, attempt: AttemptRow) -> PlanRow | None:
-        """The plan that an attempt was run for."""
+        """The plan that an attempt was opened for."""
         with self._errors():
             row = self._db.execute("SELECT * FROM plan WHERE plan = ?", (attempt.plan,)).fetchone()
             return rows.plan(row) if row else None
@@ -74,7 +74,7 @@ class Reader:
     def progress(self) -> PlanProgress:
         """Counts of the current plan, in one pass over its attempts."""
         with self._errors():
-            found = {State(row["state"]): row for row in self._db.execute(_STANDING)}
+            found = {State(row["state"]): row for row in self._db.execute(_PROGRESS)}
             total: int = self._db.execute(f"SELECT count(*) FROM trial t WHERE {_CURRENT}").fetchone()[0]
         counts = {state: row["trials"] for state, row in found.items()}
         waiting = total - sum(counts.values())
@@ -88,7 +88,7 @@ class Reader:
         return self.progress().counts
 
     def best(self, objective: Objective | None) -> TrialRow | None:
-        """The trial of the current plan with the best finite objective; it may still run, but not have failed."""
+        """The trial of the current plan with the best finite objective, running ones included, failed ones not."""
         if objective is None:
             return None
         order = "DESC" if objective.mode == "max" else "ASC"
@@ -101,19 +101,19 @@ class Reader:
             return rows.trial(row) if row else None
 
     def states(self) -> Iterator[tuple[str, State, str]]:
-        """(trial id, state, hash of the code of its last attempt) of every trial, of whatever plan."""
+        """(trial id, state, hash of the code of its last attempt) of every trial of every plan."""
         with self._errors():
             for row in self._db.execute("SELECT trial_id, state, code FROM trials"):
                 yield row["trial_id"], State(row["state"]), row["code"]
 
     def trees(self) -> list[tuple[str, str]]:
-        """(hash of the source files, name of the copy) of every plan, oldest first."""
+        """(hash of the source files, name of the copy of the code) of every plan, oldest first."""
         with self._errors():
             query = "SELECT code, json_extract(provenance, '$.tree') AS tree FROM plan ORDER BY plan"
             return [(row["code"], row["tree"] or "") for row in self._db.execute(query)]
 
     def trial(self, prefix: str) -> TrialRow:
-        """The one trial whose id begins so. Raises NotFoundError."""
+        """The trial whose id begins with `prefix`. Raises NotFoundError, AmbiguousError."""
         with self._errors():
             found = self._db.execute(
                 "SELECT trial_id FROM trial WHERE trial_id LIKE ? ESCAPE '\\' ORDER BY trial_id LIMIT 6",
@@ -132,17 +132,17 @@ class Reader:
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
 
     def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
-        """The trials of a choice."""
+        """The trials that a query selects."""
         for row in self.listed("*", query):
             yield rows.trial(row)
 
     def listed(self, columns: str, query: Query) -> list[db.Row]:
-        """Columns of the view `trials`, JSON as its text: for commands that show many."""
+        """Columns of the view `trials`, with JSON as text: for commands that show many trials."""
         with self._errors():
             return self._db.execute(*query.select(self._db, columns)).fetchall()
 
     def count(self, query: Query) -> int:
-        """How many trials a choice holds without its limit."""
+        """How many trials a query selects without its limit."""
         with self._errors():
             return int(self._db.execute(*query.count(self._db)).fetchone()[0])
 
@@ -161,7 +161,7 @@ class Reader:
             return [rows.attempt(row) for row in self._db.execute(query)]
 
     def reports_metric(self, metric: str) -> bool:
-        """Whether a trial has reported it."""
+        """Whether any trial has reported this metric."""
         with self._errors():
             query = (
                 f"SELECT EXISTS (SELECT 1 FROM trial_attempt WHERE json_type(last, {json_path(metric)}) IS NOT NULL)"
@@ -169,7 +169,7 @@ class Reader:
             return bool(self._db.execute(query).fetchone()[0])
 
     def metric_names(self) -> set[str]:
-        """Every metric that a trial has reported."""
+        """The names of all metrics that trials have reported."""
         with self._errors():
             query = "SELECT DISTINCT e.key FROM trial_attempt a, json_each(a.last) e"
             return {row[0] for row in self._db.execute(query)}
@@ -184,7 +184,7 @@ class Reader:
             return [Failed(*row) for row in self._db.execute(query)]
 
     def series(self, trial_id: str) -> dict[int, dict[str, float]]:
-        """The effective series: each step once, its rows merged by key, steps growing."""
+        """The effective series, by growing step: rows of one step are merged by key."""
         with self._errors():
             query = "SELECT step, metrics FROM reports WHERE trial_id = ? ORDER BY id"
             steps: dict[int, dict[str, float]] = {}
@@ -200,13 +200,13 @@ class Reader:
     # ------------------------------------------------------------ for followers
 
     def changed_attempts(self, after: int, limit: int = 1000) -> list[AttemptRow]:
-        """Attempts that changed behind this cursor, in the order of their change."""
+        """Attempts that changed after this cursor, in the order of their last change."""
         with self._errors():
             query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.changed > ? ORDER BY a.changed LIMIT ?"
             return [rows.attempt(row) for row in self._db.execute(query, (after, limit))]
 
     def reports(self, after: int, limit: int = 10_000) -> list[ReportRow]:
-        """Reported rows behind this cursor, of all trials, in the order they were recorded."""
+        """Reported rows of all trials after this cursor, in the order they were recorded."""
         with self._errors():
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
                        FROM report r JOIN trial t ON t.id = r.trial
@@ -215,7 +215,7 @@ class Reader:
             return [rows.report(row) for row in self._db.execute(query, (after, limit))]
 
     def attempt_reports(self, trial_id: str, attempt: int, after: int = 0, limit: int = 10_000) -> list[ReportRow]:
-        """Reported rows of one attempt behind this cursor."""
+        """Reported rows of one attempt after this cursor."""
         with self._errors():
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
                        FROM report r JOIN trial t ON t.id = r.trial
@@ -223,7 +223,7 @@ class Reader:
             return [rows.report(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
 
     def lineage_reports(self, trial_id: str, lineage: int, after: int = 0) -> list[ReportRow]:
-        """The effective series of one lineage behind this cursor, by step; rows of a step in order of arrival."""
+        """Rows of the effective series of one lineage after this cursor, by step, then in order of arrival."""
         with self._errors():
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
                        FROM trial t JOIN trial_attempt a ON a.trial = t.id
@@ -236,17 +236,17 @@ class Reader:
             return [rows.report(row) for row in self._db.execute(query, (trial_id, lineage, after))]
 
     def last_report(self) -> int:
-        """The id of the newest row."""
+        """The id of the newest report; 0 if there is none."""
         with self._errors():
             return int(self._db.execute("SELECT coalesce(max(id), 0) FROM report").fetchone()[0])
 
     def exactly(self, trial_id: str) -> TrialRow:
-        """The trial of this id, which is known to be there."""
+        """The trial of this id, which must exist."""
         with self._errors():
             return rows.trial(self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone())
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Several reads at one instant; keep it short: the write-ahead log cannot shrink meanwhile."""
+        """Several reads of one state. Keep it short: the write-ahead log cannot shrink meanwhile."""
         return db.snapshot(self._db)
 
     def _errors(self) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ class Due:
     key: int
     position: int
     spec: TrialSpec
-    cause: str  # of the last attempt, if this one follows by itself
+    cause: str  # of the last attempt, if this one is an automatic retry
 
 
 class Trials:
@@ -34,7 +34,7 @@ class Trials:
         self._db = connection
 
     def due(self, plan: int, after: int, limit: int) -> list[Due]:
-        """Trials of the plan that wait for an attempt, in order, behind position `after`."""
+        """Trials of the plan that wait for an attempt, in order, after the position `after`."""
         found = self._db.execute(
             f"SELECT t.*, {_AFTER} {_DUE} AND t.plan = ? AND t.position > ? ORDER BY t.position LIMIT ?",
             (plan, after, limit),
@@ -47,7 +47,7 @@ class Trials:
         return _due(row) if row else None
 
     def waiting_resources(self, plan: int, limit: int | None, others: Sequence[str] = ()) -> list[Resources]:
-        """What the waiting trials of the plan (and those others) ask for, each size once."""
+        """The distinct resources that the waiting trials of the plan, and the trials `others`, ask for."""
         found = self._db.execute(
             f"""SELECT DISTINCT t.resources {_DUE} AND (
                     t.plan = ? AND t.position < ? OR t.trial_id IN (SELECT value FROM json_each(?)))""",
@@ -56,20 +56,20 @@ class Trials:
         return [Resources(**json.loads(row["resources"])) for row in found]
 
     def any_succeeded(self, plan: int) -> bool:
-        """Whether a trial of the plan has ever succeeded."""
+        """Whether any trial of the plan has ever succeeded."""
         query = """SELECT EXISTS (SELECT 1 FROM trial_attempt a JOIN trial t ON t.id = a.trial
                    WHERE t.plan = ? AND a.state IN ('SUCCEEDED', 'STOPPED'))"""
         return bool(self._db.execute(query, (plan,)).fetchone()[0])
 
     def several_options(self, plan: int) -> set[str]:
-        """Keys for which the plan's trials have different texts: what may be choices of a group."""
+        """Keys for which the plan's trials have different strings: these may be choices of a group."""
         query = """SELECT e.key FROM trial t, json_each(t.overrides) e
                    WHERE t.plan = ? AND e.type IN ('text', 'null')
                    GROUP BY e.key HAVING count(DISTINCT coalesce(e.value, 0)) > 1"""
         return {row[0] for row in self._db.execute(query, (plan,))}
 
     def resubmit(self, trial_ids: Iterable[str]) -> list[str]:
-        """Ask for a further attempt of ended trials; those for which it was. Other trainers' are passed over."""
+        """Ask for a further attempt of ended trials. Returns those that get one: trials of another trainer do not."""
         done = []
         for trial_id in trial_ids:
             cursor = self._db.execute(
@@ -86,12 +86,12 @@ class Trials:
         return done
 
     def spec(self, trial_id: str) -> TrialSpec | None:
-        """A trial as it is to run; None if there is no such one."""
+        """A trial as its next attempt would run it; None if there is no such trial."""
         row = self._db.execute("SELECT * FROM trial WHERE trial_id = ?", (trial_id,)).fetchone()
         return rows.trial_spec(row) if row else None
 
     def change(self, spec: SweepSpec, trials: Iterable[TrialSpec]) -> None:
-        """Settings of the current plan, and resources and ignored values of trials, for attempts to come."""
+        """Change settings of the current plan, and resources and ignored values of trials, for later attempts."""
         self._db.execute("UPDATE plan SET spec = ? WHERE plan = (SELECT max(plan) FROM plan)", (rows.spec_text(spec),))
         for trial in trials:
             self._db.execute(
@@ -116,7 +116,7 @@ class Trials:
         )
 
     def resume_cancelled(self, plan: int) -> None:
-        """What the user interrupted runs again when he runs the sweep again."""
+        """Ask for a further attempt of the trials that the user interrupted: the sweep is being run again."""
         self._db.execute(
             """UPDATE trial SET resubmitted = (SELECT max(attempt) FROM trial_attempt WHERE trial = trial.id)
                WHERE plan = ? AND id IN (

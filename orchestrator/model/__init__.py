@@ -1,1 +1,1 @@
-"""The nouns: frozen data that every other module speaks. Standard library only."""
+"""The nouns: frozen data that every other module uses. Standard library only."""

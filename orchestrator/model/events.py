@@ -1,4 +1,4 @@
-"""What comes back from an attempt, and what its end was decided to mean."""
+"""What an attempt reports back, and how its end is judged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Started:
     node_id: str  # Ray's id of the node; "" without Ray
     pid: int
     gpus: tuple[str, ...]  # ids as Ray gave them
-    gpu_uuids: tuple[str, ...]  # of the same GPUs, where the driver tells
+    gpu_uuids: tuple[str, ...]  # of the same GPUs; empty where the driver does not tell
     threads: int
     method: Literal["fork", "spawn", "inline"]
 
@@ -35,7 +35,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Logged:
-    """The next bytes of the attempt's output."""
+    """The next bytes of what the attempt prints."""
 
     data: bytes
 
@@ -50,7 +50,7 @@ class Filed:
 
 @dataclass(frozen=True)
 class Saved:
-    """`run.save` has made a checkpoint durable."""
+    """`run.save` has written a checkpoint to the disk."""
 
     checkpoint: Checkpoint
     at: float
@@ -74,17 +74,17 @@ class Noticed:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception of the trainer: the last user frame, and the traceback without frames of ours."""
+    """An exception of the trainer. The traceback leaves out frames of this package."""
 
     type: str
     message: str
-    where: str  # "train.py:88", or ""
+    where: str  # the innermost frame of the user's code: "train.py:88", or ""
     traceback: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The process tree of the attempt is empty. What it means is decided by `lifecycle.classify`."""
+    """No process of the attempt is left. `lifecycle.classify` decides what that means."""
 
     at: float
     exit_code: int | None = None
@@ -92,10 +92,10 @@ class Ended:
     failure: Failure | None = None
     asked: str | None = None  # why we ended it: "cancelled", "stopped", "timeout", "hang", "drained", ...
     lost: str | None = None  # what went away: "worker", "node", "coordinator"
-    detail: str = ""  # evidence in words
-    stack: str = ""  # where its threads were when it exceeded a limit
-    place: str = ""  # the user's frame there
-    oom: bool = False  # the kernel has killed for memory meanwhile
+    detail: str = ""  # evidence, as text for the user
+    stack: str = ""  # its threads' stacks when it exceeded a limit
+    place: str = ""  # the user's frame in that stack
+    oom: bool = False  # the kernel killed a process for lack of memory while the attempt ran
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned
 
@@ -115,7 +115,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, decided."""
+    """How an attempt ended, as `lifecycle.classify` judges it."""
 
     state: State
     cause: str = ""  # "exception", "signal", "lost_worker", ...; "" for success

@@ -1,4 +1,4 @@
-"""What the manifest holds, as frozen rows."""
+"""Rows of the manifest."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class AttemptRow:
     deterministic: str | None  # "warn", "error" or "off"
     metrics: Mapping[str, float]  # last value of each
     objective: float | None
-    changed: int  # grows with every change of any attempt: a cursor for followers
+    changed: int  # id of its last change: a cursor for followers
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One reported row, as the manifest has it; `id` grows: a cursor for followers."""
+    """One reported row. `id` grows with every report: a cursor for followers."""
 
     id: int
     trial_id: str
@@ -69,11 +69,11 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial and what is derived from its attempts: a row of the view `trials`."""
+    """A row of the view `trials`: one trial, and what follows from its attempts."""
 
     trial_id: str
     position: int  # in the plan
-    current: bool  # whether the current plan holds it
+    current: bool  # whether the current plan has it
     state: State
     cause: str
     message: str
@@ -96,7 +96,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One planning of the sweep; the latest is the current one."""
+    """One plan of the sweep; the latest is the current one."""
 
     plan: int
     created: float
