@@ -81,7 +81,7 @@ def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
 
 def print_json(value: Any) -> None:
     """One JSON object a line; what is not finite becomes a string, as in the manifest."""
-    from orchestrator.manifest.rows import dumps
+    from orchestrator.model.exact_json import dumps
 
     sys.stdout.write(dumps(value) + "\n")
 

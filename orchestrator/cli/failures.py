@@ -11,7 +11,7 @@ from orchestrator.decide import failures
 from orchestrator.decide.failures import Group
 from orchestrator.manifest.query import ALL
 from orchestrator.manifest.reader import Reader
-from orchestrator.manifest.rows import configs
+from orchestrator.model.exact_json import configs
 from orchestrator.model.sweep import State
 
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)

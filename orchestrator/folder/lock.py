@@ -35,7 +35,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: SweepFolder) -> Lock:
-        """Raises LockedError with the holder's host, pid and start time; ManifestError if the folder cannot be written."""
+        """Raises LockedError with the holder's host, pid and start time; ManifestError if the folder is read-only."""
         try:
             handle = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
             try:

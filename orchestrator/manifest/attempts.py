@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db
 from orchestrator.manifest.reader import ATTEMPT
+from orchestrator.model import exact_json
 from orchestrator.model.events import Ended, Outcome, Restored, Started
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.rows import AttemptRow
@@ -77,13 +78,13 @@ class Attempts:
     def of(self, key: int) -> list[AttemptRow]:
         """The attempts at a trial, first to last."""
         query = f"{ATTEMPT} WHERE a.trial = ? AND a.purpose = 'trial' ORDER BY a.attempt"
-        return [rows.attempt(row) for row in self._db.execute(query, (key,))]
+        return [AttemptRow.from_row(row) for row in self._db.execute(query, (key,))]
 
     def since_asked(self, key: int, before: int) -> list[AttemptRow]:
         """Attempts earlier than `before` and later than the user's last `resubmit`: what budgets count."""
         query = f"""{ATTEMPT} WHERE a.trial = ? AND a.purpose = 'trial' AND a.attempt < ? AND a.attempt > t.resubmitted
                     ORDER BY a.attempt"""
-        return [rows.attempt(row) for row in self._db.execute(query, (key, before))]
+        return [AttemptRow.from_row(row) for row in self._db.execute(query, (key, before))]
 
     def next_number(self, key: int) -> int:
         """The number of the next attempt; attempts of every purpose count."""
@@ -121,8 +122,8 @@ class Attempts:
             "lineage": new.lineage,
             "created": new.at,
             "code": new.code,
-            "resources": rows.dumps(asdict(new.resources)),
-            "ignored": rows.config_text(new.ignored),
+            "resources": exact_json.dumps(asdict(new.resources)),
+            "ignored": exact_json.config_text(new.ignored),
             "deterministic": new.deterministic,
             "changed": number,
         }
@@ -131,8 +132,8 @@ class Attempts:
 
     def started(self, key: int, attempt: int, event: Started) -> None:
         """Record that the attempt's process exists."""
-        number, gpus = next(self._ids), rows.dumps(list(event.gpus))
-        where = (event.at, event.node, event.node_id, event.pid, gpus, rows.dumps(list(event.gpu_uuids)))
+        number, gpus = next(self._ids), exact_json.dumps(list(event.gpus))
+        where = (event.at, event.node, event.node_id, event.pid, gpus, exact_json.dumps(list(event.gpu_uuids)))
         self._db.execute(_START, (*where, event.threads, event.method, number, key, attempt))
         self._log(number, "started", event.at, key, attempt)
 
@@ -179,7 +180,7 @@ class Attempts:
     def _log(
         self, number: int, event: str, at: float, key: int, attempt: int, detail: Mapping[str, Any] | None = None
     ) -> None:
-        text = rows.dumps(detail) if detail else "{}"
+        text = exact_json.dumps(detail) if detail else "{}"
         self._db.execute(_CHANGE, (number, at, event, text, key, attempt))
 
     # ------------------------------------------------------------ what an attempt tells
@@ -196,7 +197,7 @@ class Attempts:
         """The last value of each metric, and the objective, so far."""
         self._db.execute(
             "UPDATE attempt SET last = ?, objective = ? WHERE trial = ? AND attempt = ?",
-            (rows.dumps(last), objective, key, attempt),
+            (exact_json.dumps(last), objective, key, attempt),
         )
 
     def saved(self, key: int, attempt: int, checkpoint: Checkpoint, at: float) -> None:
@@ -216,5 +217,5 @@ class Attempts:
             """INSERT INTO decision (time, kind, trial, payload, last_report, last_change)
                SELECT ?, ?, ?, ?,
                       coalesce((SELECT max(id) FROM report), 0), coalesce((SELECT max(id) FROM change), 0)""",
-            (at, kind, key, rows.dumps(payload)),
+            (at, kind, key, exact_json.dumps(payload)),
         )

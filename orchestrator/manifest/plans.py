@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db
 from orchestrator.manifest.query import json_path
 from orchestrator.manifest.reader import PLAN
+from orchestrator.model import exact_json
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import Objective, Resources, SweepSpec, TrialSpec
 
@@ -50,9 +51,9 @@ class Plans:
             (
                 time.time(),
                 file,
-                rows.dumps(list(argv)),
-                rows.spec_text(spec),
-                rows.dumps(dict(provenance)),
+                exact_json.dumps(list(argv)),
+                spec.to_json(),
+                exact_json.dumps(dict(provenance)),
                 code,
                 cwd,
             ),
@@ -90,7 +91,7 @@ class Plans:
 
     def current(self) -> PlanRow | None:
         row = self._db.execute(PLAN).fetchone()
-        return rows.plan(row) if row else None
+        return PlanRow.from_row(row) if row else None
 
 
 def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]) -> int:
@@ -106,13 +107,17 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
     for count, spec in enumerate(specs, 1):
         if spec.resources is not size:  # many trials share one object
             size = spec.resources
-            size_text = rows.dumps(dataclasses.asdict(size))
-        given = rows.config_text(spec.overrides), rows.dumps(spec.references) if spec.references else "{}", size_text
-        config = rows.config_text(spec.config) if may_differ else ""
+            size_text = exact_json.dumps(dataclasses.asdict(size))
+        given = (
+            exact_json.config_text(spec.overrides),
+            exact_json.dumps(spec.references) if spec.references else "{}",
+            size_text,
+        )
+        config = exact_json.config_text(spec.config) if may_differ else ""
         if same == count - 1 and _next(before) == (spec.trial_id, *given, config):
             same = count
         elif not connection.execute(_MOVE, (plan, count - 1, *given, spec.trial_id)).rowcount:
-            config = config or rows.config_text(spec.config)
+            config = config or exact_json.config_text(spec.config)
             connection.execute(_PUT, (plan, count - 1, *given, spec.trial_id, spec.seed, spec.config_id, config))
         elif may_differ:
             connection.execute(_RENEW_CONFIG, (config, spec.trial_id))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db
+from orchestrator.model import exact_json
 from orchestrator.model.sweep import State
 
 
@@ -60,7 +61,7 @@ ALL = Query()
 
 
 def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[Any]]:
-    """A condition on a setting of a trial: the value of its axis (for a group the option), else the value in its config."""
+    """A condition on a setting of a trial: its axis (for a group the option), else the value in its config."""
     varied, fixed = json_path(key), json_path(*key.split("."))
     found = f"coalesce(json_extract(overrides, {varied}), json_extract(config, {fixed}))"
     known = f"(json_type(overrides, {varied}) IS NOT NULL OR json_type(config, {fixed}) IS NOT NULL)"
@@ -69,7 +70,7 @@ def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[A
     if value is None:
         return f"({found} IS NULL AND {known})", []
     if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value)):
-        return f"{found} = ?", [rows.config_text(value)]
+        return f"{found} = ?", [exact_json.config_text(value)]
     text = str(value)
     if isinstance(value, int) and abs(value) >= 2**63:
         value = text  # SQLite has no integers that large

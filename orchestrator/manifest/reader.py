@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from orchestrator.decide.failures import Failed
 from orchestrator.errors import AmbiguousError, NotFoundError
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db, migrate, rows
+from orchestrator.manifest import db, migrate
 from orchestrator.manifest.query import ALL, Query, json_path
+from orchestrator.model import exact_json
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
 from orchestrator.model.sweep import Objective, State
 
@@ -63,13 +64,13 @@ class Reader:
         """The current plan; None while the first one is being written."""
         with self._errors():
             row = self._db.execute(PLAN).fetchone()
-            return rows.plan(row) if row else None
+            return PlanRow.from_row(row) if row else None
 
     def plan_of(self, attempt: AttemptRow) -> PlanRow | None:
         """The plan that an attempt was opened for."""
         with self._errors():
             row = self._db.execute("SELECT * FROM plan WHERE plan = ?", (attempt.plan,)).fetchone()
-            return rows.plan(row) if row else None
+            return PlanRow.from_row(row) if row else None
 
     def progress(self) -> PlanProgress:
         """Counts of the current plan, in one pass over its attempts."""
@@ -98,7 +99,7 @@ class Reader:
             ORDER BY a.objective {order}, t.position LIMIT 1)"""
         with self._errors():
             row = self._db.execute(query).fetchone()
-            return rows.trial(row) if row else None
+            return TrialRow.from_row(row) if row else None
 
     def states(self) -> Iterator[tuple[str, State, str]]:
         """(trial id, state, hash of the code of its last attempt) of every trial of every plan."""
@@ -121,7 +122,7 @@ class Reader:
             ).fetchall()
             if len(found) == 1:
                 row = self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (found[0][0],)).fetchone()
-                return rows.trial(row)
+                return TrialRow.from_row(row)
         if not found:
             raise NotFoundError(
                 f"no trial begins with {prefix!r}",
@@ -134,7 +135,7 @@ class Reader:
     def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
         """The trials that a query selects."""
         for row in self.listed("*", query):
-            yield rows.trial(row)
+            yield TrialRow.from_row(row)
 
     def listed(self, columns: str, query: Query) -> list[db.Row]:
         """Columns of the view `trials`, with JSON as text: for commands that show many trials."""
@@ -152,13 +153,13 @@ class Reader:
             found = self._db.execute(
                 f"{ATTEMPT} WHERE t.trial_id = ? AND a.purpose = 'trial' ORDER BY a.attempt", (trial_id,)
             )
-            return [rows.attempt(row) for row in found]
+            return [AttemptRow.from_row(row) for row in found]
 
     def running(self) -> list[AttemptRow]:
         """Open attempts, oldest first."""
         with self._errors():
             query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
-            return [rows.attempt(row) for row in self._db.execute(query)]
+            return [AttemptRow.from_row(row) for row in self._db.execute(query)]
 
     def reports_metric(self, metric: str) -> bool:
         """Whether any trial has reported this metric."""
@@ -189,7 +190,7 @@ class Reader:
             query = "SELECT step, metrics FROM reports WHERE trial_id = ? ORDER BY id"
             steps: dict[int, dict[str, float]] = {}
             for row in self._db.execute(query, (trial_id,)):
-                steps.setdefault(row["step"], {}).update(rows.metrics(row["metrics"]))
+                steps.setdefault(row["step"], {}).update(exact_json.metrics(row["metrics"]))
             return dict(sorted(steps.items()))
 
     def notices(self, trial_id: str) -> list[str]:
@@ -203,7 +204,7 @@ class Reader:
         """Attempts that changed after this cursor, in the order of their last change."""
         with self._errors():
             query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.changed > ? ORDER BY a.changed LIMIT ?"
-            return [rows.attempt(row) for row in self._db.execute(query, (after, limit))]
+            return [AttemptRow.from_row(row) for row in self._db.execute(query, (after, limit))]
 
     def reports(self, after: int, limit: int = 10_000) -> list[ReportRow]:
         """Reported rows of all trials after this cursor, in the order they were recorded."""
@@ -212,7 +213,7 @@ class Reader:
                        FROM report r JOIN trial t ON t.id = r.trial
                        JOIN trial_attempt a ON a.trial = r.trial AND a.attempt = r.attempt
                        WHERE r.id > ? ORDER BY r.id LIMIT ?"""
-            return [rows.report(row) for row in self._db.execute(query, (after, limit))]
+            return [ReportRow.from_row(row) for row in self._db.execute(query, (after, limit))]
 
     def attempt_reports(self, trial_id: str, attempt: int, after: int = 0, limit: int = 10_000) -> list[ReportRow]:
         """Reported rows of one attempt after this cursor."""
@@ -220,7 +221,7 @@ class Reader:
             query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
                        FROM report r JOIN trial t ON t.id = r.trial
                        WHERE t.trial_id = ? AND r.attempt = ? AND r.id > ? ORDER BY r.id LIMIT ?"""
-            return [rows.report(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
+            return [ReportRow.from_row(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
 
     def lineage_reports(self, trial_id: str, lineage: int, after: int = 0) -> list[ReportRow]:
         """Rows of the effective series of one lineage after this cursor, by step, then in order of arrival."""
@@ -233,7 +234,7 @@ class Reader:
                            WHERE later.trial = a.trial AND later.attempt > a.attempt AND later.lineage = a.lineage
                              AND later.restored IS NOT NULL AND later.restored < r.step)
                        ORDER BY r.step, r.id"""
-            return [rows.report(row) for row in self._db.execute(query, (trial_id, lineage, after))]
+            return [ReportRow.from_row(row) for row in self._db.execute(query, (trial_id, lineage, after))]
 
     def last_report(self) -> int:
         """The id of the newest report; 0 if there is none."""
@@ -243,7 +244,9 @@ class Reader:
     def exactly(self, trial_id: str) -> TrialRow:
         """The trial of this id, which must exist."""
         with self._errors():
-            return rows.trial(self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone())
+            return TrialRow.from_row(
+                self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()
+            )
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Several reads of one state. Keep it short: the write-ahead log cannot shrink meanwhile."""

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from orchestrator.manifest import db, rows
+from orchestrator.manifest import db
+from orchestrator.model import exact_json
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
 
 _AFTER = "CASE WHEN a.retry THEN a.cause ELSE '' END AS after"
@@ -51,7 +52,7 @@ class Trials:
         found = self._db.execute(
             f"""SELECT DISTINCT t.resources {_DUE} AND (
                     t.plan = ? AND t.position < ? OR t.trial_id IN (SELECT value FROM json_each(?)))""",
-            (plan, 2**62 if limit is None else limit, rows.dumps(list(others))),
+            (plan, 2**62 if limit is None else limit, exact_json.dumps(list(others))),
         )
         return [Resources(**json.loads(row["resources"])) for row in found]
 
@@ -88,15 +89,15 @@ class Trials:
     def spec(self, trial_id: str) -> TrialSpec | None:
         """A trial as its next attempt would run it; None if there is no such trial."""
         row = self._db.execute("SELECT * FROM trial WHERE trial_id = ?", (trial_id,)).fetchone()
-        return rows.trial_spec(row) if row else None
+        return TrialSpec.from_row(row) if row else None
 
     def change(self, spec: SweepSpec, trials: Iterable[TrialSpec]) -> None:
         """Change settings of the current plan, and resources and ignored values of trials, for later attempts."""
-        self._db.execute("UPDATE plan SET spec = ? WHERE plan = (SELECT max(plan) FROM plan)", (rows.spec_text(spec),))
+        self._db.execute("UPDATE plan SET spec = ? WHERE plan = (SELECT max(plan) FROM plan)", (spec.to_json(),))
         for trial in trials:
             self._db.execute(
                 "UPDATE trial SET resources = ?, config = ? WHERE trial_id = ?",
-                (rows.dumps(asdict(trial.resources)), rows.config_text(trial.config), trial.trial_id),
+                (exact_json.dumps(asdict(trial.resources)), exact_json.config_text(trial.config), trial.trial_id),
             )
 
     def rerun(self, plan: int, which: str) -> None:
@@ -127,4 +128,4 @@ class Trials:
 
 
 def _due(row: db.Row) -> Due:
-    return Due(row["id"], row["position"], rows.trial_spec(row), row["after"])
+    return Due(row["id"], row["position"], TrialSpec.from_row(row), row["after"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.model.sweep import State, SweepSpec
+from orchestrator.model import exact_json
+from orchestrator.model.sweep import Row, State, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,45 @@ class AttemptRow:
     objective: float | None
     changed: int  # id of its last change: a cursor for followers
 
+    @classmethod
+    def from_row(cls, row: Row) -> AttemptRow:
+        """From a row of the table `attempt` joined with its trial's `trial_id`."""
+        return cls(
+            trial_id=row["trial_id"],
+            attempt=row["attempt"],
+            purpose=row["purpose"],
+            plan=row["plan"],
+            state=State(row["state"]),
+            lineage=row["lineage"],
+            retry=bool(row["retry"]),
+            cause=row["cause"],
+            message=row["message"],
+            traceback=row["traceback"],
+            place=row["place"],
+            created=row["created"],
+            started=row["started"],
+            ended=row["ended"],
+            entered=row["entered"],
+            returned=row["returned"],
+            node=row["node"],
+            gpus=tuple(json.loads(row["gpus"])),
+            gpu_uuids=tuple(json.loads(row["gpu_uuids"])),
+            pid=row["pid"],
+            threads=row["threads"],
+            method=row["method"],
+            code=row["code"],
+            restored=row["restored"],
+            parent=None
+            if row["parent_step"] is None
+            else Parent(row["parent_trial"], row["parent_attempt"], row["parent_step"]),
+            resources=row["resources"] and json.loads(row["resources"]),
+            ignored=None if row["ignored"] is None else exact_json.config(row["ignored"]),
+            deterministic=row["deterministic"],
+            metrics=exact_json.metrics(row["last"]),
+            objective=row["objective"],
+            changed=row["changed"],
+        )
+
 
 @dataclass(frozen=True)
 class ReportRow:
@@ -65,6 +106,12 @@ class ReportRow:
     step: int
     time: float
     metrics: Mapping[str, float]
+
+    @classmethod
+    def from_row(cls, row: Row) -> ReportRow:
+        return cls(
+            row["id"], row["trial_id"], row["attempt"], row["step"], row["time"], exact_json.metrics(row["metrics"])
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +140,33 @@ class TrialRow:
     code: str
     stale: bool  # finished with code that is not the current plan's
 
+    @classmethod
+    def from_row(cls, row: Row) -> TrialRow:
+        """From a row of the view `trials`."""
+        return cls(
+            trial_id=row["trial_id"],
+            position=row["position"],
+            current=bool(row["current"]),
+            state=State(row["state"]),
+            cause=row["cause"],
+            message=row["message"],
+            place=row["place"],
+            overrides=exact_json.config(row["overrides"]),
+            config=exact_json.config(row["config"]),
+            seed=row["seed"],
+            config_id=row["config_id"],
+            metrics=exact_json.metrics(row["metrics"]),
+            objective=row["objective"],
+            attempts=row["attempts"],
+            node=row["node"],
+            gpus=tuple(json.loads(row["gpus"])),
+            created=row["created"],
+            started=row["started"],
+            ended=row["ended"],
+            code=row["code"],
+            stale=bool(row["stale"]),
+        )
+
 
 @dataclass(frozen=True)
 class PlanRow:
@@ -110,3 +184,20 @@ class PlanRow:
     excluded: int
     duplicates: int
     ended: float | None
+
+    @classmethod
+    def from_row(cls, row: Row) -> PlanRow:
+        return cls(
+            plan=row["plan"],
+            created=row["created"],
+            file=row["file"],
+            argv=tuple(json.loads(row["argv"])),
+            spec=SweepSpec.from_json(row["spec"]),
+            provenance=json.loads(row["provenance"]),
+            code=row["code"],
+            cwd=row["cwd"],
+            total=row["total"],
+            excluded=row["excluded"],
+            duplicates=row["duplicates"],
+            ended=row["ended"],
+        )

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from orchestrator.model import exact_json
+
+
+class Row(Protocol):
+    """A row of SQL, by the names of its columns."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
 
 
 class State(str, Enum):
@@ -93,6 +103,26 @@ class SweepSpec:
     heartbeat: float | None = None  # seconds a trial may go without a report
     storage: str | None = None  # a folder for checkpoints and `run.dir`; None: the sweep's own
 
+    @classmethod
+    def from_json(cls, text: str) -> SweepSpec:
+        """Undo `to_json`."""
+        data = json.loads(text)
+        return cls(
+            **{
+                **data,
+                "objective": Objective(**data["objective"]) if data["objective"] else None,
+                "retries": Retries(**data["retries"]),
+                "search": Search(**data["search"]),
+                "exclude": tuple(data["exclude"]),
+                "ignore": tuple(data["ignore"]),
+                "secrets": tuple(data["secrets"]),
+            }
+        )
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return exact_json.dumps(dataclasses.asdict(self))
+
 
 @dataclass(frozen=True)
 class TrialSpec:
@@ -105,3 +135,16 @@ class TrialSpec:
     config_id: str  # as trial_id, but without the seed: repeats share it
     references: Mapping[str, str] = field(default_factory=dict)  # dotted key -> "${...}" resolved at the start
     resources: Resources = Resources()
+
+    @classmethod
+    def from_row(cls, row: Row) -> TrialSpec:
+        """From a row of the table `trial`."""
+        return cls(
+            trial_id=row["trial_id"],
+            config=exact_json.config(row["config"]),
+            overrides=exact_json.config(row["overrides"]),
+            seed=row["seed"],
+            config_id=row["config_id"],
+            references=json.loads(row["refs"]),
+            resources=Resources(**json.loads(row["resources"])),
+        )

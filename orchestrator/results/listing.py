@@ -16,7 +16,7 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.manifest.db import Row
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
-from orchestrator.manifest.rows import config, configs, dumps, many_metrics
+from orchestrator.model.exact_json import config, configs, dumps, many_metrics
 from orchestrator.model.rows import TrialRow
 
 FIXED = ("trial_id", "state", "cause", "attempts", "objective", "node", "seconds", "message")

@@ -17,7 +17,6 @@ from orchestrator.folder.lock import Lock
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.folder.requests import send_request
 from orchestrator.manifest.reader import Reader
-from orchestrator.manifest.rows import dumps
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import (
     Batch,
@@ -32,6 +31,7 @@ from orchestrator.model.events import (
     Saved,
     Started,
 )
+from orchestrator.model.exact_json import dumps
 from orchestrator.model.order import Checkpoint, Order
 from orchestrator.model.rows import AttemptRow
 from orchestrator.model.sweep import Objective, Resources, Retries, State, SweepSpec
