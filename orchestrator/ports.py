@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,16 +37,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Release everything; no process is left."""
-
-
-class SearchStrategy(Protocol):
-    """Which assignments to try. `space.Assignment` is opaque here."""
-
-    def ask(self) -> Iterator[Any]:
-        """Assignments in order, lazily; the same ones each time it is called."""
-
-    def tell(self, trial_id: str, objective: float | None) -> None:
-        """A trial has ended with this objective."""
 
 
 @dataclass(frozen=True)
