@@ -203,29 +203,18 @@ class Coordinator:
         return tuple(saved for saved in known if (folder / saved.path).is_file())
 
     def _order(self, live: Live) -> Order:
-        spec, sweep = live.spec, self._spec
-        resources = self._executor.resolve(spec.resources)
-        return Order(
+        resources = self._executor.resolve(live.spec.resources)
+        return replace(
+            Order.of(self._spec, live.spec),
             sweep_uid=self._manifest.uid,
-            trial_id=spec.trial_id,
             attempt=live.attempt,
-            trainer=sweep.trainer,
-            config=spec.config,
-            references=spec.references,
-            seed=spec.seed,
             import_path=self._import_path,
             cwd=self._plan.cwd,
-            folder=str(self._files.trial(spec.trial_id)),
+            folder=str(self._files.trial(live.spec.trial_id)),
             threads=max(1, int(resources.cpus)),
             gpus=float(resources.gpus),
-            start=sweep.start,
-            deterministic=sweep.deterministic,
-            grace=sweep.grace,
             interval=max(0.25, len(self.live) / MESSAGES),
-            returned=sweep.objective.metric if sweep.objective else "objective",
             restore=live.offered,
-            timeout=sweep.timeout,
-            heartbeat=sweep.heartbeat,
         )
 
     # ------------------------------------------------------------ recording

@@ -26,6 +26,7 @@ from orchestrator.folder.requests import discard_requests
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db
 from orchestrator.manifest.writer import Manifest
+from orchestrator.model import trainer
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
@@ -164,7 +165,8 @@ def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
 def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]) -> ZygoteSpec:
     """What the zygotes of this sweep's trials import by."""
     deterministic = spec.deterministic != "off"
-    return ZygoteSpec(spec.trainer, import_path(code.path), str(project), len(gpus), spec.start, deterministic)
+    imports = import_path(code.path)
+    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic)
 
 
 def reopen(

@@ -162,7 +162,7 @@ class _Attempt:
                 self.end = {"lost": "worker", "detail": f"the process that starts trials ended: {status}"}
 
     def _start_fresh(self, why: str) -> None:
-        module = self.order.trainer.partition(":")[0]
+        module = self.order.trainer.module
         self.pending.append(
             Noticed(f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)")
         )

@@ -193,7 +193,7 @@ def test_what_an_order_says(scene: Callable[..., Scene]) -> None:
     (order,) = sweep.executor.launched
     folder = sweep.manifest.folder
     assert (order.sweep_uid, order.trial_id, order.attempt) == (sweep.manifest.uid, trial_id(0), 1)
-    assert (order.trainer, order.config, order.seed) == ("train:train", {"x": 0, "model": {"size": 0}}, 1)
+    assert (str(order.trainer), order.config, order.seed) == ("train:train", {"x": 0, "model": {"size": 0}}, 1)
     assert (order.import_path, order.cwd, order.folder) == (("/sweep/code",), "/work", str(folder.trial(trial_id(0))))
     assert (order.threads, order.gpus, order.grace) == (2, 0.0, 3.0)
     assert (order.timeout, order.heartbeat) == (90.0, 5.0)

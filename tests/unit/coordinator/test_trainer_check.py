@@ -10,6 +10,7 @@ import pytest
 from orchestrator.coordinator import trainer_check
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.errors import TrainerError
+from orchestrator.model.trainer import parse
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 MODULES = {
@@ -63,7 +64,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def kind(project: Path, trainer: str) -> ZygoteSpec:
-    return ZygoteSpec(trainer, (str(project), str(project / "src")), str(project), 0, "fork", True)
+    return ZygoteSpec(parse(trainer), (str(project), str(project / "src")), str(project), 0, "fork", True)
 
 
 def told(project: Path, trainer: str) -> str:
@@ -106,7 +107,7 @@ def test_a_good_trainer(project: Path, trainer: str) -> None:
         ("bad:none", ["takes 0 arguments", "train(cfg, run) or train(cfg)"]),
         ("bad:three", ["takes 3 arguments"]),
         ("bad:needs", ["needs the argument 'device'"]),
-        ("bad:number", ["number is no function but a int"]),
+        ("bad:number", ["number is of type int, not a function"]),
     ],
 )
 def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str]) -> None:
