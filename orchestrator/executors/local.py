@@ -13,6 +13,7 @@ from orchestrator.model.order import Order
 from orchestrator.model.sweep import Resources
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared.placement import Placement
 
 _Key = tuple[str, int]
 
@@ -100,7 +101,7 @@ class LocalExecutor:
 
         node, seq = socket.gethostname(), 0
         try:
-            for batch in run_attempt(order, gpus=gpus, node=node, asked=asked, zygote_pool=zygote_pool):
+            for batch in run_attempt(order, Placement(node, gpus=gpus), asked, zygote_pool):
                 self._batches.put(batch)
                 seq = batch.seq + 1
         except _Killed:

@@ -14,6 +14,7 @@ from orchestrator.model.order import Order
 from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared.placement import Placement
 
 HERE = str(Path(__file__).parent)
 
@@ -87,7 +88,7 @@ def stream(
     asked: Callable[[], str | None] = lambda: None,
     states: Mapping[str, bytes] | None = None,
 ) -> Iterator[Batch]:
-    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, zygote_pool=zygote_pool, states=states or {})
+    return run_attempt(wanted, Placement("here", gpus=tuple(gpus)), asked, zygote_pool, states or {})
 
 
 def run(wanted: Order, zygote_pool: ZygotePool, **options: Any) -> Result:
