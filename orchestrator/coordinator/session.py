@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.trainer_check import TrainerCheck
+from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors.gpus import Claim
@@ -30,7 +31,7 @@ from orchestrator.model import trainer
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
-from orchestrator.ports import Executor
+from orchestrator.ports import Clock, Executor
 from orchestrator.provenance.code import Code, import_path, keep_code
 from orchestrator.provenance.environment import environment
 from orchestrator.tracking import control
@@ -56,8 +57,9 @@ class Session:
     check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
-    verdict: str | None = None  # why it was no use to go on
+    verdict: str | None = None  # why the rest was not started
     released: bool = False
+    now: Clock = time.time
 
     def release(self) -> None:
         """Close what is held, once; the folder then copies as it is."""
@@ -136,7 +138,7 @@ def write_plan(
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
-        manifest.recover(time.time())
+        manifest.recover(session.now())
         number = manifest.begin_plan(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
         total = manifest.add_trials(number, plan.trials())
         summary = plan.summary()
@@ -178,7 +180,7 @@ def reopen(
     """
     manifest = session.manifest
     with manifest.transaction():
-        manifest.recover(time.time())
+        manifest.recover(session.now())
         plan = manifest.current_plan()
         if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
@@ -200,14 +202,15 @@ def drive(
     """Run every trial that waits; returns when all have ended or the user has interrupted."""
     assert session.plan is not None
     assert session.executor is not None
+    source = PlanSource(session.manifest, session.plan.plan, limits.trials, session.first)
     coordinator = Coordinator(
         session.manifest,
         session.executor,
+        source,
         session.plan,
         code_path(session),
         max_concurrent=limits.max_concurrent,
-        limit=limits.trials,
-        first=session.first,
+        now=session.now,
     )
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))

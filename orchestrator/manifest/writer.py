@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.folder.paths import SweepFolder
@@ -16,7 +16,7 @@ from orchestrator.manifest.query import json_path
 from orchestrator.manifest.reader import ATTEMPT, PLAN
 from orchestrator.model.events import Outcome, Started
 from orchestrator.model.order import Checkpoint
-from orchestrator.model.rows import AttemptRow, PlanRow
+from orchestrator.model.rows import AttemptRow, Due, PlanRow
 from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
 _AFTER = "CASE WHEN a.retry THEN a.cause ELSE '' END AS after"
@@ -25,16 +25,6 @@ _DUE = """
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM attempt WHERE trial = t.id)
     WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
 """
-
-
-@dataclass(frozen=True)
-class Due:
-    """A trial that waits for an attempt; `key` is its row."""
-
-    key: int
-    position: int
-    spec: TrialSpec
-    cause: str  # of the last attempt, if this one follows by itself
 
 
 class Manifest:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.model.sweep import State, SweepSpec
+from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,16 @@ class TrialRow:
     ended: float | None
     code: str
     stale: bool  # finished with code that is not the current plan's
+
+
+@dataclass(frozen=True)
+class Due:
+    """A trial that waits for an attempt."""
+
+    key: int  # its row
+    position: int  # in the plan
+    spec: TrialSpec
+    cause: str  # of the last attempt, if this one follows by itself
 
 
 @dataclass(frozen=True)
