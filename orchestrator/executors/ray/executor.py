@@ -306,6 +306,9 @@ class RayExecutor:
         return [self._ended(key, asked="cancelled") for key in self._withdrawn(due)]
 
     def kill(self) -> None:
+        for flight in self._flights.values():  # what waits must not start in place of what is killed
+            if not flight.started:
+                flight.cancel_at = 0.0
         for stream in self._slots:
             ray.cancel(stream, force=True)
 

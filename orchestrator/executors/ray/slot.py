@@ -63,7 +63,8 @@ class Board:
         self._taken: dict[str, list[Key]] = {}  # by slot
 
     async def ask(self, key: Key, why: str) -> None:
-        self._why[key] = why
+        """Have an attempt end; the first reason counts."""
+        self._why.setdefault(key, why)
 
     async def asked(self, key: Key) -> str | None:
         return self._why.get(key)

@@ -134,8 +134,9 @@ def _shared(spec: ZygoteSpec, gpus: Sequence[str], log: int | None = None) -> so
 
 def _file(content: object) -> IO[bytes]:
     """A nameless file for what may be longer than a message."""
+    pickled = pickle.dumps(content)
     file = os.fdopen(os.memfd_create("order"), "wb", buffering=0)
-    file.write(pickle.dumps(content))
+    file.write(pickled)
     return file
 
 
