@@ -1,18 +1,22 @@
-"""The seams, each with more than one honest implementation."""
+"""The seams: what varies behind a protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.model.events import Batch
 from orchestrator.model.order import Order
+from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources
+
+# Seconds since the epoch. Time passes while the coordinator waits, and it waits in `Executor.poll` alone.
+Clock = Callable[[], float]
 
 
 class Executor(Protocol):
-    """Runs attempts somewhere: Ray, or this process."""
+    """Runs attempts somewhere. `tests/executors/conformance.py` holds every executor to this."""
 
     def resolve(self, resources: Resources) -> Resources:
         """Numbers for "auto"."""
@@ -24,29 +28,43 @@ class Executor(Protocol):
         """Whether one more attempt of this size should be launched now, besides those about to be (`opened`)."""
 
     def launch(self, order: Order, resources: Resources) -> None:
-        """Start an attempt; returns at once. Its events come from `poll`."""
+        """Start an attempt, or have it wait for room; returns at once. Its events come from `poll`."""
 
     def poll(self, timeout: float) -> list[Batch]:
-        """Wait up to `timeout` seconds for events. Every launched attempt yields exactly one `Ended`, last."""
+        """Wait for events, for at most `timeout` seconds of real time.
+
+        The batches of an attempt are numbered from 0. Its last event is `Ended`: exactly one for each launch, whatever
+        becomes of the attempt. An executor on a virtual clock does not wait, but moves its clock to the next event.
+        """
 
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
-        """Ask an attempt to end: SIGTERM, then SIGKILL after its grace. Idempotent."""
+        """Ask an attempt to end: SIGTERM, then SIGKILL after its grace; one that has not started never will.
+
+        The first reason counts. Nothing happens where no such attempt is live.
+        """
 
     def kill(self) -> None:
-        """End every attempt at once."""
+        """End every attempt at once, without grace."""
 
     def close(self) -> None:
-        """Release everything; no process is left."""
+        """Kill what still runs and release everything; no process is left."""
 
 
-class SearchStrategy(Protocol):
-    """Which assignments to try. `space.Assignment` is opaque here."""
+class TrialSource(Protocol):
+    """Says which trial is next: the plan in its order, or a search that looks at what has ended."""
 
-    def ask(self) -> Iterator[Any]:
-        """Assignments in order, lazily; the same ones each time it is called."""
+    def next(self) -> Due | None:
+        """The next trial that waits for an attempt; None if there is none for now."""
 
-    def tell(self, trial_id: str, objective: float | None) -> None:
-        """A trial has ended with this objective."""
+    def give_back(self, due: Due) -> None:
+        """There was no room for this one: it stays the next."""
+
+    def again(self, trial_ids: Iterable[str]) -> None:
+        """Further attempts at these trials are due: they go before the rest."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `next` has nothing more to give, unless `again` is called."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import naming
@@ -31,25 +32,14 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     spec, point = planning.single(options.file, options.overrides, options.config_dir)
-    resources = point.resources
-    order = Order(
-        sweep_uid="",
-        trial_id=point.trial_id,
-        attempt=1,
-        trainer=spec.trainer,
-        config=point.config,
-        references=point.references,
-        seed=point.seed,
-        import_path=(str(Path.cwd()),),
-        cwd=str(Path.cwd()),
-        folder="",
+    resources, here = point.resources, str(Path.cwd())
+    order = replace(
+        Order.of(spec, point),
+        import_path=(here,),
+        cwd=here,
         threads=1 if resources.cpus == "auto" else max(1, int(resources.cpus)),
         gpus=1.0 if resources.gpus == "auto" else float(resources.gpus),
         start="spawn",
-        deterministic=spec.deterministic,
-        grace=spec.grace,
-        interval=1.0,
-        returned=spec.objective.metric if spec.objective else "objective",
     )
     print(f"{point.trial_id}  {naming.label(point.overrides)}", flush=True)
     outcome = classify(trial.run_inline(order, lambda line: print(line, flush=True)))

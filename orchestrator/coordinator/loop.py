@@ -1,13 +1,12 @@
 """The loop: read the manifest, decide, record the decision, then act.
 
-One tick is one transaction: events are recorded, ended attempts closed, new attempts opened; only when it is durable
-are the new attempts launched.
+One tick is one transaction: it records events, closes attempts that have ended, and opens new ones. Once it is durable,
+the new attempts are launched.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -23,13 +22,12 @@ from orchestrator.folder.paths import files_folder
 from orchestrator.folder.requests import answer_request, pending_requests
 from orchestrator.language import identity
 from orchestrator.manifest.attempts import Opening
-from orchestrator.manifest.trials import Due
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Batch, Ended, Event, Outcome, Reported, Restored, Started
 from orchestrator.model.order import Checkpoint, Order
-from orchestrator.model.rows import PlanRow
+from orchestrator.model.rows import Due, PlanRow
 from orchestrator.model.sweep import Resources, State, TrialSpec
-from orchestrator.ports import Executor
+from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
 MESSAGES = 100  # a second, from all attempts together
@@ -55,25 +53,21 @@ class Coordinator:
         self,
         manifest: Manifest,
         executor: Executor,
+        source: TrialSource,
         plan: PlanRow,
         import_path: Sequence[str],
         *,
         max_concurrent: int | None = None,
-        limit: int | None = None,
-        first: Sequence[str] = (),
+        now: Clock = time.time,
     ) -> None:
-        """`first` names trials that were resubmitted: they run before the rest, and need not be of this plan."""
-        self._manifest, self._executor, self._plan = manifest, executor, plan
-        self._import_path, self._max, self._limit = tuple(import_path), max_concurrent, limit
+        self._manifest, self._executor, self._source, self._plan = manifest, executor, source, plan
+        self._import_path, self._max, self._now = tuple(import_path), max_concurrent, now
         self.live: dict[tuple[str, int], Live] = {}
         self.stopping = False
         self.warnings: list[str] = []
         self.ended = 0  # attempts, in this run
-        self._after = -1  # position up to which the plan was taken
-        self._next: deque[Due] = deque()
-        self._again = deque(first)  # trials due once more
         self._spec = plan.spec
-        self._exhausted = False
+        self._full = False  # a trial waits for room
         least, succeeded = plan.spec.stop_after_failures, manifest.trials.any_succeeded(plan.plan)
         self.quarantine = Quarantine()
         self.early_abort = EarlyAbort(least, succeeded, lambda: manifest.trials.several_options(plan.plan))
@@ -86,23 +80,23 @@ class Coordinator:
     def run(self, each: Callable[[list[Transition]], None]) -> None:
         """Tick until nothing is left to do; `each` sees the transitions of every tick."""
         while not self.done:
-            each(self.tick(time.time()))
+            each(self.tick())
         with self._manifest.transaction():
-            self._manifest.plans.end_run(self._plan.plan, time.time())
+            self._manifest.plans.end_run(self._plan.plan, self._now())
 
     @property
     def done(self) -> bool:
         ending = self.stopping or self.early_abort.hopeless
-        return not self.live and (ending or (self._exhausted and not self._next and not self._again))
+        return not self.live and (ending or self._source.exhausted)
 
-    def tick(self, now: float) -> list[Transition]:
+    def tick(self) -> list[Transition]:
         """One turn: events in, decisions recorded, then acted upon."""
         if self._kill_asked:
-            self.kill(now)
+            self.kill()
             return []
         if self._stop_asked and not self.stopping:
             self.stop()
-        batches = self._executor.poll(POLL if self.live or self._next else 0.0)
+        batches = self._executor.poll(POLL if self.live or self._full else 0.0)
         transitions: list[Transition] = []
         with self._manifest.transaction():
             for batch in batches:
@@ -110,7 +104,7 @@ class Coordinator:
             answers = [
                 (path, self._apply_request(request)) for path, request in pending_requests(self._manifest.folder)
             ]
-            launches = [] if self.stopping or self.early_abort.hopeless else self._open(now)
+            launches = [] if self.stopping or self.early_abort.hopeless else self._open()
         for path, text in answers:
             answer_request(path, text)
         for live, order in launches:
@@ -129,13 +123,14 @@ class Coordinator:
     def stop(self) -> None:
         """Launch nothing more, and ask what runs to end within its grace."""
         self.stopping = True
-        for trial_id, attempt in reversed(self.live):  # what still waits first: it must not start in a freed slot
+        for trial_id, attempt in reversed(self.live):  # what waits comes first: it must not start in a freed slot
             self._executor.stop(trial_id, attempt, "cancelled")
 
-    def kill(self, now: float) -> None:
+    def kill(self) -> None:
         """End everything at once, and record it."""
         self.stopping = True
         self._executor.kill()
+        now = self._now()
         with self._manifest.transaction():
             for live in self.live.values():
                 outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice", retry=live.started is None)
@@ -144,40 +139,24 @@ class Coordinator:
 
     # ------------------------------------------------------------ launching
 
-    def _open(self, now: float) -> list[tuple[Live, Order]]:
+    def _open(self) -> list[tuple[Live, Order]]:
         """Open attempts while there is room for them."""
         opened: list[tuple[Live, Order]] = []
+        self._full = False
+        now = self._now()
         while self._max is None or len(self.live) < self._max:
-            due = self._take()
+            due = self._source.next()
             if due is None:
                 break
             if not self._executor.free(self._placed(_size(due)), [live.resources for live, _ in opened]):
-                self._next.appendleft(due)
+                self._source.give_back(due)
+                self._full = True
                 break
             opened.append(self._open_one(due, now))
         return opened
 
-    def _take(self) -> Due | None:
-        """The next trial that waits for an attempt: retries first, then the plan in order."""
-        while self._again:
-            due = self._manifest.trials.due_one(self._again.popleft())
-            if due is not None:
-                return due
-        if not self._next and not self._exhausted:
-            self._next.extend(self._manifest.trials.due(self._plan.plan, self._after, 256))
-            if self._limit is not None:
-                self._next = deque(due for due in self._next if due.position < self._limit)
-            self._exhausted = not self._next
-            if self._next:
-                self._after = self._next[-1].position
-        while self._next:  # since it was read there, a trial may have been resubmitted, and run
-            due = self._manifest.trials.due_one(self._next.popleft().spec.trial_id)
-            if due is not None:
-                return due
-        return None
-
     def _placed(self, resources: Resources) -> Resources:
-        """On no node in quarantine, as long as another one has what is asked for."""
+        """The same, but on no node in quarantine, if another node has what is asked for."""
         elsewhere = self.quarantine.elsewhere(resources)
         try:
             if elsewhere is not resources:
@@ -213,41 +192,30 @@ class Coordinator:
         )
 
     def _saved(self, due: Due, lineage: int) -> tuple[Checkpoint, ...]:
-        """What the next attempt may go on from: states that the manifest knows and that are still there."""
+        """Checkpoints that the next attempt may go on from: the manifest knows them, and their files still exist."""
         folder = self._files.trial(due.spec.trial_id)
         known = self._manifest.attempts.checkpoints(due.key, lineage)
         return tuple(saved for saved in known if (folder / saved.path).is_file())
 
     def _order(self, live: Live) -> Order:
-        spec, sweep = live.spec, self._spec
-        resources = self._executor.resolve(spec.resources)
-        return Order(
+        resources = self._executor.resolve(live.spec.resources)
+        return replace(
+            Order.of(self._spec, live.spec),
             sweep_uid=self._manifest.uid,
-            trial_id=spec.trial_id,
             attempt=live.attempt,
-            trainer=sweep.trainer,
-            config=spec.config,
-            references=spec.references,
-            seed=spec.seed,
             import_path=self._import_path,
             cwd=self._plan.cwd,
-            folder=str(self._files.trial(spec.trial_id)),
+            folder=str(self._files.trial(live.spec.trial_id)),
             threads=max(1, int(resources.cpus)),
             gpus=float(resources.gpus),
-            start=sweep.start,
-            deterministic=sweep.deterministic,
-            grace=sweep.grace,
             interval=max(0.25, len(self.live) / MESSAGES),
-            returned=sweep.objective.metric if sweep.objective else "objective",
             restore=live.offered,
-            timeout=sweep.timeout,
-            heartbeat=sweep.heartbeat,
         )
 
     # ------------------------------------------------------------ recording
 
     def _record(self, batch: Batch) -> list[Transition]:
-        """Write one batch; events of a closed attempt, or seen before, are dropped."""
+        """Write one batch; drop it if its attempt is closed, or if it was seen before."""
         live = self.live.get((batch.trial_id, batch.attempt))
         if live is None or batch.seq <= live.seq:
             return []
@@ -286,7 +254,7 @@ class Coordinator:
         self.ended += 1
         self._decide(live, outcome, event.at)
         if retry and not self.stopping:
-            self._again.append(live.spec.trial_id)
+            self._source.again([live.spec.trial_id])
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
 
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
@@ -301,7 +269,7 @@ class Coordinator:
             self._warn(left_out)
 
     def _miss_objective(self, live: Live, outcome: Outcome) -> None:
-        """A success that cannot be compared with others is told: its trainer may have left early, or misspelt it."""
+        """Warn of a success that cannot be compared: its trainer may have returned early, or misspelt the metric."""
         objective = self._spec.objective
         if outcome.state is State.SUCCEEDED and objective is not None and objective.metric not in live.metrics:
             text = f"succeeded without a report of {objective.metric!r}, which is sweep.objective"
@@ -327,14 +295,14 @@ class Coordinator:
         return "this coordinator does not know that request"
 
     def resubmit(self, trial_ids: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> int:
-        """Queue a further attempt of each ended trial; how many were. Raises ConfigError, ResourceError."""
+        """Queue a further attempt at each ended trial; returns how many. Raises ConfigError, ResourceError."""
         done, self._spec = resubmission.apply(self._manifest, self._executor, self._spec, trial_ids, settings)
-        self._again.extend(done)
+        self._source.again(done)
         return len(done)
 
 
 def _size(due: Due) -> Resources:
-    """What the trial asks for; alone, if it has run out of memory beside others."""
+    """What the trial asks for; with nothing beside it, if it has run out of memory."""
     return replace(due.spec.resources, alone=lifecycle.ALONE.get(due.cause, ""))
 
 

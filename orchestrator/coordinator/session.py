@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.trainer_check import TrainerCheck
+from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors.gpus import Claim
@@ -26,10 +27,11 @@ from orchestrator.folder.requests import discard_requests
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
+from orchestrator.model import trainer
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
-from orchestrator.ports import Executor
+from orchestrator.ports import Clock, Executor
 from orchestrator.provenance.code import Code, import_path, keep_code
 from orchestrator.provenance.environment import environment
 from orchestrator.tracking import control
@@ -55,8 +57,9 @@ class Session:
     check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
-    verdict: str | None = None  # why it was no use to go on
+    verdict: str | None = None  # why the rest was not started
     released: bool = False
+    now: Clock = time.time
 
     def release(self) -> None:
         """Close what is held, once; the folder then copies as it is."""
@@ -135,7 +138,7 @@ def write_plan(
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
     with manifest.transaction():
-        manifest.attempts.recover(time.time())
+        manifest.attempts.recover(session.now())
         number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
         total = manifest.plans.add_trials(number, plan.trials())
         summary = plan.summary()
@@ -164,7 +167,8 @@ def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
 def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]) -> ZygoteSpec:
     """What the zygotes of this sweep's trials import by."""
     deterministic = spec.deterministic != "off"
-    return ZygoteSpec(spec.trainer, import_path(code.path), str(project), len(gpus), spec.start, deterministic)
+    imports = import_path(code.path)
+    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic)
 
 
 def reopen(
@@ -176,7 +180,7 @@ def reopen(
     """
     manifest = session.manifest
     with manifest.transaction():
-        manifest.attempts.recover(time.time())
+        manifest.attempts.recover(session.now())
         plan = manifest.plans.current()
         if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
@@ -198,14 +202,15 @@ def drive(
     """Run every trial that waits; returns when all have ended or the user has interrupted."""
     assert session.plan is not None
     assert session.executor is not None
+    source = PlanSource(session.manifest, session.plan.plan, limits.trials, session.first)
     coordinator = Coordinator(
         session.manifest,
         session.executor,
+        source,
         session.plan,
         code_path(session),
         max_concurrent=limits.max_concurrent,
-        limit=limits.trials,
-        first=session.first,
+        now=session.now,
     )
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))

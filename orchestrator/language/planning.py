@@ -61,9 +61,9 @@ class SweepPlan:
     def trials(self) -> Iterator[TrialSpec]:
         """The trials, lazily; the same ones in the same order each time, each once."""
         account = _Pass()
-        search = METHODS[self.spec.search.method](self._space, self.spec.search.seed)
+        method = METHODS[self.spec.search.method]
         for repeat in range(self.spec.repeats):
-            yield from self._once(search.ask(), repeat, account)
+            yield from self._once(method(self._space, self.spec.search.seed), repeat, account)
         if account.excluded and not len(account.seen):
             raise self._nothing_left()
         self._summary = self._summed(account)
@@ -80,7 +80,7 @@ class SweepPlan:
         """One trial: every axis at its first value (drawn, where it is an interval)."""
         account = _Pass()
         method = METHODS["random" if self._space.size() is None else "grid"]
-        for trial in self._once(method(self._space, self.spec.search.seed).ask(), 0, account):
+        for trial in self._once(method(self._space, self.spec.search.seed), 0, account):
             return trial
         raise self._nothing_left()
 

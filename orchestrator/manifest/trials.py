@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from orchestrator.manifest import db
 from orchestrator.model import exact_json
+from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
 
 _AFTER = "CASE WHEN a.retry THEN a.cause ELSE '' END AS after"
@@ -16,16 +17,6 @@ _DUE = """
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM trial_attempt WHERE trial = t.id)
     WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
 """
-
-
-@dataclass(frozen=True)
-class Due:
-    """A trial that waits for an attempt; `key` is its row."""
-
-    key: int
-    position: int
-    spec: TrialSpec
-    cause: str  # of the last attempt, if this one is an automatic retry
 
 
 class Trials:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.model import exact_json
-from orchestrator.model.sweep import Row, State, SweepSpec
+from orchestrator.model.sweep import Row, State, SweepSpec, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,16 @@ class TrialRow:
             code=row["code"],
             stale=bool(row["stale"]),
         )
+
+
+@dataclass(frozen=True)
+class Due:
+    """A trial that waits for an attempt."""
+
+    key: int  # its row
+    position: int  # in the plan
+    spec: TrialSpec
+    cause: str  # of the last attempt, if this one follows by itself
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from orchestrator.node.inside import checkpoint, stack
 from orchestrator.node.inside.journal import Called, Entry, JournalReader
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared.placement import Placement
 from orchestrator.node.watch import file_transfer, memory
 from orchestrator.node.watch.limits import CAUSES, AttemptLimits
 from orchestrator.node.watch.output import Output
@@ -35,11 +36,7 @@ _zygote_pool: ZygotePool | None = None
 
 def run_attempt(
     order: Order,
-    *,
-    gpus: Sequence[str],
-    gpu_uuids: Sequence[str] = (),
-    node: str,
-    node_id: str = "",
+    placement: Placement,
     asked: Callable[[], str | None],
     zygote_pool: ZygotePool | None = None,
     states: Mapping[str, bytes] = MappingProxyType({}),
@@ -54,8 +51,7 @@ def run_attempt(
     global _zygote_pool
     if zygote_pool is None:
         zygote_pool = _zygote_pool = _zygote_pool or ZygotePool()
-    started = _Start(tuple(gpus), tuple(gpu_uuids), node, node_id)
-    attempt = _Attempt(order, started, asked, zygote_pool)
+    attempt = _Attempt(order, placement, asked, zygote_pool)
     try:
         checkpoint.discard_drafts(attempt.paths.checkpoints)  # of an attempt whose supervisor died with it
         file_transfer.receive(attempt.paths, states)
@@ -65,19 +61,11 @@ def run_attempt(
         checkpoint.discard_drafts(attempt.paths.checkpoints)
 
 
-class _Start:
-    """Where the attempt runs."""
-
-    def __init__(self, gpus: tuple[str, ...], uuids: tuple[str, ...], node: str, node_id: str) -> None:
-        self.gpus, self.uuids, self.node, self.node_id = gpus, uuids, node, node_id
-
-    def event(self, pid: int, order: Order, method: Any) -> Started:
-        return Started(time.time(), self.node, self.node_id, pid, self.gpus, self.uuids, order.threads, method)
-
-
 class _Attempt:
-    def __init__(self, order: Order, start: _Start, asked: Callable[[], str | None], zygote_pool: ZygotePool) -> None:
-        self.order, self.start, self.asked, self.zygote_pool = order, start, asked, zygote_pool
+    def __init__(
+        self, order: Order, placement: Placement, asked: Callable[[], str | None], zygote_pool: ZygotePool
+    ) -> None:
+        self.order, self.placement, self.asked, self.zygote_pool = order, placement, asked, zygote_pool
         self.paths = trial_paths.paths_of(order)
         self.seq = 0
         self.pid: int | None = None
@@ -122,8 +110,8 @@ class _Attempt:
         yield from self._batches_of(self._gather())
 
     def _launch(self) -> None:
-        self.zygote = self.zygote_pool.zygote(self.order, self.start.gpus)
-        self.zygote.run(self.order, self.start.gpus, self.paths, self.journal_fd, self.stack_fd, self.log.theirs)
+        self.zygote = self.zygote_pool.zygote(self.order, self.placement.gpus)
+        self.zygote.run(self.order, self.placement.gpus, self.paths, self.journal_fd, self.stack_fd, self.log.theirs)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
         self.limits.begin(time.monotonic())
 
@@ -147,8 +135,7 @@ class _Attempt:
             self.log.given()
             self.memory.begin(message["pid"])
             self.limits.begin(time.monotonic())
-            method = self.zygote_pool.method(self.order, self.start.gpus)
-            self.pending.append(self.start.event(message["pid"], self.order, method))
+            self.pending.append(self._started(message["pid"]))
         elif "unsafe" in message:
             self._start_fresh(message["unsafe"])
         elif "ended" in message:
@@ -161,19 +148,26 @@ class _Attempt:
             else:
                 self.end = {"lost": "worker", "detail": f"the process that starts trials ended: {status}"}
 
+    def _started(self, pid: int) -> Started:
+        place = self.placement
+        method = self.zygote_pool.method(self.order, place.gpus)
+        return Started(
+            time.time(), place.node, place.node_id, pid, place.gpus, place.gpu_uuids, self.order.threads, method
+        )
+
     def _start_fresh(self, why: str) -> None:
-        module = self.order.trainer.partition(":")[0]
+        module = self.order.trainer.module
         self.pending.append(
             Noticed(f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)")
         )
         self.selector.unregister(self.zygote.socket)
-        self.zygote_pool.unsafe(self.order, self.start.gpus, why)
+        self.zygote_pool.unsafe(self.order, self.placement.gpus, why)
         self._launch()
 
     def _launch_again(self) -> bool:
         """From a zygote of our own, if a shared one has gone before there was a trial."""
         gone = self.zygote.socket
-        if not self.zygote_pool.alone(self.order, self.start.gpus):
+        if not self.zygote_pool.alone(self.order, self.placement.gpus):
             return False
         self.selector.unregister(gone)
         self._launch()
@@ -188,7 +182,7 @@ class _Attempt:
         self.why, self.evidence = why, evidence
         if self.pid is None:  # still importing: there is nothing to save
             if why in CAUSES:  # of others too, perhaps, which would keep it alive
-                self.zygote_pool.alone(self.order, self.start.gpus)
+                self.zygote_pool.alone(self.order, self.placement.gpus)
             else:
                 self.zygote_pool.close()
             self.evidence += ", while the trainer's module was imported" if evidence else ""

@@ -9,30 +9,21 @@ from collections.abc import Iterator
 from orchestrator.search.space import Assignment, Space
 
 
-class RandomSearch:
-    """A finite space is shuffled, so that nothing comes twice; one with an interval is drawn from for ever."""
-
-    def __init__(self, space: Space, seed: int) -> None:
-        self._space, self._seed = space, seed
-
-    def ask(self) -> Iterator[Assignment]:
-        """Assignments in order, lazily; the same ones each time."""
-        size = self._space.size()
-        if size is None:
-            rng = random.Random(self._seed)
-            while True:
-                yield self._space.draw(rng)
-        for index in range(size):
-            yield self._space.at(shuffled(index, size, self._seed))
-
-    def tell(self, trial_id: str, objective: float | None) -> None:
-        """Random search learns nothing."""
+def draw(space: Space, seed: int) -> Iterator[Assignment]:
+    """A finite space is shuffled, so that nothing comes twice; one with an interval is drawn from without end."""
+    size = space.size()
+    if size is None:
+        rng = random.Random(seed)
+        while True:
+            yield space.draw(rng)
+    for index in range(size):
+        yield space.at(shuffled(index, size, seed))
 
 
 def shuffled(index: int, size: int, seed: int) -> int:
-    """Where a number below `size` goes in a permutation of them all, kept nowhere.
+    """Where a permutation of the numbers below `size` puts `index`; the permutation is computed, not stored.
 
-    A Feistel network permutes the next power of four; numbers that leave the range go round again.
+    A Feistel network permutes the next power of four; a result outside the range is permuted again.
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1

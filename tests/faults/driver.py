@@ -13,32 +13,14 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cli import sweep
 from orchestrator.cli.main import main as orchestrate
 from orchestrator.executors.local import LocalExecutor
-from orchestrator.model.sweep import Resources
 
 DEEDS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "fcntl.flock", "subprocess.Popen"}
-
-
-class Local(LocalExecutor):
-    """All slots are of one size, and every trial fits."""
-
-    def __init__(self) -> None:
-        super().__init__(2, [("0",), ("1",)])
-
-    def resolve(self, resources: Resources) -> Resources:
-        return Resources(gpus=1.0, cpus=1.0)
-
-    def check(self, resources: Resources) -> None:
-        pass
-
-    def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
-        return len(self._live) + len(opened) < 2
 
 
 class Deeds:
@@ -69,7 +51,7 @@ class Deeds:
 
 def main() -> int:
     # What starts the executor is the only thing put in another's place: all else is what `orchestrate` runs.
-    sweep.start_executor = lambda address, gpus: Local()  # type: ignore[assignment,return-value]
+    sweep.start_executor = lambda address, gpus: LocalExecutor(cpus=2, gpus=("0", "1"))  # type: ignore[assignment]
     deeds = Deeds(os.environ.get("DIE_AT", ""))
     code = orchestrate()
     if "COUNT" in os.environ:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.ray.support import SWEEP, TRAINER, Project
+pytest.register_assert_rewrite("tests.executors.conformance")
+
+from tests.ray.support import SWEEP, TRAINER, Project  # noqa: E402 - after the line above
 
 HEAD = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False, "object_store_memory": 100 * 2**20}
 SECOND = {

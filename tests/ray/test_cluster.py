@@ -97,11 +97,11 @@ def test_the_board_deals() -> None:
         board, tasks = Board(), [task(number) for number in range(9)]
         await board.offer("kind", tasks, slots=2)
         assert await board.take("kind", "a", 3) == tasks[:3]  # no more than it asks for
-        hand = await board.take("kind", "b", 16)
-        assert hand == tasks[3:6]  # nor than its share
-        await board.ask(hand[2].key, "cancelled")
-        assert await board.give_back("kind", "b", hand[1:]) == [hand[2].key]
-        assert await board.leave("b") == [hand[0].key]
+        taken = await board.take("kind", "b", 16)
+        assert taken == tasks[3:6]  # nor than its share
+        await board.ask(taken[2].key, "cancelled")
+        assert await board.give_back("kind", "b", taken[1:]) == [taken[2].key]
+        assert await board.leave("b") == [taken[0].key]
         await board.ask(tasks[6].key, "cancelled")
         assert await board.take("kind", "a", 1) == [tasks[4]]
         assert await board.withdraw([each.key for each in tasks]) == [each.key for each in tasks[6:]]

@@ -28,9 +28,9 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.decide import slots
-from orchestrator.errors import ClusterError, ResourceError
+from orchestrator.errors import ClusterError
 from orchestrator.executors import gpus as gpu_driver
+from orchestrator.executors import sizes
 from orchestrator.executors.ray import cluster
 from orchestrator.executors.ray.slot import BOARD, SLOT, Key, Task
 from orchestrator.executors.ray.watch import ClusterWatch
@@ -119,41 +119,18 @@ class RayExecutor:
                 self._board.ask.remote(key, "drained")
 
     def resolve(self, resources: Resources) -> Resources:
-        """Numbers for "auto": one GPU where there are any, and the node's cpus divided by its slots."""
-        found = self.nodes()
-        nodes = [node["Resources"] for node in found]
-        gpus = resources.gpus
-        if gpus == "auto":
-            gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-        cpus = resources.cpus
-        if cpus == "auto":
-            cpus = slots.cpus_per_slot(nodes, gpus)
-        return slots.alone(found, dataclasses.replace(resources, gpus=gpus, cpus=cpus))
+        return sizes.resolve(self.nodes(), resources)
 
     def check(self, resources: Resources) -> None:
-        """Raises ResourceError if no node could ever run a trial of this size."""
         wanted = self.resolve(resources)
-        if self._capacity(wanted):
-            return
-        there = "; ".join(slots.described(node) for node in self.nodes()) or "no node is alive"
-        asked = ", ".join(f"{name} {slots.number(value)}" for name, value in slots.bundle(wanted).items() if value)
-        fix = "lower sweep.resources to what a node has"
-        if wanted.gpus and not any(node["Resources"].get("GPU") for node in self.nodes()):
-            fix = "sweep.resources.gpus=0 runs the trials on the CPU"
-        labels = f" with labels {dict(wanted.labels)}" if wanted.labels else ""
-        raise ResourceError(
-            f"a trial asks for {asked}{labels}, and no node has that. Nodes: {there}", where="sweep.resources", fix=fix
-        )
-
-    def slots(self, resources: Resources) -> int:
-        """How many trials of this size run at once."""
-        return self._capacity(self.resolve(resources))
+        if not self._capacity(wanted):
+            raise sizes.refusal(self.nodes(), wanted)
 
     def _capacity(self, wanted: Resources) -> int:
         nodes = self.nodes()
         key = repr(wanted)
         if key not in self._capacities:
-            self._capacities[key] = sum(slots.fits(node, wanted) for node in nodes)
+            self._capacities[key] = sizes.capacity(nodes, wanted)
         return self._capacities[key]
 
     # ------------------------------------------------------------ the Executor protocol
@@ -329,6 +306,9 @@ class RayExecutor:
         return [self._ended(key, asked="cancelled") for key in self._withdrawn(due)]
 
     def kill(self) -> None:
+        for flight in self._flights.values():  # what waits must not start in place of what is killed
+            if not flight.started:
+                flight.cancel_at = 0.0
         for stream in self._slots:
             ray.cancel(stream, force=True)
 

@@ -3,8 +3,8 @@
 Ray places a slot and pins its GPUs. It begins with one order; after that it takes what waits on the board for slots
 of its shape, and ends when nothing does, or when its lease is over: then Ray's queue decides again who is next.
 
-A message through Ray costs more than a short trial's process. So while trials are short, a slot takes a hand of them
-at once and tells of them together; as soon as one of them lasts, it gives the rest of its hand back.
+A message through Ray costs more than a short trial's process. So while trials are short, a slot takes several orders
+at once and sends their events together; as soon as one of them takes longer, it gives back those it has not begun.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from orchestrator.model.events import Batch, Ended
 from orchestrator.model.order import Order
 from orchestrator.node import attempt
 from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared.placement import Placement
 from orchestrator.provenance.code import unpack
 
 Key = tuple[str, int]
 
 LEASE = 30.0  # seconds after which a slot takes nothing more: others may wait for it in Ray
-HAND, MOST = 0.2, 16  # seconds that a hand may last, and attempts in it
+SHORT = 0.2  # seconds that orders taken at once may run for, all together
+AT_ONCE = 16  # orders that a slot takes at once, at most
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,35 +63,36 @@ class Board:
         self._taken: dict[str, list[Key]] = {}  # by slot
 
     async def ask(self, key: Key, why: str) -> None:
-        self._why[key] = why
+        """Have an attempt end; the first reason counts."""
+        self._why.setdefault(key, why)
 
     async def asked(self, key: Key) -> str | None:
         return self._why.get(key)
 
     async def offer(self, shape: str, tasks: list[Task], slots: int) -> None:
-        """For the slots of this shape; there are so many."""
+        """Put up tasks for the slots of this shape; `slots` is how many of them there are."""
         self._waiting.setdefault(shape, deque()).extend(tasks)
         self._slots[shape] = slots
 
     async def take(self, shape: str, slot: str, most: int) -> list[Task]:
-        """What the slot is to run next: so many at most, and no more than its share of what waits."""
+        """What the slot is to run next: at most `most` tasks, and no more than its share of what waits."""
         waiting = self._waiting.get(shape, deque())
         wanted = [task for task in waiting if task.key not in self._why]
-        hand = wanted[: max(1, min(most, len(wanted) // max(1, self._slots.get(shape, 1))))]
-        for task in hand:
+        taken = wanted[: max(1, min(most, len(wanted) // max(1, self._slots.get(shape, 1))))]
+        for task in taken:
             waiting.remove(task)
-        self._taken.setdefault(slot, []).extend(task.key for task in hand)
-        return hand
+        self._taken.setdefault(slot, []).extend(task.key for task in taken)
+        return taken
 
     async def give_back(self, shape: str, slot: str, tasks: list[Task]) -> list[Key]:
-        """The slot does not run these; those that nobody is to run, since they are to end."""
+        """Take back what the slot has not begun; returns those of it that nobody will run, since they are to end."""
         for task in tasks:
             self._taken[slot].remove(task.key)
         self._waiting[shape].extendleft(task for task in reversed(tasks) if task.key not in self._why)
         return [task.key for task in tasks if task.key in self._why]
 
     async def withdraw(self, keys: list[Key]) -> list[Key]:
-        """Take these back; those that no slot has taken."""
+        """Remove these from the board; returns those that were there, which no slot has taken."""
         found = []
         for shape, waiting in self._waiting.items():
             found += [task.key for task in waiting if task.key in keys]
@@ -96,56 +100,55 @@ class Board:
         return found
 
     async def leave(self, slot: str) -> list[Key]:
-        """Forget a slot that has ended; what it took."""
+        """Forget a slot that has ended; returns what it had taken."""
         return self._taken.pop(slot, [])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Here:
-    """Where a slot is."""
-
-    gpus: tuple[str, ...]
-    gpu_uuids: tuple[str, ...]
-    node: str
-    node_id: str
-
-
 def slot(task: Task, shape: str, name: str, board: Any) -> Iterator[bytes]:
-    """Run attempts on this node, one after another; yields pickled lists of batches."""
-    if ray.get(board.asked.remote(task.key)):  # it waited in Ray until then
+    """Run attempts on this node, one after another; yields pickled lists of batches of events."""
+    if ray.get(board.asked.remote(task.key)):  # asked to end while it waited in Ray
         yield pickle.dumps([_cancelled(task.key)])
         return
     ids = tuple(str(number) for number in ray.get_gpu_ids())
-    here = _Here(ids, gpu_driver.uuids(ids), socket.gethostname(), ray.get_runtime_context().get_node_id())
+    node_id = ray.get_runtime_context().get_node_id()
+    here = Placement(socket.gethostname(), node_id, ids, gpu_driver.uuids(ids))
     until = time.monotonic() + LEASE
-    hand = [task]
+    tasks = [task]
     with _terminations() as terminated:
-        while hand:
-            begun, played = time.monotonic(), 0
-            for batches in _played(deque(hand), shape, name, board, here, terminated):
-                played += sum(map(_over, batches))
+        run = partial(_attempt, board=board, here=here, terminated=terminated)
+        give_back = partial(board.give_back.remote, shape, name)
+        while tasks:
+            begun, ended = time.monotonic(), 0
+            for batches in _run_together(deque(tasks), run, give_back, terminated):
+                ended += sum(map(_over, batches))
                 yield pickle.dumps(batches)
-            most = int(HAND * played / (time.monotonic() - begun))
+            most = int(SHORT * ended / (time.monotonic() - begun))
             more = time.monotonic() < until and not terminated
-            hand = ray.get(board.take.remote(shape, name, max(1, min(most, MOST)))) if more else []
+            tasks = ray.get(board.take.remote(shape, name, max(1, min(most, AT_ONCE)))) if more else []
 
 
-def _played(
-    hand: deque[Task], shape: str, name: str, board: Any, here: _Here, terminated: list[int]
+def _run_together(
+    tasks: deque[Task],
+    run: Callable[[Task], Iterator[Batch]],
+    give_back: Callable[[list[Task]], Any],
+    terminated: list[int],
 ) -> Iterator[list[Batch]]:
-    """What the attempts of a hand tell, up to the first one that lasts."""
-    until = time.monotonic() + HAND
-    told: list[Batch] = []
-    while hand:
-        for batch in _attempt(hand.popleft(), board, here, terminated):
-            told.append(batch)
-            if hand and _over(batch) and time.monotonic() < until and not terminated:
-                continue  # it is told with the next one
-            if hand:
-                told += map(_cancelled, ray.get(board.give_back.remote(shape, name, list(hand))))
-                hand.clear()
-            yield told
-            told = []
+    """Run tasks that were taken at once, and send the events of short ones together.
+
+    The first one that takes longer is the last one: the rest goes back to the board.
+    """
+    until = time.monotonic() + SHORT
+    unsent: list[Batch] = []
+    while tasks:
+        for batch in run(tasks.popleft()):
+            unsent.append(batch)
+            if tasks and _over(batch) and time.monotonic() < until and not terminated:
+                continue  # sent with the next one's
+            if tasks:
+                unsent += map(_cancelled, ray.get(give_back(list(tasks))))
+                tasks.clear()
+            yield unsent
+            unsent = []
 
 
 def _over(batch: Batch) -> bool:
@@ -158,7 +161,7 @@ def _cancelled(key: Key) -> Batch:
 
 @contextmanager
 def _terminations() -> Iterator[list[int]]:
-    """The SIGTERMs that this worker gets, as before a preemption: Ray would end it at once, and its trial with it."""
+    """The SIGTERMs that this worker gets, before a preemption for instance: Ray would end worker and trial at once."""
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
@@ -167,16 +170,13 @@ def _terminations() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _attempt(task: Task, board: Any, here: _Here, terminated: list[int]) -> Iterator[Batch]:
+def _attempt(task: Task, board: Any, here: Placement, terminated: list[int]) -> Iterator[Batch]:
     order: Order = pickle.loads(task.order)
     away = not trial_paths.sees(order)
     yield from attempt.run_attempt(
         _with_code(order, task.code) if away else order,
-        gpus=here.gpus,
-        gpu_uuids=here.gpu_uuids,
-        node=here.node,
-        node_id=here.node_id,
-        asked=_poller(board, task.key, order.interval, terminated),
+        here,
+        _poller(board, task.key, order.interval, terminated),
         states={path: ray.get(state) for path, state in task.states.items()} if away else {},
     )
 

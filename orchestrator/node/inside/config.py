@@ -116,7 +116,7 @@ def imitate_hydra(order: Order, paths: TrialPaths) -> None:
 
 def _job(order: Order, paths: TrialPaths) -> dict[str, dict[str, Any]]:
     """A trial in Hydra's words."""
-    name = order.trainer.partition(":")[0].rpartition(".")[2]
+    name = order.trainer.module.rpartition(".")[2]
     return {
         "job": {"num": 0, "id": order.trial_id, "name": name},
         "runtime": {"cwd": os.getcwd(), "output_dir": str(paths.files)},

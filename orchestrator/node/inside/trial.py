@@ -23,7 +23,7 @@ from orchestrator.model.order import Order
 from orchestrator.node.inside import config, failure, seeding, stack
 from orchestrator.node.inside.journal import JournalWriter
 from orchestrator.node.inside.run import Run
-from orchestrator.node.programs.function import look_up
+from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.zygote_spec import trial_environment
 
@@ -64,7 +64,7 @@ def prepare(
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     try:
         if isinstance(error, SystemExit):
-            raise TrainerError("the trainer's module exits when it is imported", where=order.trainer) from error
+            raise TrainerError("the trainer's module exits when it is imported", where=str(order.trainer)) from error
         if error is not None:
             raise error
         for name, value in trial_environment(order.threads, gpus).items():

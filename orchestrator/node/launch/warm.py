@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.model.order import Order
+from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.node.inside import config, seeding, trial
 from orchestrator.node.inside.journal import JournalWriter
 from orchestrator.node.inside.run import Run
-from orchestrator.node.programs.function import look_up
+from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import processes
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
@@ -41,7 +42,7 @@ _dear = False
 def preload(spec: ZygoteSpec) -> BaseException | None:
     """Import the trainer's module; what it raised, if it did."""
     trial.import_from(spec.import_path)
-    sys.argv = [spec.trainer]
+    sys.argv = [str(spec.trainer)]
     _enter_cwd(spec)
     sys.stdout, sys.stderr = _console(1), _console(2)
     faulthandler.enable()
@@ -50,7 +51,7 @@ def preload(spec: ZygoteSpec) -> BaseException | None:
     setup.settle()
     setup.seed()
     try:
-        importlib.import_module(spec.trainer.partition(":")[0])
+        importlib.import_module(spec.trainer.module)
         with contextlib.suppress(Exception):  # a package may import on demand; what is missing is the trial's failure
             look_up(spec.trainer)
     except BaseException as error:  # an exit, too: it is the trial's failure, told there
@@ -81,25 +82,8 @@ def _rehearse() -> None:
 
 def _trial_of_nothing(writer: JournalWriter) -> trial.Ready:
     """A trial that only looks at its config and reports a number."""
-    order = Order(
-        sweep_uid="",
-        trial_id="",
-        attempt=1,
-        trainer="",
-        config={"a": {"b": [0, 0.5, "", True, None]}},
-        references={},
-        seed=seeding.IMPORT_SEED,
-        import_path=(),
-        cwd="",
-        folder="",
-        threads=1,
-        gpus=0.0,
-        start="fork",
-        deterministic="off",
-        grace=0.0,
-        interval=1.0,
-        returned="a",
-    )
+    sweep = SweepSpec(name="", trainer="", deterministic="off")
+    order = Order.of(sweep, TrialSpec("", {"a": {"b": [0, 0.5, "", True, None]}}, {}, seeding.IMPORT_SEED, ""))
     paths = TrialPaths("", shared=True)
     run = Run(order, writer, paths)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)

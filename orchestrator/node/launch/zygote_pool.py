@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from orchestrator.model.order import Order
 from orchestrator.node.launch import zygote, zygote_sharing
@@ -134,8 +134,9 @@ def _shared(spec: ZygoteSpec, gpus: Sequence[str], log: int | None = None) -> so
 
 def _file(content: object) -> IO[bytes]:
     """A nameless file for what may be longer than a message."""
+    pickled = pickle.dumps(content)
     file = os.fdopen(os.memfd_create("order"), "wb", buffering=0)
-    file.write(pickle.dumps(content))
+    file.write(pickled)
     return file
 
 
@@ -155,7 +156,7 @@ class ZygotePool:
         self._unsafe[ZygoteSpec.of(order, gpus)] = why
         self._end()  # the connection stays, so that the next worker is told without an import
 
-    def method(self, order: Order, gpus: Sequence[str]) -> str:
+    def method(self, order: Order, gpus: Sequence[str]) -> Literal["fork", "spawn"]:
         """How the next trial of this spec is started."""
         return "spawn" if order.start == "spawn" or ZygoteSpec.of(order, gpus) in self._unsafe else "fork"
 

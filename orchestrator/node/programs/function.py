@@ -10,31 +10,33 @@ from functools import lru_cache
 from typing import Any
 
 from orchestrator.errors import TrainerError, nearest
+from orchestrator.model.trainer import Function
 
 
 @lru_cache(maxsize=1)
-def look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
+def look_up(trainer: Function) -> tuple[Callable[..., Any], bool]:
     """The function, and whether it takes `run`: the same for all trials of a process."""
     function = find(trainer)
     return function, takes_run(function)
 
 
-def find(trainer: str) -> Callable[..., Any]:
-    """The function that "module:function" names. Of one under `@hydra.main`, the function below it."""
-    module_name, _, path = trainer.partition(":")
-    found: Any = importlib.import_module(module_name)
-    for name in path.split("."):
+def find(trainer: Function) -> Callable[..., Any]:
+    """The function itself. Of one under `@hydra.main`, the function below it."""
+    found: Any = importlib.import_module(trainer.module)
+    for name in trainer.name.split("."):
         if not hasattr(found, name):
             near = nearest(name, dir(found))
             raise TrainerError(
-                f"{module_name} has no {path!r}", where=trainer, fix=f"did you mean {near!r}?" if near else None
+                f"{trainer.module} has no {trainer.name!r}",
+                where=str(trainer),
+                fix=f"did you mean {near!r}?" if near else None,
             )
         found = getattr(found, name)
     code = getattr(found, "__code__", None)
     if code is not None and code.co_filename.endswith(os.path.join("hydra", "main.py")):
         found = found.__wrapped__
     if not callable(found):
-        raise TrainerError(f"{path!r} is a {type(found).__name__}, not a function", where=trainer)
+        raise TrainerError(f"{trainer.name!r} is of type {type(found).__name__}, not a function", where=str(trainer))
     return found  # type: ignore[no-any-return]
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from orchestrator.errors import nearest
 from orchestrator.files import PACKAGE
+from orchestrator.model.trainer import Function
 
 CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 
 
-def about(trainer: str, error: BaseException | None) -> dict[str, str]:
+def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
     """What is wrong, under "what", and perhaps "fix"; empty if nothing is. `error`: what the import raised."""
-    module_name, _, name = trainer.partition(":")
+    module_name, name = trainer.module, trainer.name
     if error is not None:
         return _unimported(module_name, error)
     module = importlib.import_module(module_name)  # again, from sys.modules
@@ -26,7 +27,7 @@ def about(trainer: str, error: BaseException | None) -> dict[str, str]:
         fix = f"did you mean {module_name}:{near}?" if near else "name a function as module:function"
         return {"what": f"{module_name} has no function {name!r}", "fix": fix}
     if not callable(function):
-        return {"what": f"{name} is no function but a {type(function).__name__}"}
+        return {"what": f"{name} is of type {type(function).__name__}, not a function"}
     return _arity(inspect.unwrap(function))
 
 

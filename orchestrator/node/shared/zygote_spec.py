@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.model.order import Order
+from orchestrator.model.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class ZygoteSpec:
     """What all trials of one zygote have in common, and all that is known when it imports."""
 
-    trainer: str
+    trainer: Trainer
     import_path: tuple[str, ...]
     cwd: str
     gpus: int  # how many they see

@@ -12,11 +12,12 @@ import pytest
 
 from orchestrator.coordinator.session import RunLimits, Session, hold, plan_sweep, reopen, settle
 from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
+from orchestrator.executors.local import LocalExecutor
 from orchestrator.folder.lock import Lock
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
-from orchestrator.model.sweep import State, SweepSpec, TrialSpec
+from orchestrator.model.sweep import Resources, State, SweepSpec, TrialSpec
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
 
 
@@ -40,18 +41,14 @@ class Plan:
         return PlanSummary(self.count, 0, 0, {}, ())
 
 
-class Cluster:
-    """An executor that only says whether trials fit."""
+class Machine(LocalExecutor):
+    """This machine, which remembers whether it was closed."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error, self.closed = error, False
-
-    def check(self, resources: Any) -> None:
-        if self.error is not None:
-            raise self.error
+    closed = False
 
     def close(self) -> None:
         self.closed = True
+        super().close()
 
 
 @pytest.fixture
@@ -63,8 +60,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def write(project: Path, plan: Any = None, cluster: Any = None, runs: str = "runs") -> Session:
-    return plan_sweep(project / runs, plan or Plan(), project, None, RunLimits(), lambda: cluster or Cluster())
+def write(project: Path, plan: Any = None, machine: Machine | None = None, runs: str = "runs") -> Session:
+    return plan_sweep(project / runs, plan or Plan(), project, None, RunLimits(), lambda: machine or Machine(cpus=1))
 
 
 def files(place: Path) -> list[str]:
@@ -90,30 +87,35 @@ class Broken(Plan):
         return trial_spec(number)
 
 
-MISTAKES: dict[str, tuple[Callable[[], Any], Any, type[Exception]]] = {
-    "trainer": (lambda: Plan(spec=sweep_spec(trainer="train:missing")), None, TrainerError),
-    "resources": (Plan, Cluster(ResourceError("too large")), ResourceError),
-    "config": (Broken, None, ZeroDivisionError),
+class TooLarge(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number, resources=Resources(gpus=0, cpus=3))
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception]]] = {
+    "trainer": (lambda: Plan(spec=sweep_spec(trainer="train:missing")), TrainerError),
+    "resources": (TooLarge, ResourceError),
+    "config": (Broken, ZeroDivisionError),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_leaves_nothing_behind(project: Path, mistake: str) -> None:
-    plan, cluster, error = MISTAKES[mistake]
+    plan, error = MISTAKES[mistake]
+    machine = Machine(cpus=1)
     with pytest.raises(error):
-        write(project, plan(), cluster)
+        write(project, plan(), machine)
     assert files(project) == ["train.py"]
-    if cluster is not None:
-        assert cluster.closed
+    assert machine.closed == (mistake != "config"), "it was started once all configs had proved right"
     write(project).release()
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_leaves_an_older_sweep_as_it_was(project: Path, mistake: str) -> None:
     write(project).release()
-    plan, cluster, error = MISTAKES[mistake]
+    plan, error = MISTAKES[mistake]
     with pytest.raises(error):
-        write(project, plan(), cluster)
+        write(project, plan())
     with Reader(SweepFolder(project / "runs" / "s")) as reader:
         assert reader.counts() == {State.PENDING: 3}
         found = reader.plan()
@@ -191,7 +193,7 @@ def test_reopening_asks_for_what_failed(project: Path) -> None:
     run(session.manifest, 0, FAILURE)
     session.release()
     again = hold(session.folder)
-    asked = reopen(again, [trial_id(0)], {}, Cluster)  # type: ignore[arg-type]
+    asked = reopen(again, [trial_id(0)], {}, Machine)
     assert asked == 1
     assert again.executor is not None
     again.release()

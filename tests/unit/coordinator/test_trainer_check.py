@@ -1,4 +1,4 @@
-"""A trainer that cannot be imported or called is told in one message, before anything runs."""
+"""What is wrong with a trainer is said in one message, before anything runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.coordinator import trainer_check
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.errors import TrainerError
+from orchestrator.model.trainer import parse
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 MODULES = {
@@ -62,13 +62,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kind(project: Path, trainer: str) -> ZygoteSpec:
-    return ZygoteSpec(trainer, (str(project), str(project / "src")), str(project), 0, "fork", True)
+def spec_of(project: Path, trainer: str) -> ZygoteSpec:
+    return ZygoteSpec(parse(trainer), (str(project), str(project / "src")), str(project), 0, "fork", True)
 
 
-def told(project: Path, trainer: str) -> str:
+def problem(project: Path, trainer: str) -> str:
     """What the check says; nothing if all is well."""
-    check = TrainerCheck(kind(project, trainer))
+    check = TrainerCheck(spec_of(project, trainer))
     try:
         check.result()
     except TrainerError as error:
@@ -83,7 +83,7 @@ GOOD = ["both", "one", "defaults", "anything", "named", "Trainer", "decorated"]
 
 @pytest.mark.parametrize("trainer", [*(f"good:{name}" for name in GOOD), "pkg.inner:train", "deeper:train"])
 def test_a_good_trainer(project: Path, trainer: str) -> None:
-    assert told(project, trainer) == ""
+    assert problem(project, trainer) == ""
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_a_good_trainer(project: Path, trainer: str) -> None:
         ("bad:none", ["takes 0 arguments", "train(cfg, run) or train(cfg)"]),
         ("bad:three", ["takes 3 arguments"]),
         ("bad:needs", ["needs the argument 'device'"]),
-        ("bad:number", ["number is no function but a int"]),
+        ("bad:number", ["number is of type int, not a function"]),
     ],
 )
 def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str]) -> None:
-    text = told(project, trainer)
+    text = problem(project, trainer)
     for message in messages:
         assert message in text
     assert text.startswith(f"sweep.trainer ({trainer}): ")
@@ -119,18 +119,17 @@ def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str])
 
 
 def test_a_frame_of_the_users_is_named_rather_than_a_librarys(project: Path) -> None:
-    assert "deep.py:3: JSONDecodeError" in told(project, "deep:train")
+    assert "deep.py:3: JSONDecodeError" in problem(project, "deep:train")
 
 
-def test_an_import_that_takes_too_long(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_check, "PATIENCE", 0.3)
+def test_an_import_that_takes_too_long(project: Path) -> None:
     (project / "slow.py").write_text(
         "import os, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "open('child', 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    check = TrainerCheck(kind(project, "slow:train"))
+    check = TrainerCheck(spec_of(project, "slow:train"), patience=0.3)
     until_exists(project / "child")
     with pytest.raises(TrainerError, match="its import takes more than"):
         check.result()
@@ -156,14 +155,17 @@ def gone(pid: int) -> bool:
     return state in "ZX"
 
 
-def test_a_check_is_called_off(project: Path) -> None:
-    check = TrainerCheck(kind(project, "good:both"))
+def test_a_check_that_is_called_off_leaves_no_process(project: Path) -> None:
+    (project / "slow.py").write_text("import os, time\nopen('child', 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    check = TrainerCheck(spec_of(project, "slow:train"))
+    until_exists(project / "child")
     check.close()
     check.close()
+    assert gone(int((project / "child").read_text()))
 
 
 def test_a_check_sees_no_gpu(project: Path) -> None:
     (project / "looks.py").write_text(
         "import os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''\ndef train(cfg): pass\n"
     )
-    assert told(project, "looks:train") == ""
+    assert problem(project, "looks:train") == ""

@@ -11,8 +11,10 @@ from typing import Any
 
 from orchestrator.model.events import Batch, Ended, Event, Filed, Logged, Noticed, Reported, Restored, Saved, Started
 from orchestrator.model.order import Order
+from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared.placement import Placement
 
 HERE = str(Path(__file__).parent)
 
@@ -22,24 +24,14 @@ def order(folder: Path, trainer: str, config: dict[str, Any] | None = None, **ch
     sweep = folder / "sweep"
     sweep.mkdir(exist_ok=True)
     (sweep / "uid").write_text("uid-1")
-    plain = Order(
+    spec = SweepSpec(name="s", trainer=trainer if ":" in trainer else f"node_trainers:{trainer}", grace=30.0)
+    plain = replace(
+        Order.of(spec, TrialSpec("0123456789ab", config or {}, {}, 7, "")),
         sweep_uid="uid-1",
-        trial_id="0123456789ab",
-        attempt=1,
-        trainer=trainer if ":" in trainer else f"node_trainers:{trainer}",
-        config=config or {},
-        references={},
-        seed=7,
         import_path=(HERE,),
         cwd=HERE,
         folder=str(sweep / "trials" / "0123456789ab"),
-        threads=1,
-        gpus=0.0,
-        start="fork",
-        deterministic="warn",
-        grace=30.0,
         interval=0.05,
-        returned="objective",
     )
     return replace(plain, **changes)
 
@@ -96,7 +88,7 @@ def stream(
     asked: Callable[[], str | None] = lambda: None,
     states: Mapping[str, bytes] | None = None,
 ) -> Iterator[Batch]:
-    return run_attempt(wanted, gpus=gpus, node="here", asked=asked, zygote_pool=zygote_pool, states=states or {})
+    return run_attempt(wanted, Placement("here", gpus=tuple(gpus)), asked, zygote_pool, states or {})
 
 
 def run(wanted: Order, zygote_pool: ZygotePool, **options: Any) -> Result:

@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.model.events import Batch, Ended, Logged, Started
 from orchestrator.model.order import Checkpoint, Order
-from orchestrator.model.sweep import Resources
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.watch import file_transfer
@@ -274,35 +273,3 @@ def test_missing_checkpoint_is_said(tmp_path: Path, zygote_pool: ZygotePool) -> 
     assert result.ended.exit_code == 0
     assert result.restored == []
     assert "the checkpoint of step 3 cannot be read" in result.notices[0]
-
-
-def test_local_executor(tmp_path: Path) -> None:
-    from orchestrator.executors.local import LocalExecutor
-
-    executor = LocalExecutor(2, gpus=[["0"], ["1"]])
-    size = Resources(gpus=1)
-    executor.launch(order(tmp_path, "nothing", trial_id="a"), size)
-    executor.launch(order(tmp_path, "waits", trial_id="b"), size)
-    assert not executor.free(size)
-    ended: dict[str, Ended] = {}
-    gpus = []
-    while len(ended) < 2:
-        for batch in executor.poll(60.0):
-            for event in batch.events:
-                if isinstance(event, Started):
-                    gpus.append(event.gpus)
-                if isinstance(event, Logged):
-                    executor.stop("b", 1, "cancelled")
-                if isinstance(event, Ended):
-                    ended[batch.trial_id] = event
-    assert sorted(gpus) == [("0",), ("1",)]
-    assert ended["a"].exit_code == 0
-    assert ended["b"].asked == "cancelled"
-    executor.launch(order(tmp_path, "ignores", trial_id="c"), size)
-    while not any(isinstance(event, Logged) for batch in executor.poll(60.0) for event in batch.events):
-        pass
-    executor.kill()
-    while not any(isinstance(event, Ended) for batch in executor.poll(60.0) for event in batch.events):
-        pass
-    assert executor.free(size)
-    executor.close()

@@ -1,0 +1,32 @@
+"""Attempts on a Ray cluster, driven as the coordinator drives them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.executors.gpus import Claim
+from orchestrator.executors.ray import environment
+from orchestrator.ports import Executor
+from tests.executors.conformance import Conformance
+
+
+class TestRayExecutor(Conformance):
+    capacity, ahead = 6, 6
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def factory(cls, cluster: Any) -> Iterator[Callable[[], Executor]]:
+        """On the shared cluster. This process is its driver meanwhile, and is as before afterwards."""
+        from orchestrator.executors.ray.executor import RayExecutor
+
+        variables, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        address = environment.prepare(cluster.address)
+        yield lambda: RayExecutor(address, Claim())
+        os.environ.clear()
+        os.environ.update(variables)
+        signal.signal(signal.SIGTERM, handler)
