@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_sweep, print_json, unwatched
+from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json
 from orchestrator.decide import failures
 from orchestrator.decide.failures import Group
 from orchestrator.manifest.query import ALL
@@ -17,7 +17,7 @@ from orchestrator.model.sweep import State
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)
 
 
-@unwatched()
+@gc_paused()
 def run(words: Sequence[str]) -> int:
     parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and by the line they failed at.")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
@@ -68,7 +68,7 @@ def _print(group: Group, ended: dict[str, Any]) -> None:
 def _as_json(group: Group, ended: dict[str, Any]) -> dict[str, Any]:
     return {
         "cause": group.fingerprint.cause,
-        "kind": group.fingerprint.kind,
+        "kind": group.fingerprint.error,
         "place": group.fingerprint.place,
         "message": group.line,
         "count": len(group.trials),

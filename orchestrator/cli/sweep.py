@@ -138,8 +138,8 @@ def show_live(session: Session, limits: RunLimits) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.early_abort.hopeless:
-                live.notes.append(f"{coordinator.early_abort.verdict}; no more are started")
+            elif coordinator.early_abort.due:
+                live.notes.append(f"{coordinator.early_abort.reason}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]

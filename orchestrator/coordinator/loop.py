@@ -89,7 +89,7 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        ending = self.stopping or self.early_abort.hopeless
+        ending = self.stopping or self.early_abort.due
         return not self.live and (ending or (self._exhausted and not self._next and not self._again))
 
     def tick(self, now: float) -> list[Transition]:
@@ -107,7 +107,7 @@ class Coordinator:
             answers = [
                 (path, self._apply_request(request)) for path, request in pending_requests(self._manifest.folder)
             ]
-            launches = [] if self.stopping or self.early_abort.hopeless else self._open(now)
+            launches = [] if self.stopping or self.early_abort.due else self._open(now)
         for path, text in answers:
             answer_request(path, text)
         for live, order in launches:
@@ -175,7 +175,7 @@ class Coordinator:
 
     def _placed(self, resources: Resources) -> Resources:
         """On no node in quarantine, as long as another one has what is asked for."""
-        elsewhere = self.quarantine.elsewhere(resources)
+        elsewhere = self.quarantine.avoid(resources)
         try:
             if elsewhere is not resources:
                 self._executor.check(elsewhere)
@@ -268,8 +268,8 @@ class Coordinator:
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
         self.ended += 1
-        self.early_abort.take(live.spec, outcome)
-        self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
+        self.early_abort.record(live.spec, outcome)
+        self._warn(self.quarantine.record(live.spec.trial_id, live.started, outcome))
         if retry and not self.stopping:
             self._again.append(live.spec.trial_id)
         return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
@@ -309,7 +309,7 @@ class Coordinator:
 
 def _size(due: Due) -> Resources:
     """What the trial asks for; alone, if it has run out of memory beside others."""
-    return replace(due.spec.resources, alone=lifecycle.ALONE.get(due.cause, ""))
+    return replace(due.spec.resources, alone=lifecycle.RETRY_ALONE.get(due.cause, ""))
 
 
 def _trials(count: int) -> str:

@@ -210,7 +210,7 @@ def drive(
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))
     session.interrupted = session.interrupted or coordinator.stopping
-    session.verdict = coordinator.early_abort.verdict
+    session.verdict = coordinator.early_abort.reason
 
 
 def code_path(session: Session) -> Sequence[str]:
