@@ -30,7 +30,7 @@ def parser() -> Parser:
 
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
-    spec, point = planning.single(options.file, options.overrides, options.config_dir)
+    spec, point = planning.load_first_trial(options.file, options.overrides, options.config_dir)
     resources = point.resources
     order = Order(
         sweep_uid="",

@@ -454,7 +454,7 @@ def test_ls(say: Say, another: SweepFolder) -> None:
         (["resubmit", "s", "--set", "sweep.resources.gpu=2"], "did you mean 'gpus'?"),
         (["resubmit", "s", "--set", "sweep.timeout=never"], "--set: sweep.timeout: expected a duration"),
         (["resubmit", "s", "--set", "sweep.axes.x=1"], "--set sweep.axes.x: cannot be changed"),
-        (["resubmit", "s", "--set", "optimizer.lr=1"], "--set optimizer.lr: is part of what the trial is"),
+        (["resubmit", "s", "--set", "optimizer.lr=1"], "--set optimizer.lr: is part of the trial's identity"),
     ],
 )
 def test_a_mistake_is_one_message(say: Say, words: list[str], told: str) -> None:

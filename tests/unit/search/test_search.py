@@ -1,4 +1,4 @@
-"""Which assignments a search asks for."""
+"""Which assignments a search gives, and in which order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACE = Space(((Axis((A,), [1, 2, 3]), Axis((B,), ["x", "y"], ((Axis((C,), [7, 8
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_finite_space_is_asked_once_each_and_the_same_each_time(method: str) -> None:
+def test_every_assignment_of_a_finite_space_comes_once_and_in_a_fixed_order(method: str) -> None:
     search = METHODS[method](SPACE, 0)
     asked = [values(a) for a in search.ask()]
     assert asked == [values(a) for a in search.ask()]
@@ -31,7 +31,7 @@ def test_a_finite_space_is_asked_once_each_and_the_same_each_time(method: str) -
     search.tell("0" * 12, 1.0)
 
 
-def test_a_grid_keeps_the_order_and_a_random_search_does_not() -> None:
+def test_a_grid_keeps_the_order_of_the_axes_and_random_search_does_not() -> None:
     walked = [values(a) for a in SPACE.walk()]
     assert [values(a) for a in METHODS["grid"](SPACE, 0).ask()] == walked
     orders = [[values(a) for a in METHODS["random"](SPACE, seed).ask()] for seed in range(4)]
@@ -39,7 +39,7 @@ def test_a_grid_keeps_the_order_and_a_random_search_does_not() -> None:
     assert orders[0] != orders[1]
 
 
-def test_random_draws_from_intervals() -> None:
+def test_random_search_draws_from_intervals() -> None:
     axes = (
         Axis((A,), Interval(1e-5, 1.0, log=True)),
         Axis((B,), Interval(2, 5, integer=True)),
@@ -56,5 +56,5 @@ def test_random_draws_from_intervals() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 2**40))
-def test_shuffling_permutes(size: int, seed: int) -> None:
+def test_shuffling_is_a_permutation(size: int, seed: int) -> None:
     assert sorted(shuffled(index, size, seed) for index in range(size)) == list(range(size))
