@@ -20,7 +20,7 @@ from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
-from orchestrator.results import snapshot
+from orchestrator.results.snapshot import Snapshot, read_snapshot
 
 DETACHED = "ORCHESTRATE_DETACHED"
 
@@ -126,7 +126,7 @@ def conduct(session: Session, limits: RunLimits) -> int:
         if not delivered():
             print(f"W&B has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
-        snap = snapshot.take(folder, reader)
+        snap = read_snapshot(folder, reader)
     print_closing(snap, session, live=session.executor is not None and view.is_terminal())
     return INTERRUPTED if session.interrupted else snap.exit_code
 
@@ -147,7 +147,7 @@ def show_live(session: Session, limits: RunLimits) -> None:
 
 def show_plain(session: Session, limits: RunLimits) -> None:
     with Reader(session.folder) as reader:
-        snap = snapshot.take(session.folder, reader)
+        snap = read_snapshot(session.folder, reader)
     plain = view.PlainView(snap.total, snap.finished, lambda line: print(line, flush=True))
     noted = 0
 
@@ -161,7 +161,7 @@ def show_plain(session: Session, limits: RunLimits) -> None:
     drive(session, limits, each)
 
 
-def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None:
+def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
     """How it ended and what to do next; the live view has already shown the first part."""
     if not live:
         print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
