@@ -14,7 +14,7 @@ from rich.console import Console
 from orchestrator.cli import view
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.results import snapshot
+from orchestrator.results.snapshot import read_snapshot
 
 COMMAND = ["sweep", "conf/sweep.yaml"]
 
@@ -31,7 +31,7 @@ def caught(folder: SweepFolder) -> str:
     """The live view at an instant past the middle at which two trials have reported."""
     with Reader(folder) as reader:
         while True:
-            snap = snapshot.take(folder, reader)
+            snap = read_snapshot(folder, reader)
             telling = [row for row in snap.running if len(row.metrics) > 1]
             if snap.finished > snap.total * 0.6 and len(telling) > 1:
                 break

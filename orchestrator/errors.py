@@ -1,4 +1,4 @@
-"""What a user is told when something cannot be done: what, where, and what to do next."""
+"""Errors with a message for the user: what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class OrchestratorError(Exception):
-    """A mistake or a condition that the user can act on; printed as one message, never as a traceback.
+    """A mistake or a condition that the user can do something about. It is printed as a message without a traceback.
 
-    `what` is one sentence, `where` names the file and key, `fix` is what to do next.
+    `what` is one sentence, `where` names the file and the key, `fix` says what to do next.
     """
 
     exit_code = 2
@@ -24,7 +24,7 @@ class OrchestratorError(Exception):
 
 
 class ConfigError(OrchestratorError):
-    """The sweep file, a config it composes, or an override on the command line is wrong."""
+    """The sweep file, one of its configs, or an override on the command line is wrong."""
 
 
 class TrainerError(OrchestratorError):
@@ -32,38 +32,38 @@ class TrainerError(OrchestratorError):
 
 
 class ResourceError(OrchestratorError):
-    """No node can ever give what a trial asks for."""
+    """No node has the resources that a trial needs."""
 
 
 class ClusterError(OrchestratorError):
-    """The Ray cluster cannot be reached, or went away."""
+    """The Ray cluster cannot be reached, or the connection to it was lost."""
 
 
 class ManifestError(OrchestratorError):
-    """A sweep's folder or manifest is missing, foreign, damaged or cannot be written."""
+    """A sweep's folder or manifest is missing, damaged, not ours, or cannot be written."""
 
 
 class LockedError(OrchestratorError):
-    """Another coordinator holds the sweep."""
+    """Another process is running the sweep."""
 
 
 class TrackingError(OrchestratorError):
-    """A tracker cannot be reached now; what was not delivered stays in the manifest."""
+    """A tracker cannot be reached now. The manifest still has what was not delivered."""
 
 
 class RefusedError(TrackingError):
-    """A tracker was reached, and does not take the run: trying again soon is no use."""
+    """A tracker answered but refused the run, so trying again soon is useless."""
 
 
 class NotFoundError(OrchestratorError):
-    """No sweep or trial goes by that name."""
+    """There is no sweep or trial with this name."""
 
 
 class AmbiguousError(NotFoundError):
-    """Several trials go by that name."""
+    """The name fits several trials."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a misspelt one, or None if none is close."""
+    """The known name that is most similar to a misspelt one; None if none is similar."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return found[0] if found else None

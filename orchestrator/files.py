@@ -1,4 +1,4 @@
-"""Files on disk: replaced whole or not at all, and temporary ones that no other user can touch."""
+"""Files on disk: atomic replacement, and a folder for temporary files that no other user can write to."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))  # the folder of this packa
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = False, tag: str = "") -> Iterator[Path]:
-    """A draft beside `path`, to be written inside the block; it takes the place of `path` when the block ends.
+    """Replace a file atomically: the block writes to the path that it is given, a draft beside `path`.
 
-    If the block raises, or the process dies, `path` stays as it was; a draft that a dead process left is overwritten by
-    the next one. `durable`: file and folder are on the disk when this returns. `tag` tells the drafts of several
-    processes apart that may replace one file at once.
+    If the block raises or the process dies, `path` is unchanged; the next call overwrites a draft that was left behind.
+    `durable`: the file and its folder are on disk when this returns. `tag` gives each of several processes that may
+    replace the same file at once a draft of its own.
     """
     draft = path.with_name(f".{path.name}{tag}.part")
     try:
@@ -37,7 +37,7 @@ def replacing(path: Path, *, durable: bool = False, tag: str = "") -> Iterator[P
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A draft of the folder `path`, to be filled inside the block; if `path` is there by then, that one is kept."""
+    """Create a folder atomically: the block fills a draft. If `path` exists by then, the draft is discarded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=".draft-"))
     try:
@@ -53,7 +53,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the list of names in a folder, is on disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -62,7 +62,7 @@ def sync(path: Path) -> None:
 
 
 def scratch() -> Path:
-    """This user's own folder for temporary files on this machine. Raises PermissionError if it is somebody else's."""
+    """This user's private folder for temporary files. Raises PermissionError if it belongs to another user."""
     folder = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

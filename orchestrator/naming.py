@@ -1,4 +1,4 @@
-"""How a trial is called where a person reads: only what varies, as short as it stays clear."""
+"""Labels and numbers for people: a trial is named by the settings that vary, as briefly as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def value(item: Any) -> str:
-    """A setting as a person writes it."""
+    """The value of a setting as a person writes it."""
     if isinstance(item, float):
         return f"{item:g}"
     if isinstance(item, bool) or item is None:
@@ -22,7 +22,7 @@ def value(item: Any) -> str:
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key with its last part, or as much of it as tells it from the others."""
+    """A short name for each dotted key: its last parts, as few as make it unique."""
     known = list(keys)
     short = {}
     for key in known:
@@ -37,7 +37,7 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
 
 
 def label(overrides: Mapping[str, Any]) -> str:
-    """ "lstm adam lr=0.01": what varies, in the order of the axes. A word that speaks for itself needs no key."""
+    """The settings that vary, in the order of the axes: "lstm adam lr=0.01". A word that occurs once has no key."""
     short = short_keys(overrides)
     words = Counter(item for item in overrides.values() if isinstance(item, str))
     parts = [
@@ -48,11 +48,12 @@ def label(overrides: Mapping[str, Any]) -> str:
 
 
 def metric(number: float | None) -> str:
+    """A metric with four significant digits; a dash if there is none."""
     return "–" if number is None else f"{number:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """ "0.4s", "42s", "3m 20s", "2h 05m"."""
+    """A duration in words: "0.4s", "42s", "3m 20s", "2h 05m"."""
     if 0 < seconds < 9.95 and seconds != round(seconds):
         return f"{seconds:.1f}s"
     whole = max(0, round(seconds))

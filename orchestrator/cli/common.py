@@ -49,7 +49,7 @@ def positive(text: str) -> int:
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the garbage collector: what many rows are parsed to holds no cycles, and the process soon ends."""
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""`orchestrate failures`: failed trials in groups that failed alike, and what the trials of a group share."""
+"""`orchestrate failures`: groups of similar failures, and the settings that the trials of a group share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_sweep, print_json, unwatched
+from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json
 from orchestrator.decide import failures
 from orchestrator.decide.failures import Group
 from orchestrator.manifest.query import ALL
@@ -17,11 +17,11 @@ from orchestrator.model.sweep import State
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)
 
 
-@unwatched()
+@gc_paused()
 def run(words: Sequence[str]) -> int:
-    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and by the line they failed at.")
+    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and line of code.")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a group")
+    parser.add_argument("--json", action="store_true", help="one JSON object per group")
     options = parser.read(words)
     with Reader(find_sweep(options)) as reader, reader.snapshot():
         failed = reader.failed()
@@ -49,7 +49,7 @@ def _ended(reader: Reader) -> dict[str, Any]:
 
 
 def _difference(group: Group, ended: dict[str, Any]) -> list[tuple[str, Any, int]]:
-    """From the other trials of the sweep that have ended."""
+    """The settings that distinguish a group from the other trials that have ended."""
     members = set(group.trials)
     others = [settings for trial_id, settings in ended.items() if trial_id not in members]
     return failures.difference([ended[trial_id] for trial_id in group.trials], others)
@@ -68,7 +68,7 @@ def _print(group: Group, ended: dict[str, Any]) -> None:
 def _as_json(group: Group, ended: dict[str, Any]) -> dict[str, Any]:
     return {
         "cause": group.fingerprint.cause,
-        "kind": group.fingerprint.kind,
+        "kind": group.fingerprint.error,
         "place": group.fingerprint.place,
         "message": group.line,
         "count": len(group.trials),

@@ -1,4 +1,4 @@
-"""`orchestrate logs TRIAL`: what a trial printed."""
+"""`orchestrate logs TRIAL`: the output of a trial."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from orchestrator.errors import NotFoundError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 
-LOOK = 0.2  # seconds between two looks at a growing log
+POLL = 0.2  # seconds between two reads of a growing log
 
 
 def run(words: Sequence[str]) -> int:
-    parser = Parser("logs", "TRIAL [options]", "What a trial printed in its last attempt.")
+    parser = Parser("logs", "TRIAL [options]", "The output of a trial's last attempt.")
     parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on while it runs")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing while the trial runs")
     parser.add_argument("-n", "--lines", type=positive, metavar="N", help="only the last N lines")
-    parser.add_argument("--attempt", type=positive, metavar="K", help="of attempt K")
+    parser.add_argument("--attempt", type=positive, metavar="K", help="the output of attempt K")
     options = parser.read(words)
     folder, trial = find_trial(options.runs, options.trial)
     attempt = options.attempt or trial.attempts
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
         raise NotFoundError(f"it has no attempt {attempt}, only {trial.attempts}", where=f"trial {trial.trial_id}")
     position = _print(folder, trial.trial_id, attempt, options.lines)
     while options.follow and _running(folder, trial.trial_id, attempt):
-        time.sleep(LOOK)
+        time.sleep(POLL)
         position = _print_from(folder, trial.trial_id, attempt, position)
     if options.follow:
         _print_from(folder, trial.trial_id, attempt, position)
@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _print(folder: SweepFolder, trial_id: str, attempt: int, lines: int | None) -> int:
-    """Print the log, or its end; how far it was read, in bytes."""
+    """Print the log or its last lines. Returns how many bytes of the file have been read."""
     path = folder.attempt_log(trial_id, attempt)
     if not path.exists():
         return 0

@@ -1,4 +1,4 @@
-"""`orchestrate ls`: all sweeps."""
+"""`orchestrate ls`: a list of all sweeps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from orchestrator.cli.common import Parser, print_json
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import all_sweeps, runs_root
 from orchestrator.manifest.reader import Reader
-from orchestrator.results import snapshot
+from orchestrator.results.snapshot import read_snapshot
 
 
 def run(words: Sequence[str]) -> int:
     parser = Parser("ls", "[options]", "All sweeps, the latest first.")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
     options = parser.read(words)
     root = runs_root(options.runs)
     found = all_sweeps(root)
@@ -25,7 +25,7 @@ def run(words: Sequence[str]) -> int:
     for folder in found:
         try:
             with Reader(folder) as reader:
-                snap = snapshot.take(folder, reader, shown=0)
+                snap = read_snapshot(folder, reader, shown=0)
         except OrchestratorError as error:
             if options.json:
                 print_json({"sweep": folder.name, "unreadable": error.what})
@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> int:
         if options.json:
             print_json(snap.as_json())
             continue
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(snap.created)) if snap.created else "nothing planned"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(snap.created)) if snap.created else "not planned yet"
         live = "  running now" if snap.holder else ""
         print(f"{folder.name:<{width}}  {when}  {snap.finished}/{snap.total}  {view.counts_text(snap.counts)}{live}")
     return 0

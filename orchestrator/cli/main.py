@@ -1,4 +1,4 @@
-"""The command line: `orchestrate COMMAND`. A command's module is imported only when it is asked for."""
+"""The command line: `orchestrate COMMAND`. The module of a command is imported only when the command is run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from orchestrator import __version__
 from orchestrator.errors import OrchestratorError, nearest
 
 COMMANDS = {
-    "sweep": ("sweep", "run a sweep: what is missing, and nothing twice"),
-    "plan": ("plan", "print what `sweep` would run, and run nothing"),
+    "sweep": ("sweep", "run the trials of a sweep that are not finished yet"),
+    "plan": ("plan", "print what `sweep` would run, without running it"),
     "try": ("try_one", "run one trial here, in this terminal"),
-    "status": ("status", "how a sweep stands"),
+    "status": ("status", "the state of a sweep"),
     "trials": ("trials", "the trials as a table, CSV or JSON"),
     "show": ("show", "one trial: config, provenance, attempts, metrics"),
-    "logs": ("logs", "what a trial printed"),
-    "failures": ("failures", "failed trials, grouped by how they failed"),
-    "ls": ("ls", "all sweeps"),
-    "stop": ("stop", "end a running sweep, as Ctrl-C does"),
+    "logs": ("logs", "the output of a trial"),
+    "failures": ("failures", "failed trials, grouped by the way they failed"),
+    "ls": ("ls", "a list of all sweeps"),
+    "stop": ("stop", "stop a running sweep, as Ctrl-C does"),
     "resubmit": ("resubmit", "run failed trials again"),
     "sync": ("sync", "send to W&B whatever has not arrived"),
 }
@@ -28,11 +28,11 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code. Mistakes of the user are one message and exit code 2."""
+    """Run a command and return its exit code. A mistake of the user gives one message and exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
-        sys.stdout.flush()  # here, where a closed pipe is understood
+        sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code
     except OrchestratorError as error:
         print(f"orchestrate: {error}", file=sys.stderr)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe, as `| head` does
         return 0
 
 
@@ -63,15 +63,16 @@ def _run(words: list[str]) -> int:
 
 
 def usage() -> str:
+    """The text of `orchestrate --help`."""
     lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: orchestrate COMMAND …          (orchestrate COMMAND --help tells more)",
+            "usage: orchestrate COMMAND …          (more: orchestrate COMMAND --help)",
             "",
             *lines,
             "",
-            "A sweep is named by its name or its folder, and is the latest one when left out.",
-            "A trial is named by the first digits of its id, or SWEEP/ID.",
+            "SWEEP is the name or the folder of a sweep; the default is the latest one.",
+            "TRIAL is the first digits of a trial's id, or SWEEP/ID.",
             "Exit codes: 0 all trials succeeded, 1 some failed, 2 bad input, 130 interrupted.",
         ]
     )

@@ -1,4 +1,4 @@
-"""`orchestrate plan`: what `sweep` would run. Runs nothing, writes nothing."""
+"""`orchestrate plan`: prints what `sweep` would run. It runs and writes nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHOWN = 5
 
 
 def parser() -> Parser:
-    options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `orchestrate sweep` would run; run nothing.")
+    options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.")
     options.add_argument("file", type=Path, help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     options.add_argument("--limit", type=positive, metavar="N", help=f"show the first N trials (default {SHOWN})")
-    options.add_argument("--json", action="store_true", help="one JSON object a line for each trial")
+    options.add_argument("--json", action="store_true", help="one JSON object per line for each trial")
     return options
 
 
@@ -55,7 +55,7 @@ def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
         if len(first) < shown:
             first.append(trial)
     summary = plan.summary()
-    left = sum(1 for state in known.values() if state)
+    removed = sum(1 for state in known.values() if state)
     print(f"{plan.spec.name}: {summary.total} trials of {plan.spec.trainer}")
     for group, options in summary.by_choice.items():
         print(f"  {group}: " + ", ".join(f"{option} {count}" for option, count in options.items()))
@@ -66,8 +66,8 @@ def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
     print("  " + ", ".join(f"{states[state]} {state}" for state in order if states[state]))
     if states["stale: done with other code"]:
         print(f"  changed since: {_changes(folder, code) or 'the code'}  (--rerun stale runs them again)")
-    if left:
-        print(f"  {left} no longer in this sweep (orchestrate trials {folder.name} --all)")
+    if removed:
+        print(f"  {removed} no longer in this sweep (orchestrate trials {folder.name} --all)")
     for warning in summary.warnings:
         print(f"  note: {warning}")
     print()
@@ -78,16 +78,16 @@ def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
 
 
 def _known(folder: SweepFolder, code: str) -> dict[str, str]:
-    """What the manifest knows of each trial, in words."""
+    """What the manifest says about each trial, in words."""
     if not folder.manifest.is_file():
         return {}
     with Reader(folder) as reader:
-        return {trial_id: _word(state, made_with, code) for trial_id, state, made_with in reader.states()}
+        return {trial_id: _describe(state, code_used, code) for trial_id, state, code_used in reader.states()}
 
 
-def _word(state: State, made_with: str, code: str) -> str:
+def _describe(state: State, code_used: str, code: str) -> str:
     if state is State.SUCCEEDED:
-        return "done" if made_with == code else "stale: done with other code"
+        return "done" if code_used == code else "stale: done with other code"
     if state in (State.FAILED, State.LOST):
         return "failed"
     if state.open:
@@ -96,7 +96,7 @@ def _word(state: State, made_with: str, code: str) -> str:
 
 
 def _changes(folder: SweepFolder, code: str) -> str:
-    """What changed in the code since the last plan that used other code."""
+    """The changes of the code since the last plan that used other code."""
     with Reader(folder) as reader:
-        trees = [tree for made_with, tree in reader.trees() if made_with != code and tree]
+        trees = [tree for code_used, tree in reader.trees() if code_used != code and tree]
     return difference(folder.code / trees[-1], Path.cwd()) if trees else ""

@@ -1,4 +1,4 @@
-"""`orchestrate show TRIAL`: everything about one trial."""
+"""`orchestrate show TRIAL`: all information about one trial."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator import naming
@@ -82,7 +83,7 @@ def _tree(node: Mapping[str, Any], depth: int) -> list[str]:
 
 
 def _exact(item: Any) -> str:
-    """A setting with all its digits, which could be typed as an override."""
+    """The value of a setting with all digits, in a form that can be typed as an override."""
     if isinstance(item, float):
         return repr(item)
     if isinstance(item, (list, tuple)):
@@ -95,7 +96,7 @@ def _exact(item: Any) -> str:
 def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:
     facts = plan.provenance
     print("\nprovenance")
-    command = shlex.join(["orchestrate", "sweep", relative_file(plan.file), *plan.argv])
+    command = shlex.join(["orchestrate", "sweep", relative(Path(plan.file)), *plan.argv])
     change = f" with {facts['change']}" if facts.get("change") else ""
     rows = {
         "planned": f"{_when(plan.created)} by {command}",
@@ -107,12 +108,6 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
     }
     for key, text in rows.items():
         print(f"  {key:<9} {text}")
-
-
-def relative_file(file: str) -> str:
-    from pathlib import Path
-
-    return relative(Path(file))
 
 
 def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
@@ -127,7 +122,7 @@ def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
     if row.gpu_uuids:
         facts.append(" ".join(row.gpu_uuids))
     if row.restored is not None:
-        facts.append(f"went on from the checkpoint of step {row.restored}")
+        facts.append(f"continued from the checkpoint of step {row.restored}")
     print("  " + ", ".join(filter(None, [*facts, f"code {row.code}" if row.code else ""])))
     if row.message:
         print(f"  {row.cause}: {row.place + ': ' if row.place else ''}{row.message}")

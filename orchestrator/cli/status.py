@@ -1,4 +1,4 @@
-"""`orchestrate status`: how a sweep stands, live or dead."""
+"""`orchestrate status`: the state of a sweep, whether it is running or not."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from orchestrator.cli import view
 from orchestrator.cli.common import Parser, find_sweep, print_json
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
-from orchestrator.results import snapshot
-from orchestrator.results.snapshot import Snapshot
+from orchestrator.results.snapshot import Snapshot, read_snapshot
 
 
 def parser() -> Parser:
-    options = Parser("status", "[SWEEP] [options]", "How a sweep stands: counts by state, best, failures, what runs.")
+    options = Parser(
+        "status", "[SWEEP] [options]", "Counts by state, best trial, failures and running trials of a sweep."
+    )
     options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     options.add_argument("--json", action="store_true", help="one JSON object: counts by state, total, best, …")
-    options.add_argument("-w", "--watch", action="store_true", help="keep showing it until it ends or Ctrl-C")
+    options.add_argument("-w", "--watch", action="store_true", help="keep showing it until the sweep ends")
     return options
 
 
@@ -30,7 +31,7 @@ def run(words: Sequence[str]) -> int:
     if options.watch and not options.json:
         return _watch(options)
     with Reader(folder) as reader:
-        snap = snapshot.take(folder, reader)
+        snap = read_snapshot(folder, reader)
     if options.json:
         print_json(snap.as_json())
     else:
@@ -39,17 +40,17 @@ def run(words: Sequence[str]) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Follow until the coordinator is gone; on a terminal in place, else a line whenever something changed."""
+    """Show the state until the sweep ends: on a terminal a live view, elsewhere a line whenever the counts change."""
     folder = find_sweep(options)
     if sys.stdout.isatty():
         with view.LiveView(folder), Reader(folder) as reader:
-            while snapshot.take(folder, reader, shown=0).holder is not None:
+            while read_snapshot(folder, reader, shown=0).holder is not None:
                 time.sleep(view.REFRESH)
         return 0
     before = ""
     with Reader(folder) as reader:
         while True:
-            snap = snapshot.take(folder, reader, shown=0)
+            snap = read_snapshot(folder, reader, shown=0)
             line = _counts(snap)
             if line != before:
                 print(line, flush=True)
@@ -83,7 +84,7 @@ def _coordinator(snap: Snapshot) -> str:
         left = f", about {naming.duration(snap.eta)} left" if snap.eta is not None else ""
         return f"running ({snap.holder}){left}"
     if snap.died:
-        return "not running: its coordinator died; the same sweep command goes on from here"
+        return "not running: its coordinator died; the same sweep command continues it"
     if snap.counts.get(State.PENDING) or snap.counts.get(State.CANCELLED):
-        return "not running; the same sweep command goes on from here"
+        return "not running; the same sweep command continues it"
     return "ended"

@@ -1,4 +1,4 @@
-"""`orchestrate stop`: end a running sweep, as Ctrl-C in its terminal does."""
+"""`orchestrate stop`: stops a running sweep, as Ctrl-C in its terminal does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from orchestrator.cli.common import Parser, find_sweep
 from orchestrator.folder.lock import holder_of
 from orchestrator.folder.requests import send_request
 
-PATIENCE = 120.0  # seconds
+TIMEOUT = 120.0  # seconds until the command no longer waits for the sweep to end
 
 
 def run(words: Sequence[str]) -> int:
-    parser = Parser("stop", "[SWEEP]", "End a running sweep: no further launches, running trials get their grace.")
+    parser = Parser(
+        "stop",
+        "[SWEEP]",
+        "Stop a sweep. Running trials get `sweep.grace` to save their state.",
+    )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     folder = find_sweep(parser.read(words))
     if holder_of(folder) is None:
@@ -21,11 +25,11 @@ def run(words: Sequence[str]) -> int:
         return 0
     answer = send_request(folder, {"kind": "stop"})
     print(f"{folder.name}: {answer or 'asked to stop'}", flush=True)
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while holder_of(folder) is not None:
         if time.monotonic() > until:
             print(f"still ending: orchestrate status {folder.name} --watch")
             return 1
         time.sleep(0.1)
-    print("stopped; the same sweep command goes on from here")
+    print("stopped; the same sweep command continues it")
     return 0

@@ -20,7 +20,7 @@ from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
-from orchestrator.results import snapshot
+from orchestrator.results.snapshot import Snapshot, read_snapshot
 
 DETACHED = "ORCHESTRATE_DETACHED"
 
@@ -126,7 +126,7 @@ def conduct(session: Session, limits: RunLimits) -> int:
         if not delivered():
             print(f"W&B has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
-        snap = snapshot.take(folder, reader)
+        snap = read_snapshot(folder, reader)
     print_closing(snap, session, live=session.executor is not None and view.is_terminal())
     return INTERRUPTED if session.interrupted else snap.exit_code
 
@@ -138,8 +138,8 @@ def show_live(session: Session, limits: RunLimits) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.early_abort.hopeless:
-                live.notes.append(f"{coordinator.early_abort.verdict}; no more are started")
+            elif coordinator.early_abort.due:
+                live.notes.append(f"{coordinator.early_abort.reason}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
@@ -147,7 +147,7 @@ def show_live(session: Session, limits: RunLimits) -> None:
 
 def show_plain(session: Session, limits: RunLimits) -> None:
     with Reader(session.folder) as reader:
-        snap = snapshot.take(session.folder, reader)
+        snap = read_snapshot(session.folder, reader)
     plain = view.PlainView(snap.total, snap.finished, lambda line: print(line, flush=True))
     noted = 0
 
@@ -161,7 +161,7 @@ def show_plain(session: Session, limits: RunLimits) -> None:
     drive(session, limits, each)
 
 
-def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None:
+def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
     """How it ended and what to do next; the live view has already shown the first part."""
     if not live:
         print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
@@ -170,8 +170,8 @@ def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None
     elif snap.failures:
         print(f"orchestrate show {snap.failures[0].example[:8]}   tells why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
-    if session.verdict and waiting and not session.interrupted:
-        print(f"ended early: {session.verdict}; {waiting} not run")
+    if session.ended_early and waiting and not session.interrupted:
+        print(f"ended early: {session.ended_early}; {waiting} not run")
         print("  → mend it, then run the same command again with --rerun failed")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.cli.common import Parser, find_sweep, literal, positive, unwatched
+from orchestrator.cli.common import Parser, find_sweep, gc_paused, literal, positive
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
@@ -39,7 +39,7 @@ def parser() -> Parser:
     return options
 
 
-@unwatched()
+@gc_paused()
 def run(words: Sequence[str]) -> int:
     options = parser().read(_guard_minus(words))
     with Reader(find_sweep(options)) as reader, reader.snapshot():

@@ -31,7 +31,7 @@ def parser() -> Parser:
 
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
-    spec, point = planning.single(options.file, options.overrides, options.config_dir)
+    spec, point = planning.load_first_trial(options.file, options.overrides, options.config_dir)
     resources, here = point.resources, str(Path.cwd())
     order = replace(
         Order.of(spec, point),

@@ -1,4 +1,4 @@
-"""The live view, and one plain line a transition where there is no terminal."""
+"""The live view of a sweep on a terminal; elsewhere, one plain line per change of a trial's state."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import Objective, State
-from orchestrator.results import snapshot as snapshots
-from orchestrator.results.snapshot import Running, Snapshot
+from orchestrator.results.snapshot import Running, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,12 +33,12 @@ WORDS = {
 
 
 def counts_text(counts: dict[State, int]) -> str:
-    """ "20 succeeded · 1 failed · 3 waiting"."""
+    """The counts in words: "20 succeeded · 1 failed · 3 waiting"."""
     return " · ".join(f"{counts[state]} {word}" for state, (word, _) in WORDS.items() if counts.get(state))
 
 
 def results(snap: Snapshot) -> Iterator[str]:
-    """The best trial and the ways in which trials failed, a plain line each."""
+    """The best trial and the groups of failures, one plain line each."""
     if snap.best is not None and snap.objective is not None:
         best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
         yield f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"
@@ -72,12 +71,12 @@ def _headline(snap: Snapshot) -> RenderableType:
 
     line = Table.grid(padding=(0, 2))
     line.add_column(no_wrap=True)
-    line.add_column(max_width=36)  # what gives way where the terminal is narrow
+    line.add_column(max_width=36)  # this column shrinks on a narrow terminal
     line.add_column(no_wrap=True)
     line.add_column(no_wrap=True)
     done = f"{snap.finished}/{snap.total}"
-    under_way = snap.eta is not None and snap.finished < snap.total
-    eta = f"about {naming.duration(round(snap.eta or 0))} left" if under_way else ""
+    in_progress = snap.eta is not None and snap.finished < snap.total
+    eta = f"about {naming.duration(round(snap.eta or 0))} left" if in_progress else ""
     bar = ProgressBar(total=max(1, snap.total), completed=snap.finished, complete_style="cyan")
     line.add_row(f"[bold]{snap.name}[/bold]", bar, done, f"[dim]{eta}[/dim]")
     return line
@@ -93,7 +92,7 @@ def _counts(counts: dict[State, int]) -> RenderableType:
 
 
 def _running_table(snap: Snapshot, now: float) -> RenderableType:
-    """One line a trial; where the terminal is narrow, what varies is cut, never the numbers."""
+    """One line per running trial. On a narrow terminal the settings are cut, never the numbers."""
     from rich.table import Table
     from rich.text import Text
 
@@ -106,12 +105,12 @@ def _running_table(snap: Snapshot, now: float) -> RenderableType:
             width = max(len(row[column]) for row in rows)
             grid.add_column(style=style, no_wrap=True, width=width)
     for row in rows:
-        grid.add_row(*map(Text, row))  # not as markup: a setting may be "[bold]"
+        grid.add_row(*map(Text, row))  # as plain text, because a setting may look like markup: "[bold]"
     return grid
 
 
 def _running(row: Running, objective: Objective | None, now: float) -> tuple[str, ...]:
-    """Id, what varies, the numbers (the objective first), the slot, how long."""
+    """The cells of a running trial: id, settings, metrics (the objective first), slot, duration."""
     names = list(row.metrics)
     if objective is not None and objective.metric in names:
         names.insert(0, names.pop(names.index(objective.metric)))
@@ -142,7 +141,7 @@ def _facts(snap: Snapshot) -> RenderableType | None:
 
 
 class LiveView:
-    """Draws a sweep in place until it is stopped. What it shows is read from the manifest, as any reader would."""
+    """Redraws the state of a sweep on the terminal until it is stopped. It only reads the manifest."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder = folder
@@ -168,21 +167,23 @@ class LiveView:
                 last = self._stop.is_set()
                 began = time.monotonic()
                 try:
-                    view = render(snapshots.take(self._folder, reader), time.time())
+                    view = render(read_snapshot(self._folder, reader), time.time())
                 except OrchestratorError:
                     if last:
                         return
-                    self._stop.wait(REFRESH)  # the next look will do
+                    self._stop.wait(REFRESH)  # try again at the next refresh
                     continue
                 notes = [Text(f"  note: {note}", style="yellow") for note in self.notes]
                 live.update(Group(view, *notes), refresh=True)
                 if last:
                     return
-                self._stop.wait(max(REFRESH, 10 * (time.monotonic() - began)))  # a large manifest is drawn less often
+                self._stop.wait(
+                    max(REFRESH, 10 * (time.monotonic() - began))
+                )  # redraw less often if the manifest is large
 
 
 class PlainView:
-    """One line a transition, without control characters."""
+    """Prints one line per transition, without control characters."""
 
     def __init__(self, total: int, finished: int, say: Callable[[str], None]) -> None:
         self._total, self._finished, self._say = total, finished, say
@@ -205,7 +206,7 @@ class PlainView:
             again = f"  attempt {change.attempt}" if change.attempt > 1 else ""
             return f"→ {trial}  on {slot}{again}"
         if change.retry and change.state is State.CANCELLED:
-            return None  # it was only queued, and still waits
+            return None  # the attempt was only queued; the trial still waits
         if change.retry:
             return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {place}{change.message}"
         if change.state is State.CANCELLED:

@@ -86,7 +86,7 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        ending = self.stopping or self.early_abort.hopeless
+        ending = self.stopping or self.early_abort.due
         return not self.live and (ending or self._source.exhausted)
 
     def tick(self) -> list[Transition]:
@@ -104,7 +104,7 @@ class Coordinator:
             answers = [
                 (path, self._apply_request(request)) for path, request in pending_requests(self._manifest.folder)
             ]
-            launches = [] if self.stopping or self.early_abort.hopeless else self._open()
+            launches = [] if self.stopping or self.early_abort.due else self._open()
         for path, text in answers:
             answer_request(path, text)
         for live, order in launches:
@@ -157,7 +157,7 @@ class Coordinator:
 
     def _placed(self, resources: Resources) -> Resources:
         """The same, but on no node in quarantine, if another node has what is asked for."""
-        elsewhere = self.quarantine.elsewhere(resources)
+        elsewhere = self.quarantine.avoid(resources)
         try:
             if elsewhere is not resources:
                 self._executor.check(elsewhere)
@@ -259,11 +259,11 @@ class Coordinator:
 
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
         """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""
-        aborted = self.early_abort.hopeless
-        self.early_abort.take(live.spec, outcome)
-        if self.early_abort.hopeless and not aborted:
-            self._manifest.attempts.decided("abort", {"reason": self.early_abort.verdict}, now, live.key)
-        left_out = self.quarantine.take(live.spec.trial_id, live.started, outcome)
+        aborted = self.early_abort.due
+        self.early_abort.record(live.spec, outcome)
+        if self.early_abort.due and not aborted:
+            self._manifest.attempts.decided("abort", {"reason": self.early_abort.reason}, now, live.key)
+        left_out = self.quarantine.record(live.spec.trial_id, live.started, outcome)
         if left_out and live.started:
             self._manifest.attempts.decided("leave_out", {"node": live.started.node_id, "reason": left_out}, now)
             self._warn(left_out)
@@ -303,7 +303,7 @@ class Coordinator:
 
 def _size(due: Due) -> Resources:
     """What the trial asks for; with nothing beside it, if it has run out of memory."""
-    return replace(due.spec.resources, alone=lifecycle.ALONE.get(due.cause, ""))
+    return replace(due.spec.resources, alone=lifecycle.RETRY_ALONE.get(due.cause, ""))
 
 
 def _trials(count: int) -> str:

@@ -57,7 +57,7 @@ class Session:
     check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
-    verdict: str | None = None  # why the rest was not started
+    ended_early: str | None = None  # why not all trials were run
     released: bool = False
     now: Clock = time.time
 
@@ -215,7 +215,7 @@ def drive(
     with _interruptible(coordinator, session):
         coordinator.run(lambda transitions: each(coordinator, transitions))
     session.interrupted = session.interrupted or coordinator.stopping
-    session.verdict = coordinator.early_abort.verdict
+    session.ended_early = coordinator.early_abort.reason
 
 
 def code_path(session: Session) -> Sequence[str]:

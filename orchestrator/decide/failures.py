@@ -1,4 +1,7 @@
-"""Failures of one kind: told apart by their cause and the user's frame, never by the values in a message. Pure."""
+"""Groups of similar failures: same cause, same error, same line of the user's code. Pure.
+
+The values in a message do not count.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_SPEAKING = (
-    "exception",
-    "import_error",
-    "missing_file",
-    "cuda_oom",
-    "exit",
-    "signal",
-)  # the message begins with a kind
-_LIMITS = ("timeout", "hang")  # the message says how long it ran: alike are those that hang at one place
-_SETTINGS = 3  # that are named at most
+# With these causes the message begins with the error: "KeyError: …", "killed by SIGSEGV: …".
+_CAUSES_WITH_ERROR = ("exception", "import_error", "missing_file", "cuda_oom", "exit", "signal")
+_LIMITS = ("timeout", "hang")  # here the message says how long the trial ran, which differs from trial to trial
+_MAX_SETTINGS = 3  # how many settings are named for a group
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,13 @@ class Failed:
     trial_id: str
     cause: str
     message: str
-    place: str  # the user's frame
+    place: str  # the line of the user's code: "train.py:88"
 
     @property
     def fingerprint(self) -> Fingerprint:
-        speaking = self.cause in _SPEAKING or (self.place and self.cause not in _LIMITS)
-        kind = self.message.partition(": ")[0] if speaking else ""
-        return Fingerprint(self.cause, kind, self.place)
+        has_error = self.cause in _CAUSES_WITH_ERROR or (self.place and self.cause not in _LIMITS)
+        error = self.message.partition(": ")[0] if has_error else ""
+        return Fingerprint(self.cause, error, self.place)
 
     @property
     def line(self) -> str:
@@ -41,25 +38,25 @@ class Failed:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What all failures of one kind share."""
+    """What all failures of a group have in common."""
 
     cause: str
-    kind: str  # "KeyError", "killed by SIGSEGV"; "" where the cause says it all
+    error: str  # "KeyError", "killed by SIGSEGV"; "" if the cause says enough
     place: str
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that failed alike."""
+    """Trials that failed in the same way."""
 
     fingerprint: Fingerprint
     trials: tuple[str, ...]
-    line: str  # the commonest one
-    example: str  # the first trial that says it
+    line: str  # the most common message, with its place
+    example: str  # the first trial with this message
 
 
 def grouped(failed: Iterable[Failed]) -> list[Group]:
-    """By fingerprint, the largest group first."""
+    """Failures grouped by fingerprint, the largest group first."""
     groups: dict[Fingerprint, list[Failed]] = {}
     for each in failed:
         groups.setdefault(each.fingerprint, []).append(each)
@@ -72,16 +69,19 @@ def grouped(failed: Iterable[Failed]) -> list[Group]:
 
 
 def difference(members: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any, int]]:
-    """The settings (key, value, in how many) that tell these trials best from others: those that all share, or one."""
-    inside, outside = _counted(members), _counted(others)
+    """The settings that distinguish `members` best from `others`, as (key, value, how many members have it).
+
+    Settings that all members share; if there are none, the one setting that distinguishes best.
+    """
+    if not others:
+        return []
+    inside, outside = _count_settings(members), _count_settings(others)
     values = {(key, repr(value)): value for settings in members for key, value in settings.items()}
-    scores = {
-        setting: count / len(members) - (outside[setting] / len(others)) for setting, count in inside.items() if others
-    }
+    scores = {setting: count / len(members) - outside[setting] / len(others) for setting, count in inside.items()}
     best = sorted((setting for setting in scores if scores[setting] > 0), key=lambda setting: -scores[setting])
-    common = [setting for setting in best if inside[setting] == len(members)][:_SETTINGS]
+    common = [setting for setting in best if inside[setting] == len(members)][:_MAX_SETTINGS]
     return [(setting[0], values[setting], inside[setting]) for setting in common or best[:1]]
 
 
-def _counted(trials: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+def _count_settings(trials: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
     return Counter((key, repr(value)) for settings in trials for key, value in settings.items())

@@ -1,7 +1,7 @@
-"""What the end of an attempt means, and what follows from it. Pure: data in, data out.
+"""What the end of an attempt means, and whether another attempt follows. Pure: data in, data out.
 
 PENDING → LAUNCHING → RUNNING → SUCCEEDED | FAILED | STOPPED | CANCELLED | LOST
-   ↑_______________________________________________|  a retry, or the user's `resubmit`
+   ↑_______________________________________________|  a retry, or the user runs `resubmit`
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from orchestrator.model.events import Ended, Outcome
 from orchestrator.model.rows import AttemptRow
 from orchestrator.model.sweep import Objective, Retries, State
 
-ENDED_BY_US = {
+ENDED_BY_US = {  # reason why the orchestrator ended the attempt -> state
     "cancelled": State.CANCELLED,
     "stopped": State.STOPPED,
     "timeout": State.FAILED,
     "hang": State.FAILED,
     "oom": State.FAILED,
 }
-NOTICED = {  # ended ahead of a loss that was announced
-    "terminated": ("lost_worker", "its Ray worker was told to end (SIGTERM)"),
+LOSS_ANNOUNCED = {  # the attempt was ended because its worker or node was about to go away
+    "terminated": ("lost_worker", "its Ray worker received SIGTERM"),
     "drained": ("lost_node", "its node is being drained"),
 }
-ALONE: Mapping[str, Literal["node", "gpu"]] = {"oom": "node", "cuda_oom": "gpu"}  # what ran out is not shared next time
-OUT_OF_MEMORY = tuple(ALONE)  # one budget
+# After running out of memory, the next attempt has the node, or its GPUs, for itself.
+RETRY_ALONE: Mapping[str, Literal["node", "gpu"]] = {"oom": "node", "cuda_oom": "gpu"}
+OUT_OF_MEMORY = tuple(RETRY_ALONE)  # these causes share one retry budget, `retries.oom`
 IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 MISSING_FILES = ("FileNotFoundError", "NotADirectoryError")
-LONGEST = 500  # characters of a message
-FREE_LAUNCHES = 5  # attempts in a row that may fail to start free of charge; the next one is the last
+MAX_MESSAGE = 500  # characters
+FREE_LAUNCHES = 5  # so many attempts in a row may fail to start and are retried; the next such attempt is the last
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def classify(ended: Ended) -> Outcome:
-    """The state and the cause of an attempt, from the facts of its end."""
+    """The state and the cause of an attempt that has ended."""
     if ended.lost:
         return Outcome(State.LOST, f"lost_{ended.lost}", ended.detail or f"the {ended.lost} went away")
-    if ended.asked in NOTICED:
-        return Outcome(State.LOST, *NOTICED[ended.asked])
+    if ended.asked in LOSS_ANNOUNCED:
+        return Outcome(State.LOST, *LOSS_ANNOUNCED[ended.asked])
     if ended.asked in ENDED_BY_US:
         return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail, ended.stack, ended.place)
     failure = ended.failure
@@ -57,14 +58,14 @@ def classify(ended: Ended) -> Outcome:
 
 
 def one_line(text: str) -> str:
-    """A message as one line without control characters; the traceback keeps it whole."""
+    """A message as one short line without control characters. The traceback still has all of it."""
     words = _COLOUR.sub("", text).split()
     line = " ".join("".join(mark for mark in word if mark.isprintable()) for word in words)
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
-def _exception_cause(kind: str, message: str) -> str:
-    name = kind.rsplit(".", 1)[-1]
+def _exception_cause(type_name: str, message: str) -> str:
+    name = type_name.rsplit(".", 1)[-1]
     if name == "OutOfMemoryError" or (name == "RuntimeError" and "CUDA out of memory" in message):
         return "cuda_oom"
     if name == "MemoryError":
@@ -81,34 +82,34 @@ def _signal_text(number: int, detail: str) -> str:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    hint = " (the kernel does so when memory runs out)" if name == "SIGKILL" and not detail else ""
+    hint = " (the kernel does this when memory runs out)" if name == "SIGKILL" and not detail else ""
     return f"killed by {name}{hint}" + (f": {detail}" if detail else "")
 
 
 def retried(outcome: Outcome, never_started: bool, earlier: Sequence[AttemptRow], retries: Retries) -> bool:
-    """Whether another attempt follows by itself.
+    """Whether the trial is retried automatically.
 
-    `earlier` are the attempts before this one since the user last asked for the trial. Failures, losses and a want
-    of memory have budgets of their own; the coordinator's death costs nothing, nor does an attempt that never started.
+    `earlier`: the previous attempts since the user last asked for the trial. Errors, losses and running out of memory
+    have a retry budget each. An attempt that was lost because the coordinator died, or that never started, uses none.
     """
     if outcome.state is State.FAILED:
         oom = outcome.cause in OUT_OF_MEMORY
-        alike = sum(row.state is State.FAILED and (row.cause in OUT_OF_MEMORY) == oom for row in earlier)
-        return alike < (retries.oom if oom else retries.error)
+        used = sum(row.state is State.FAILED and (row.cause in OUT_OF_MEMORY) == oom for row in earlier)
+        return used < (retries.oom if oom else retries.error)
     if outcome.state is State.CANCELLED:
-        return never_started  # it was only queued: it still waits
+        return never_started  # it was only queued, so the trial still has to run
     if outcome.state is not State.LOST:
         return False
     if outcome.cause == "lost_coordinator":
         return True
     if never_started:
-        return _unstarted(earlier) < FREE_LAUNCHES
+        return _failed_launches(earlier) < FREE_LAUNCHES
     charged = [row for row in earlier if row.state is State.LOST and row.started and row.cause != "lost_coordinator"]
     return len(charged) < retries.lost
 
 
-def _unstarted(earlier: Sequence[AttemptRow]) -> int:
-    """How many of the latest attempts in a row never started."""
+def _failed_launches(earlier: Sequence[AttemptRow]) -> int:
+    """How many of the most recent attempts, in a row, never started."""
     count = 0
     for row in reversed(earlier):
         if row.started or row.cause == "lost_coordinator":
@@ -118,17 +119,20 @@ def _unstarted(earlier: Sequence[AttemptRow]) -> int:
 
 
 def continues(last: AttemptRow | None) -> bool:
-    """Whether the next attempt goes on from the last one's checkpoint: not after a success, which is run anew."""
+    """Whether the next attempt may continue from a checkpoint. After a success it starts from scratch."""
     return last is not None and last.state is not State.SUCCEEDED
 
 
 def next_lineage(attempt: int, last: AttemptRow | None, offered: bool) -> int:
-    """An attempt that goes on from a checkpoint keeps its series; one from scratch begins another."""
+    """The lineage of an attempt: that of the last attempt if it continues from its checkpoint, else a new one.
+
+    `offered`: a checkpoint of the last attempt exists. A lineage is named by the number of its first attempt.
+    """
     return last.lineage if last is not None and offered else attempt
 
 
 def better(objective: Objective, new: float, old: float | None) -> bool:
-    """Whether `new` beats `old`; NaN beats nothing."""
+    """Whether `new` is better than `old`. NaN is never better."""
     if new != new:
         return False
     if old is None:

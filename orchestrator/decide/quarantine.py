@@ -1,4 +1,7 @@
-"""Nodes that are left alone: several trials failed there as only hardware fails, others succeed elsewhere. Pure."""
+"""Nodes that get no more trials: several trials failed there as if the hardware were broken. Pure.
+
+A node is quarantined only if trials succeed on another node.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import replace
 from orchestrator.model.events import Outcome, Started
 from orchestrator.model.sweep import Resources, State
 
-SEVERAL = 3  # different trials
-NODE = "ray.io/node-id"  # Ray's label of every node
+LIMIT = 3  # different trials that fail on one node, without a success in between
+NODE_LABEL = "ray.io/node-id"  # Ray sets it on every node
 SIGNALS = ("SIGBUS", "SIGSEGV", "SIGILL")
-CUDA = (
+CUDA_ERRORS = (
     "uncorrectable ECC",
     "hardware stack error",
     "fallen off the bus",
@@ -24,42 +27,43 @@ class Quarantine:
     """Follows how attempts end on each node of a run."""
 
     def __init__(self) -> None:
-        self.left_out: dict[str, str] = {}  # Ray's id of the node -> its name
-        self._faults: dict[str, dict[str, str]] = {}  # node -> trial -> kind, since the last success there
-        self._sound: set[str] = set()  # nodes that trials succeeded on
-        self._harmless: set[str] = set()  # signals that came before a success on the same node: the code's own
+        self.nodes: dict[str, str] = {}  # the quarantined ones: Ray's id -> host name
+        self._faults: dict[str, dict[str, str]] = {}  # node -> trial -> fault, since the node's last success
+        self._nodes_with_success: set[str] = set()
+        # Signals that were followed by a success on the same node: the trainer's code causes them, not the hardware.
+        self._signals_of_code: set[str] = set()
 
-    def take(self, trial_id: str, where: Started | None, outcome: Outcome) -> str | None:
-        """An attempt has ended. What to say if its node is left out from now on."""
-        if where is None or not where.node_id or where.node_id in self.left_out:
+    def record(self, trial_id: str, where: Started | None, outcome: Outcome) -> str | None:
+        """Take note of an attempt that has ended; a message if its node is quarantined because of it."""
+        if where is None or not where.node_id or where.node_id in self.nodes:
             return None
         node, faults = where.node_id, self._faults.setdefault(where.node_id, {})
         if outcome.state in (State.SUCCEEDED, State.STOPPED):
-            self._harmless.update(kind for kind in faults.values() if kind in SIGNALS)
-            self._sound.add(node)
+            self._signals_of_code.update(fault for fault in faults.values() if fault in SIGNALS)
+            self._nodes_with_success.add(node)
             faults.clear()
             return None
-        kind = hardware(outcome)
-        if kind is None:
+        last = hardware_fault(outcome)
+        if last is None:
             return None
-        faults[trial_id] = kind
-        count = sum(kind not in self._harmless for kind in faults.values())
-        if count < SEVERAL or not self._sound - {node}:
+        faults[trial_id] = last
+        count = sum(fault not in self._signals_of_code for fault in faults.values())
+        if count < LIMIT or not self._nodes_with_success - {node}:
             return None
-        self.left_out[node] = where.node
-        return f"{where.node} is left out from now on: {count} trials in a row failed there, the last by {kind}"
+        self.nodes[node] = where.node
+        return f"{where.node} gets no more trials: {count} in a row failed there, the last one with {last}"
 
-    def elsewhere(self, resources: Resources) -> Resources:
-        """The same, on any node but those."""
-        if not self.left_out:
+    def avoid(self, resources: Resources) -> Resources:
+        """The same resources, with a label that excludes the quarantined nodes."""
+        if not self.nodes:
             return resources
-        return replace(resources, labels={NODE: f"!in({','.join(self.left_out)})", **resources.labels})
+        return replace(resources, labels={NODE_LABEL: f"!in({','.join(self.nodes)})", **resources.labels})
 
 
-def hardware(outcome: Outcome) -> str | None:
-    """What failed, if a node may be to blame."""
+def hardware_fault(outcome: Outcome) -> str | None:
+    """The fault that an outcome points to, if the hardware of the node may have caused it."""
     if outcome.cause == "lost_worker":
         return "a lost worker"
     if outcome.cause == "signal":
         return next((name for name in SIGNALS if name in outcome.message), None)
-    return next((words for words in CUDA if words in outcome.message), None)
+    return next((words for words in CUDA_ERRORS if words in outcome.message), None)

@@ -1,4 +1,4 @@
-"""How many trials fit on the nodes of a cluster. Pure: nodes come as Ray lists them."""
+"""How many trials fit on the nodes of a cluster. Pure: a node is a mapping in the form that Ray lists nodes in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.model.sweep import Resources
 
 
 def cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:
-    """The node's cpus divided by its GPU slots, on the node where that is least."""
+    """The CPUs of a node divided by its GPU slots; the smallest such share among the nodes."""
     shares = []
     for node in nodes:
         count = gpu_slots(node.get("GPU", 0), gpus)
@@ -22,7 +22,7 @@ def cpus_per_slot(nodes: list[dict[str, Any]], gpus: float) -> float:
 
 
 def gpu_slots(available: float, wanted: float) -> int:
-    """How often `wanted` GPUs fit: fractions never straddle two GPUs."""
+    """How many trials with `wanted` GPUs fit. A fraction is always a part of one GPU."""
     if not wanted:
         return 0
     if wanted < 1:
@@ -30,16 +30,19 @@ def gpu_slots(available: float, wanted: float) -> int:
     return int((available + 1e-9) // wanted)
 
 
-def first_gpus(there: Sequence[str], written: Mapping[str, Any]) -> Sequence[str]:
-    """As many of them as each trial gets, of `sweep.resources` as written; none where that differs by the trial."""
+def first_gpus(available: Sequence[str], written: Mapping[str, Any]) -> Sequence[str]:
+    """The first GPUs, as many as one trial gets; none if that number differs from trial to trial.
+
+    `written`: `sweep.resources` as it stands in the sweep file.
+    """
     wanted = written.get("gpus", "auto")
     if wanted == "auto":
-        return there[:1]
-    return there[: math.ceil(wanted)] if isinstance(wanted, (int, float)) else ()
+        return available[:1]
+    return available[: math.ceil(wanted)] if isinstance(wanted, (int, float)) else ()
 
 
 def alone(nodes: list[dict[str, Any]], wanted: Resources) -> Resources:
-    """What keeps all others away: the whole of its GPU, or every cpu of a node, the largest that would do."""
+    """Resources that keep other trials away: whole GPUs, or all CPUs of the largest node on which the trial fits."""
     if wanted.alone == "gpu":
         return replace(wanted, gpus=float(math.ceil(float(wanted.gpus))))
     if wanted.alone == "node" and wanted.cpus:
@@ -49,32 +52,32 @@ def alone(nodes: list[dict[str, Any]], wanted: Resources) -> Resources:
 
 
 def bundle(wanted: Resources) -> dict[str, float]:
-    """What Ray is to reserve, by its names."""
+    """The amounts for Ray to reserve, under Ray's names."""
     return {"GPU": float(wanted.gpus), "CPU": float(wanted.cpus), "memory": float(wanted.memory), **wanted.custom}
 
 
 def fits(node: dict[str, Any], wanted: Resources) -> int:
-    """How many trials of this size the node runs at once."""
+    """How many trials of this size the node can run at once."""
     labels = node.get("Labels", {})
     if not all(matches(labels.get(key), value) for key, value in wanted.labels.items()):
         return 0
     counts = []
     for name, value in bundle(wanted).items():
         if value:
-            there = node["Resources"].get(name, 0)
-            counts.append(gpu_slots(there, value) if name == "GPU" else int((there + 1e-9) // value))
+            available = node["Resources"].get(name, 0)
+            counts.append(gpu_slots(available, value) if name == "GPU" else int((available + 1e-9) // value))
     return min(counts, default=1)
 
 
 def matches(label: str | None, wanted: str) -> bool:
-    """Whether a node's label is what a selector wants, in Ray's language: `x`, `!x`, `in(x,y)`, `!in(x,y)`."""
+    """Whether a node's label matches one of Ray's label selectors: `x`, `!x`, `in(x,y)`, `!in(x,y)`."""
     negated, rest = wanted.startswith("!"), wanted.removeprefix("!")
     inside = rest[3:-1] if rest.startswith("in(") and rest.endswith(")") else rest
     return (label in [name.strip() for name in inside.split(",")]) != negated
 
 
 def described(node: dict[str, Any]) -> str:
-    """ "worker-1 (8 cpus, 4 gpus, 64 GiB)"."""
+    """A node in words: "worker-1 (8 cpus, 4 gpus, 64 GiB)"."""
     resources = node["Resources"]
     parts = [f"{number(resources.get('CPU', 0))} cpus", f"{number(resources.get('GPU', 0))} gpus"]
     if "memory" in resources:

@@ -1,4 +1,4 @@
-"""Reading `sweep.axes`: from what is written to a `Space`. Pure; what Hydra knows comes as a `Vocabulary`."""
+"""Reads `sweep.axes` from the sweep file into a `Space`. Pure: a `Vocabulary` answers what only Hydra knows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|flo
 
 
 class Vocabulary(Protocol):
-    """What the config folders and Hydra's grammar say."""
+    """What the reader of axes asks about the config folders and Hydra's grammar."""
 
     def is_group(self, path: str) -> bool:
-        """Whether there is a config group of this path."""
+        """Whether a config group with this path exists."""
 
     def options(self, group: str) -> Sequence[str]:
         """The options of a group."""
@@ -26,10 +26,10 @@ class Vocabulary(Protocol):
         """The groups at the root."""
 
     def values(self, text: str, group: str | None) -> tuple[Sequence[Any] | Interval, bool]:
-        """The values of a string in the sweep grammar, and whether it sweeps at all."""
+        """The values of a string in the sweep grammar, and whether the string is a sweep or one plain value."""
 
     def package(self, chosen: Sequence[Setting], group: str) -> str:
-        """Where the chosen option of a group lands in the config."""
+        """The package of the chosen option: the dotted key under which it stands in the config."""
 
     def nested(self, chosen: Sequence[Setting], path: str) -> str:
         """The override key of a group below the chosen option (`db/engine`, or `db/engine@db.engine2`)."""
@@ -37,7 +37,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Replacement:
-    """An axis of the command line: it takes the place of the axes over the same key."""
+    """An axis given on the command line: it replaces every axis over the same key."""
 
     key: str  # without sigil
     sigil: str
@@ -47,28 +47,29 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where relative keys are looked up: under the option of a group, or a prefix of dotted keys."""
+    """The context in which relative keys are read: an option of a group, or a prefix of dotted keys."""
 
-    group: str | None = ""  # path of the group; None: no groups here
+    group: str | None = ""  # path of the group; None: keys here cannot name groups
     package: str = ""
     chosen: tuple[Setting, ...] = ()
     where: str = "sweep.axes"
-    varies: bool = False  # whether scalars vary too: not every trial has them
+    varies: bool = False  # whether scalars count as varying too, since not every trial has them
 
 
 @dataclass
 class AxisReader:
-    """Reads blocks of axes and keeps account of the command line's replacements."""
+    """Reads blocks of axes, and records which replacements from the command line were used."""
 
     vocabulary: Vocabulary
     file: str
     replacements: Mapping[str, Replacement] = field(default_factory=dict)
-    at_root: set[str] = field(default_factory=set)  # replacements that took an axis' place, by where it stood
+    # Replacements that were used, by the place of the axis that they replaced: at the root, or under an option.
+    at_root: set[str] = field(default_factory=set)
     scoped: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
     def read(self, written: Any) -> Space:
-        """The space that `sweep.axes` spans, with the command line's axes in it."""
+        """The space of `sweep.axes`, including the axes from the command line."""
         if not written:
             written = {}
         blocks = written if isinstance(written, list) else [written]
@@ -76,10 +77,11 @@ class AxisReader:
         read = []
         for index, block in enumerate(blocks):
             where = f"sweep.axes[{index}]" if isinstance(written, list) else "sweep.axes"
-            read.append(self._root(block, Scope(where=where, varies=several), several))
+            read.append(self._root_block(block, Scope(where=where, varies=several), several))
         return Space(tuple(read))
 
-    def _root(self, block: Any, scope: Scope, several: bool) -> Block:
+    def _root_block(self, block: Any, scope: Scope, several: bool) -> Block:
+        """One block at the root. Swept keys of the command line that replaced none of its axes are added."""
         before, self.at_root = self.at_root, set()
         scoped = set(self.scoped)
         axes = self._block(block, scope)
@@ -89,32 +91,31 @@ class AxisReader:
             if name in here or name in inside:
                 continue
             if new.varies or several:
-                axes += (self._replaced(self._fresh(new, scope), new),)
+                axes += (self._replaced(self._key(new.sigil + new.key, scope), new),)
                 self.at_root.add(name)
         return axes
 
-    def _fresh(self, new: Replacement, scope: Scope) -> Key:
-        return self._key(new.sigil + new.key, scope)
-
-    def _fail(self, what: str, where: str, fix: str | None = None) -> ConfigError:
+    def _error(self, what: str, where: str, fix: str | None = None) -> ConfigError:
         return ConfigError(what, where=f"{self.file}: {where}", fix=fix)
 
     # ------------------------------------------------------------ mappings
 
     def _block(self, block: Any, scope: Scope) -> Block:
         if not isinstance(block, Mapping):
-            raise self._fail(
-                f"axes are a mapping of keys to values, not {_kind(block)}", scope.where, "write key: [value, value]"
+            raise self._error(
+                f"axes are a mapping of keys to values, not {_type_name(block)}",
+                scope.where,
+                "write key: [value, value]",
             )
         axes: Block = ()
         for written, value in block.items():
-            axes += self._axis(self._name(written, value, scope), value, scope)
+            axes += self._axis(self._key_text(written, value, scope), value, scope)
         return axes
 
-    def _name(self, written: Any, value: Any, scope: Scope) -> str:
+    def _key_text(self, written: Any, value: Any, scope: Scope) -> str:
         if isinstance(written, bool):
-            raise self._fail(
-                f"YAML reads an unquoted no, off, on or yes as a boolean: here a key became {written}",
+            raise self._error(
+                f"YAML reads an unquoted no, off, on or yes as a boolean: a key was read as {written}",
                 scope.where,
                 'quote the name: "no"',
             )
@@ -123,7 +124,7 @@ class AxisReader:
         if isinstance(value, str):
             self._check_split(value, f"{scope.where}.{text}")
         if not text.strip() or text.startswith("~"):
-            raise self._fail(f"{text!r} is not a key that can be swept", scope.where)
+            raise self._error(f"{text!r} is not a key that can be swept", scope.where)
         return text
 
     def _axis(self, text: str, value: Any, scope: Scope) -> tuple[Axis, ...]:
@@ -135,26 +136,23 @@ class AxisReader:
             return (self._options(key, value, scope, where),)
         if isinstance(value, Mapping):
             if not value:
-                raise self._fail("an empty axis", where, "give it values, or remove it")
+                raise self._error("an empty axis", where, "give it values or remove it")
             return self._block(value, replace(scope, group=None, package=key.sigil + key.name, where=where))
         rows, swept = self._rows(value, key, where)
         key = replace(key, varies=swept or scope.varies)
-        return (self._place(key, rows, scope, (), where),)
+        return (self._final_axis(key, rows, scope, (), where),)
 
-    def _place(
+    def _final_axis(
         self, key: Key, rows: Sequence[Any] | Interval, scope: Scope, bodies: tuple[Block, ...], where: str
     ) -> Axis:
-        """An axis, or the one of the command line that replaces it."""
+        """The axis itself, or the one from the command line that replaces it."""
         new = self.replacements.get(key.name)
         if new is not None:
-            self._note(key, scope)
+            (self.scoped if scope.chosen else self.at_root).add(key.name)
             return self._replaced(key, new, rows, bodies)
         if not isinstance(rows, Interval) and not len(rows):
-            raise self._fail("an empty axis", where, "give it values, or remove it")
+            raise self._error("an empty axis", where, "give it values or remove it")
         return Axis((key,), rows, bodies)
-
-    def _note(self, key: Key, scope: Scope) -> None:
-        (self.scoped if scope.chosen else self.at_root).add(key.name)
 
     def _replaced(
         self, key: Key, new: Replacement, old: Sequence[Any] | Interval = (), bodies: tuple[Block, ...] = ()
@@ -170,7 +168,7 @@ class AxisReader:
                 by_option = dict(zip(old, bodies, strict=True))
                 bodies = tuple(by_option.get(row, ()) for row in rows)
         if not len(rows):
-            raise self._fail("an empty axis", where)
+            raise self._error("an empty axis", where)
         return Axis((key,), rows, bodies if any(bodies) else ())
 
     # ------------------------------------------------------------ keys
@@ -180,7 +178,7 @@ class AxisReader:
         sigil = text[: len(text) - len(bare)]
         where = f"{scope.where}.{text}"
         if len(sigil) > 2 or not bare.strip("/"):
-            raise self._fail(f"{text!r} is not a key", where)
+            raise self._error(f"{text!r} is not a key", where)
         if bare.startswith("/"):
             bare, scope = bare[1:], Scope(where=scope.where)
         group = self._group(bare, scope)
@@ -193,16 +191,16 @@ class AxisReader:
         return Key(f"{inherited}.{bare}" if inherited else bare, sigil=sigil, where=where)
 
     def _group(self, bare: str, scope: Scope) -> str | None:
-        """The override key of the group that a key names, or None if it names none."""
+        """The override key of the group that a key names; None if it names no group."""
         if scope.group is None:
             return None
-        path, at, package = bare.partition("@")
+        path, at_sign, package = bare.partition("@")
         full = f"{scope.group}/{path}" if scope.group else path
         if not self.vocabulary.is_group(full):
             return None
-        if scope.group and not at:
+        if scope.group and not at_sign:
             return self.vocabulary.nested(scope.chosen, full)
-        return f"{full}{at}{package}"
+        return f"{full}{at_sign}{package}"
 
     def _unknown_group(self, bare: str, scope: Scope, where: str) -> ConfigError:
         path = bare.partition("@")[0]
@@ -212,14 +210,14 @@ class AxisReader:
             found = nearest(last, self.vocabulary.options(parent))
             close = f"{parent}/{found}" if found else close
         fix = f"did you mean {close!r}?" if close else f"groups: {', '.join(self.vocabulary.groups())}"
-        return self._fail(f"there is no config group {path!r}", where, fix)
+        return self._error(f"there is no config group {path!r}", where, fix)
 
     # ------------------------------------------------------------ groups
 
     def _options(self, key: Key, value: Mapping[Any, Any], scope: Scope, where: str) -> Axis:
-        """A group whose options have axes of their own."""
+        """An axis over a group, written as a mapping: each option may bring axes of its own."""
         if not value:
-            raise self._fail("an empty axis", where, "give it options, or remove it")
+            raise self._error("an empty axis", where, "give it options or remove it")
         rows: list[Any] = []
         bodies: list[Block] = []
         new = self.replacements.get(key.name)
@@ -231,32 +229,32 @@ class AxisReader:
                 continue
             bodies.append(self._body(key, option, body, scope, f"{where}.{option}"))
         key = replace(key, varies=True)
-        return self._place(key, tuple(rows), scope, tuple(bodies) if any(bodies) else (), where)
+        return self._final_axis(key, tuple(rows), scope, tuple(bodies) if any(bodies) else (), where)
 
     def _body(self, key: Key, option: Any, body: Any, scope: Scope, where: str) -> Block:
         if body is None or body == {}:
             return ()
         if option is None:
-            raise self._fail("leaving a group out brings no axes of its own", where)
+            raise self._error("null leaves the group out, so it cannot have axes of its own", where)
         chosen = (*scope.chosen, (key, option))
         package = self.vocabulary.package(chosen, key.name)
         inner = Scope(key.name.partition("@")[0], package, chosen, where, varies=True)
         return self._block(body, inner)
 
     def _option(self, key: Key, option: Any, where: str) -> Any:
-        """An option's name, checked; null, and lists of names, pass as Hydra takes them."""
+        """An option's name, checked. null and lists of names are allowed, as in Hydra."""
         if option is None:
             return None
         if isinstance(option, bool):
-            raise self._fail(
-                f"YAML reads an unquoted no, off, on or yes as a boolean: here an option became {option}",
+            raise self._error(
+                f"YAML reads an unquoted no, off, on or yes as a boolean: an option was read as {option}",
                 where,
                 'quote the option\'s name: "no"',
             )
         if isinstance(option, list):
             if any(item is None or isinstance(item, list) for item in option):
-                raise self._fail(
-                    f"a list of options holds names only, not {option!r}", where, "write one name, or a flat list"
+                raise self._error(
+                    f"a list of options contains only names, not {option!r}", where, "write one name or a flat list"
                 )
             return [self._option(key, item, where) for item in option]
         self._check_split(str(option), where)
@@ -266,36 +264,36 @@ class AxisReader:
             return str(option)
         close = nearest(str(option), options)
         guess = f"did you mean {close!r}? " if close else ""
-        raise self._fail(
+        raise self._error(
             f"group {group!r} has no option {option!r}", where, f"{guess}its options: {', '.join(options)}"
         )
 
     def _nested_option(self, group: str, option: str) -> bool:
-        """`db: nested/mysql` names a config of a folder below the group."""
+        """Whether an option such as `nested/mysql` names a config in a folder below the group."""
         folder, _, name = option.rpartition("/")
         return bool(folder) and name in self.vocabulary.options(f"{group}/{folder}")
 
     # ------------------------------------------------------------ values
 
     def _rows(self, value: Any, key: Key, where: str) -> tuple[Sequence[Any] | Interval, bool]:
-        """The values of an axis, and whether it was written as one rather than as a scalar."""
+        """The values of an axis, and whether it was written as alternatives rather than as one scalar."""
         swept = isinstance(value, list)
         rows: Sequence[Any] | Interval = value if isinstance(value, list) else [value]
         if isinstance(value, str):
             rows, swept = self._parsed(value, key, where)
         if isinstance(rows, Interval):
             if key.group:
-                raise self._fail("a group has options, not an interval", where)
+                raise self._error("a group needs options, not an interval", where)
             return rows, swept
         for row in rows if isinstance(value, list) else ():
             self._check_split(row, where)
             if isinstance(row, str) and re.fullmatch(_FUNCTION.pattern + r".*\)\s*", row):
-                self.warnings.append(f"{where}: {row!r} stands in a list, and is taken literally")
+                self.warnings.append(f"{where}: {row!r} is in a list, so it is taken literally and not evaluated")
         if key.group:
             rows = tuple(row if isinstance(row, Mapping) else self._option(key, row, where) for row in rows)
             if any(isinstance(row, Mapping) for row in rows):
-                raise self._fail(
-                    "an option in a list has no axes of its own",
+                raise self._error(
+                    "an option in a list cannot have axes of its own",
                     where,
                     "write a mapping of options to their axes",
                 )
@@ -306,10 +304,10 @@ class AxisReader:
         try:
             rows, swept = self.vocabulary.values(text, group)
         except ConfigError as error:
-            raise self._fail(
+            raise self._error(
                 f"{text!r} is not in Hydra's sweep grammar: {error.what}",
                 where,
-                "to take it literally, write it in a list: [...]",
+                "to use it literally, write it in a list: [...]",
             ) from error
         if isinstance(rows, Interval):
             self._check_interval(rows, where)
@@ -317,57 +315,57 @@ class AxisReader:
 
     def _check_interval(self, rows: Interval, where: str) -> None:
         if not rows.start < rows.end:
-            raise self._fail("an empty axis: the interval ends where it starts", where)
+            raise self._error("an empty axis: the interval must end above its start", where)
         if rows.log and rows.start <= 0:
-            raise self._fail("a logarithmic interval starts above 0", where)
+            raise self._error("a logarithmic interval must start above 0", where)
 
     def _check_split(self, text: Any, where: str) -> None:
-        """`[range(0, 3)]` without quotes: YAML's flow style takes the comma for its own."""
+        """Refuse a part of an unquoted call: YAML splits `[range(0, 3)]` at the comma."""
         if not isinstance(text, str):
             return
         opened, closed = text.count("("), text.count(")")
         if (_FUNCTION.match(text) and opened > closed) or (closed > opened and re.fullmatch(r"[^()\[\]'\"]*\)+", text)):
-            raise self._fail(
-                f"YAML has split an unquoted call at its comma: {text!r} is a part of it",
+            raise self._error(
+                f"YAML split an unquoted call at its comma: {text!r} is a part",
                 where,
                 'quote it, and leave out the list: key: "range(0, 3)"',
             )
 
     def _linked(self, names: list[str], value: Any, scope: Scope) -> tuple[Axis, ...]:
-        """Several keys that change together: rows, as in `pytest.mark.parametrize`."""
+        """An axis over several keys that change together, written as rows, as in `pytest.mark.parametrize`."""
         where = f"{scope.where}.{', '.join(names)}"
         keys = tuple(replace(self._key(name, scope), varies=True) for name in names if name)
         if not isinstance(value, list) or not value:
             what = "an empty axis" if value in (None, []) else "linked keys need a list of rows"
-            raise self._fail(what, where, "write rows: [[1, 2], [3, 4]]")
+            raise self._error(what, where, "write rows: [[1, 2], [3, 4]]")
         for row in value:
             if not isinstance(row, list) or len(row) != len(names) or len(keys) != len(names):
                 length = len(row) if isinstance(row, list) else "no"
-                raise self._fail(
-                    f"linked rows need {len(names)} values each, and {row!r} has {length}",
+                raise self._error(
+                    f"each row of linked keys needs {len(names)} values, but {row!r} has {length}",
                     where,
-                    "one value for each key",
+                    "write one value for each key",
                 )
         if len({key.name for key in keys}) != len(keys):
-            raise self._fail("a key is linked with itself", where)
-        return self._columns(keys, value, scope, where)
+            raise self._error("a key is linked with itself", where)
+        return self._linked_axes(keys, value, scope, where)
 
-    def _columns(self, keys: tuple[Key, ...], rows: list[Any], scope: Scope, where: str) -> tuple[Axis, ...]:
-        """A linked axis without the columns that the command line replaces; those become axes beside it."""
+    def _linked_axes(self, keys: tuple[Key, ...], rows: list[Any], scope: Scope, where: str) -> tuple[Axis, ...]:
+        """A linked axis. A key that the command line replaces leaves it and becomes an axis of its own."""
         checked = [
             tuple(self._option(k, v, where) if k.group else v for k, v in zip(keys, row, strict=True)) for row in rows
         ]
         kept = [i for i, key in enumerate(keys) if key.name not in self.replacements]
-        beside = tuple(self._place(key, (), scope, (), where) for key in keys if key.name in self.replacements)
+        replaced = tuple(self._final_axis(key, (), scope, (), where) for key in keys if key.name in self.replacements)
         if not kept:
-            return beside
+            return replaced
         left: list[Any] = [tuple(row[i] for i in kept) for row in checked]
-        if beside:
+        if replaced:
             left = [row for i, row in enumerate(left) if row not in left[:i]]
         if len(kept) == 1:
             left = [row[0] for row in left]
-        return (Axis(tuple(keys[i] for i in kept), left), *beside)
+        return (Axis(tuple(keys[i] for i in kept), left), *replaced)
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return {list: "a list", type(None): "null"}.get(type(value), type(value).__name__)

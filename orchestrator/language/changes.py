@@ -1,4 +1,4 @@
-"""`resubmit --set`: what may differ when a trial runs again, since it is no part of what the trial is. Pure."""
+"""`resubmit --set`: changes to settings that are not part of a trial's identity. Pure."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ from typing import Any
 
 from orchestrator.errors import ConfigError
 from orchestrator.language import sweepfile
-from orchestrator.language.identity import omitting
+from orchestrator.language.identity import key_matcher
 from orchestrator.language.references import dotted, leaves
 from orchestrator.model.sweep import SweepSpec, TrialSpec
 
 WHERE = "--set"
-OF_A_TRIAL = "sweep.resources"
-OF_THE_SWEEP = sweepfile.ENDURANCE
+TRIAL_RESOURCES = "sweep.resources"
+SWEEP_KEYS = sweepfile.ENDURANCE
 Settings = Mapping[str, Any]  # dotted key -> value
 
 
 def sweep(spec: SweepSpec, settings: Settings) -> SweepSpec:
-    """The sweep with these of its settings. Raises ConfigError for one that is no part of `sweep`, or is wrong."""
-    known = (*OF_THE_SWEEP, "resources")
+    """The sweep with the given `sweep.*` settings. Raises ConfigError if one cannot be changed or is wrong."""
+    known = (*SWEEP_KEYS, "resources")
     for key in settings:
         if key.startswith("sweep.") and key.split(".")[1] not in known:
             raise ConfigError(
-                "cannot be changed for trials that are there",
+                "cannot be changed for existing trials",
                 where=f"{WHERE} {key}",
-                fix=f"change it in the sweep file; here may be set: {', '.join(f'sweep.{name}' for name in known)}",
+                fix=f"change it in the sweep file; --set accepts: {', '.join(f'sweep.{name}' for name in known)}",
             )
     given = {key.removeprefix("sweep."): value for key, value in settings.items() if key.startswith("sweep.")}
     given = {key: value for key, value in given.items() if key.split(".")[0] != "resources"}
     if not given:
         return spec
     plain = dataclasses.asdict(spec)
-    data = _merged({name: plain[name] for name in OF_THE_SWEEP}, given)
+    data = _merged({name: plain[name] for name in SWEEP_KEYS}, given)
     return dataclasses.replace(spec, **sweepfile.endurance(data, f"{WHERE}: sweep"))
 
 
-def trial(spec: SweepSpec, found: TrialSpec, settings: Settings) -> TrialSpec:
-    """The trial with these resources, and values of ignored keys. Raises ConfigError for what would make another."""
-    prefix = f"{OF_A_TRIAL}."
+def trial(spec: SweepSpec, old: TrialSpec, settings: Settings) -> TrialSpec:
+    """The trial with the given resources and ignored keys. Raises ConfigError for a key of its identity."""
+    prefix = f"{TRIAL_RESOURCES}."
     asked = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
-    resources, config = found.resources, found.config
+    resources, config = old.resources, old.config
     if asked:
         plain = dataclasses.asdict(resources)
         data = _merged({name: plain[name] for name in sweepfile.RESOURCES}, asked)
-        resources = sweepfile.resources(data, f"{WHERE}: {OF_A_TRIAL}")
+        resources = sweepfile.resources(data, f"{WHERE}: {TRIAL_RESOURCES}")
     own = {key: value for key, value in settings.items() if key.split(".")[0] != "sweep"}
-    ignored = omitting(spec.ignore)
+    ignored = key_matcher(spec.ignore)
     for key in own:
         parts = key.split(".")
         if not any(ignored(".".join(parts[:length])) for length in range(1, len(parts) + 1)):
             raise ConfigError(
-                "is part of what the trial is: with another value it is another trial",
+                "is part of the trial's identity: with another value it would be another trial",
                 where=f"{WHERE} {key}",
-                fix="sweep it: orchestrate sweep",
+                fix="run the new value as a trial of its own: orchestrate sweep",
             )
-        if key in found.references:
-            text = found.references[key]
-            raise ConfigError("is read where the trial starts", where=f"{WHERE} {key}", fix=f"change {text}")
+        if key in old.references:
+            text = old.references[key]
+            raise ConfigError("is resolved when the trial starts", where=f"{WHERE} {key}", fix=f"change {text}")
         if not any(f"{dotted(path)}.".startswith(f"{key}.") for path, _ in leaves(config)):
             raise ConfigError("the config has no such key", where=f"{WHERE} {key}", fix="orchestrate show lists them")
-    return dataclasses.replace(found, resources=resources, config=_merged(config, own))
+    return dataclasses.replace(old, resources=resources, config=_merged(config, own))
 
 
 def _merged(data: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Hydra, and nothing else imports it: composing configs, its override grammar, its config groups.
+"""The only module that imports Hydra: it composes configs, parses overrides and lists config groups.
 
-Hydra's `compose()` builds its own configuration anew each time and throws it away; that is most of its
-time. Here its defaults list and its merging are called directly, on the user's configs alone, with files
-read once. Where a config overrides one of Hydra's own groups, Hydra's configuration is composed with it.
+Hydra's `compose()` spends most of its time building Hydra's own configuration, which it then discards. Here we call
+Hydra's defaults list and merging directly, only for the user's configs, and read each file once. If a config overrides
+one of Hydra's own groups, Hydra's configuration is composed as well.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
-from orchestrator.language.config_errors import advice, close_to, explain, explained
-from orchestrator.language.plain_data import keys, unresolved
+from orchestrator.language.config_errors import as_config_error, config_error, join_hints, suggest_key
+from orchestrator.language.plain_data import dotted_keys, unresolved
 from orchestrator.search.space import Interval, Setting
 
 Layout: TypeAlias = DefaultsList
@@ -48,7 +48,7 @@ Parsed: TypeAlias = Override
 
 @dataclass(frozen=True)
 class Values:
-    """What the right-hand side of an override stands for."""
+    """The values that the right-hand side of an override stands for."""
 
     rows: Sequence[Any] | Interval
     swept: bool  # False: one plain value
@@ -56,7 +56,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Composition:
-    """A config composed for one choice of groups, with the fixed overrides applied."""
+    """A config composed for one choice of group options, with the fixed overrides applied."""
 
     config: DictConfig  # with `sweep`, without `hydra`
     choices: Mapping[str, str | None]  # by group
@@ -72,29 +72,29 @@ class Composition:
         return node is not None and not (isinstance(node, DictConfig) and node._is_none())
 
     def with_overrides(self, overrides: Sequence[Override]) -> Composition:
-        """A copy with more overrides applied, by Hydra's own rules."""
+        """A copy with more overrides applied by Hydra."""
         config = self._copy()
-        with explained("sweep"):
+        with as_config_error("sweep"):
             ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
         return replace(self, config=config)
 
     def with_values(self, settings: Sequence[Setting]) -> DictConfig:
-        """A copy with more values set, by Hydra's own rules."""
+        """A copy with more values set by Hydra."""
         config: DictConfig = self._copy()
-        with explained(""):
-            ConfigLoaderImpl._apply_overrides_to_config([override(s) for s in settings], config)
+        with as_config_error(""):
+            ConfigLoaderImpl._apply_overrides_to_config([as_override(s) for s in settings], config)
         return config
 
 
 class _Repository(CachingConfigRepository):  # type: ignore[misc]
-    """Configs read once."""
+    """Reads each config file once."""
 
 
-class _Copies(CachingConfigRepository):  # type: ignore[misc]
-    """Copies of configs read once: merging adopts nodes of what it is given."""
+class _CopyingRepository(CachingConfigRepository):  # type: ignore[misc]
+    """Gives copies of the configs, because merging takes over nodes of the configs that it gets."""
 
     def __init__(self, delegate: _Repository) -> None:
-        self.delegate = delegate  # without the base's deep copy of it
+        self.delegate = delegate  # the base class would deep-copy it
         self._copies: dict[str, Callable[[], Any]] = {}
 
     def load_config(self, config_path: str) -> Any:
@@ -107,16 +107,16 @@ class _Copies(CachingConfigRepository):  # type: ignore[misc]
 
 
 def copier(config: Any) -> Callable[[], Any]:
-    """Makes copies of a config: by pickling, five times as fast as a deep copy, where its types allow."""
+    """A function that copies a config: by pickling where possible, which is five times as fast as a deep copy."""
     try:
         frozen = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # a class that cannot be imported by its name
+    except Exception:  # it contains a class that cannot be pickled
         return lambda: copy.deepcopy(config)
     return lambda: pickle.loads(frozen)
 
 
 class Composer:
-    """A primary config and the group folders beside it."""
+    """Composes a primary config with the group folders beside it."""
 
     def __init__(self, file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
         self.file = file
@@ -131,12 +131,13 @@ class Composer:
             self._loader = ConfigLoaderImpl(path)
             self._repository = _Repository(ConfigRepository(path))
             self._loader._process_config_searchpath(self._name, self.fixed, self._repository)
-        self._copies = _Copies(self._repository)
+        self._copies = _CopyingRepository(self._repository)
         self._groups: dict[str, bool] = {}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        with warnings.catch_warnings(record=True) as caught, explained(str(self.file)):
+        """Collect warnings, and turn exceptions into ConfigErrors."""
+        with warnings.catch_warnings(record=True) as caught, as_config_error(str(self.file)):
             warnings.simplefilter("always")
             yield
         self.warnings.update({str(warning.message): None for warning in caught})
@@ -149,23 +150,23 @@ class Composer:
 
     def parse(self, text: str) -> Override:
         """One override of the command line."""
-        with explained(f"override {text!r}"):
+        with as_config_error(f"override {text!r}"):
             parsed: Override = self._parser.parse_overrides([text])[0]
         return parsed
 
     def values(self, text: str, group: str | None = None) -> Values:
         """The values that a string stands for in Hydra's sweep grammar."""
         state = random.getstate()
-        random.seed(0)  # shuffle(...) of a plain list draws while it is parsed
+        random.seed(0)  # parsing shuffle(...) of a plain list already draws random numbers
         try:
-            with explained(""):
+            with as_config_error(""):
                 parsed = self._parser.parse_override(f"x={text}")
         finally:
             random.setstate(state)
         return self.swept(parsed, group)
 
     def swept(self, parsed: Override, group: str | None) -> Values:
-        """The values of a parsed override, in an order that is the same each time."""
+        """The values of a parsed override, always in the same order."""
         value = parsed._value
         if isinstance(value, IntervalSweep):
             integer = isinstance(value.start, int)
@@ -206,7 +207,7 @@ class Composer:
     # ------------------------------------------------------------ composing
 
     def layout(self, overrides: Sequence[Override], partial: bool = False) -> Layout:
-        """Which configs are merged, in which order and at which packages; `partial` leaves out `???`."""
+        """Which configs are merged, in which order and at which packages. `partial`: skip groups with option `???`."""
         return self._layout(overrides, partial, prepend=False)
 
     def _layout(self, overrides: Sequence[Override], partial: bool, prepend: bool) -> Layout:
@@ -231,16 +232,16 @@ class Composer:
         partial: bool = False,
         section: Mapping[str, Any] | None = None,
     ) -> Composition:
-        """What Hydra composes; `lenient` overrides count only where their key exists.
+        """The config that Hydra composes. `lenient` overrides are applied only if their key exists.
 
-        `section` takes the place of the `sweep` section.
+        `section` replaces the `sweep` section.
         """
         layout = self.layout(overrides, partial)
         with self._reading():
             config = self._loader._compose_config_from_defaults_list(layout.defaults, self._copies)
             OmegaConf.set_struct(config, True)
             values = [o for o in layout.config_overrides if not _of_hydra(o)]
-            values += [o for o in lenient if has(config, o.key_or_group)]
+            values += [o for o in lenient if has_key(config, o.key_or_group)]
             for parsed in values:
                 self._apply(parsed, config)
             with open_dict(config):
@@ -253,31 +254,31 @@ class Composer:
         try:
             ConfigLoaderImpl._apply_overrides_to_config([parsed], config)
         except ConfigCompositionException as error:
-            told = explain(error, f"override {parsed.input_line!r}")
-            if not has(config, parsed.key_or_group):
-                known = [*keys(unresolved(config, str(self.file))), *self.groups()]
-                guess = close_to(parsed.key_or_group, known)
-                told = ConfigError(
+            explained = config_error(error, f"override {parsed.input_line!r}")
+            if not has_key(config, parsed.key_or_group):
+                known = [*dotted_keys(unresolved(config, str(self.file))), *self.groups()]
+                guess = suggest_key(parsed.key_or_group, known)
+                explained = ConfigError(
                     f"the config has no key {parsed.key_or_group!r}",
-                    where=told.where,
-                    fix=advice(guess, told.fix),
+                    where=explained.where,
+                    fix=join_hints(guess, explained.fix),
                 )
-            raise told from error
+            raise explained from error
 
 
 def _of_hydra(parsed: Override) -> bool:
     return bool(parsed.is_hydra_override()) or parsed.key_or_group == "hydra"
 
 
-def has(config: DictConfig, key: str) -> bool:
-    """Whether a dotted key stands in a config, whatever its value."""
+def has_key(config: DictConfig, key: str) -> bool:
+    """Whether a config has a dotted key, whatever its value."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and last in list(node.keys())  # `in` hides `???`
+    return isinstance(node, DictConfig) and last in list(node.keys())  # `in` is false for a key whose value is `???`
 
 
 def package_of(layout: Layout, group: str) -> str | None:
-    """Where the chosen option of a group lands in the config: a dotted key, "" for the root."""
+    """The package of a group's chosen option: a dotted key, "" for the root. None: the layout lacks the group."""
     found = [d.package for d in layout.defaults if d.override_key == group]
     found += [d.package for d in layout.defaults if d.is_self and d.config_path == _path(layout, group)]
     return found[0] or "" if found else None
@@ -288,8 +289,8 @@ def _path(layout: Layout, group: str) -> str | None:
     return f"{group.partition('@')[0]}/{choice}" if choice else None
 
 
-def override(setting: Setting) -> Override:
-    """What `key=value` means to Hydra; the null option takes its group out of the defaults list."""
+def as_override(setting: Setting) -> Override:
+    """A setting as an override of Hydra. The option null removes the group from the defaults list."""
     key, value = setting
     if not key.group:
         kind = {"": OverrideType.CHANGE, "+": OverrideType.ADD, "++": OverrideType.FORCE_ADD}[key.sigil]
@@ -303,8 +304,8 @@ def override(setting: Setting) -> Override:
     return Override(kind, group, ValueType.ELEMENT, value, at, f"{key.sigil}{key.name}={value}")
 
 
-def added(parsed: Override) -> Override:
-    """The same override, adding its key where it is not there; a group is appended to the defaults list."""
+def as_addition(parsed: Override) -> Override:
+    """The override with `+`: it adds a missing key, or appends a group to the defaults list."""
     if parsed.is_delete():
         return parsed
     kind = OverrideType.ADD if parsed.key_or_group == "sweep" else OverrideType.FORCE_ADD

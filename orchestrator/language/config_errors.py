@@ -1,4 +1,4 @@
-"""Errors of YAML, OmegaConf and Hydra, told as one message: what, where, and what to do."""
+"""Turns errors of YAML, OmegaConf and Hydra into one ConfigError: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from orchestrator.errors import ConfigError, OrchestratorError, nearest
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Turn any exception inside into a ConfigError; composing runs user input through foreign code."""
+def as_config_error(where: str) -> Iterator[None]:
+    """Turn any exception in the block into a ConfigError: bad input raises many types in Hydra and OmegaConf."""
     try:
         yield
     except OrchestratorError:
         raise
     except Exception as error:
-        raise explain(error, where) from error
+        raise config_error(error, where) from error
 
 
-def explain(error: Exception, where: str) -> ConfigError:
-    """What the user is told about an exception of YAML, OmegaConf or Hydra."""
+def config_error(error: Exception, where: str) -> ConfigError:
+    """A ConfigError that explains an exception of YAML, OmegaConf or Hydra."""
     mark = getattr(error, "problem_mark", None)
-    if mark is not None:  # of a YAML parser
+    if mark is not None:  # set by YAML parsers
         problem = getattr(error, "problem", None) or "it cannot be read"
         name = mark.name if "/" in str(mark.name) else where
         return ConfigError(
             f"not valid YAML: {problem}", where=f"{name}:{mark.line + 1}", fix=f"look at column {mark.column + 1}"
         )
-    return ConfigError(_sentence(error), where=where or None, fix=_fix(error))
+    return ConfigError(_message(error), where=where or None, fix=_fix(error))
 
 
-def _sentence(error: Exception) -> str:
-    """The telling lines of a message, on one line, without search paths and types."""
+def _message(error: Exception) -> str:
+    """The useful lines of an error's message, joined into one, without search paths and types."""
     text, seen = str(error), error
     while seen.__cause__ is not None and isinstance(seen.__cause__, Exception):
         seen = seen.__cause__
@@ -46,23 +46,23 @@ def _sentence(error: Exception) -> str:
     rest = [line for line in rest if line not in options]
     rest = [line for line in rest if not line.startswith(("To append", "Available options", "Key '"))]
     if isinstance(error, RecursionError):
-        return "it refers to itself, or is nested too deeply"
+        return "it refers to itself or is nested too deeply"
     return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
 
 
-def close_to(key: str, known: Sequence[str]) -> str | None:
-    """Which of the known dotted keys a misspelt one may mean: a neighbour, if its parent exists."""
+def suggest_key(key: str, known: Sequence[str]) -> str | None:
+    """A suggestion for a misspelt dotted key. If its parent exists, only keys of that parent are suggested."""
     parent, _, last = key.rpartition(".")
-    beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
-    if parent and beside:
-        close = nearest(last, beside)
-        return f"did you mean {f'{parent}.{close}'!r}?" if close else f"keys of {parent}: {', '.join(beside)}"
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    if parent and siblings:
+        close = nearest(last, siblings)
+        return f"did you mean {f'{parent}.{close}'!r}?" if close else f"keys of {parent}: {', '.join(siblings)}"
     close = nearest(key, known)
     return f"did you mean {close!r}?" if close else None
 
 
-def advice(*parts: str | None) -> str:
-    """Several ways out in one line."""
+def join_hints(*parts: str | None) -> str:
+    """Several suggestions in one line."""
     return "; ".join(filter(None, parts)).replace("?; ", "? ")
 
 

@@ -1,10 +1,10 @@
-"""What makes two trials the same: a hash over canonical JSON of (trainer, resolved config).
+"""The identity of a trial: a hash of the canonical JSON of (trainer, resolved config).
 
-The JSON is UTF-8, its keys are sorted, and it is typed: `1`, `1.0` and `true` differ, as they do for
-a trainer. What plain JSON cannot hold is tagged with a key that starts with `$`; a mapping of the
-config with such a key is tagged itself, so that a tag never collides with data.
+The JSON is UTF-8, its keys are sorted, and it is typed: `1`, `1.0` and `true` differ, as they do for a trainer. Values
+that JSON cannot express are tagged with a key that starts with `$`. A mapping of the config that has such a key is
+tagged as well, so that a tag is never confused with data.
 
-Omitted keys (ignored ones and references) count as absent, and so does a mapping they leave empty.
+Omitted keys (ignored keys and references) count as absent. So does a mapping that becomes empty by omitting keys.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 Omit = Callable[[str], bool]
 
 
-class Hole:
-    """A place in a config that each trial fills; it stands in canonical JSON as a marked number."""
+class Placeholder:
+    """A value in a config that differs from trial to trial; in canonical JSON its index stands between two marks."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
 
 class _Omitted:
-    """A list's element that does not count; removing it would move its neighbours."""
+    """Stands for an omitted element of a list. Removing the element would shift the others."""
 
 
 _OMITTED = _Omitted()
 _EMPTY = object()
-MARK = "\x00"  # JSON escapes control characters, so this never occurs in it
+MARK = "\x00"  # never occurs in JSON, which escapes control characters
 
 
 def _text(value: str) -> str:
@@ -56,28 +56,28 @@ def _mapping(value: Mapping[Any, Any]) -> str:
 
 def canonical(value: Any) -> str:
     """Canonical typed JSON of plain data."""
-    kind = type(value)
-    if kind is float:
+    type_ = type(value)
+    if type_ is float:
         return _real(value)
-    if kind is int:
+    if type_ is int:
         return repr(value)
-    if kind is str:
+    if type_ is str:
         return _text(value)
-    if value is None or kind is bool:
+    if value is None or type_ is bool:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         return _mapping(value)
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(canonical, value)) + "]"
-    if isinstance(value, Hole):
+    if isinstance(value, Placeholder):
         return f"{MARK}{value.index}{MARK}"
     if isinstance(value, _Omitted):
         return '{"$omitted":true}'
-    raise TypeError(f"not plain data: {kind.__name__}")
+    raise TypeError(f"not plain data: {type_.__name__}")
 
 
-def omitting(patterns: Iterable[str], keys: Collection[str] = ()) -> Omit:
-    """A test for dotted keys: those that match a glob pattern, and those named outright."""
+def key_matcher(patterns: Iterable[str], keys: Collection[str] = ()) -> Omit:
+    """A function that tests whether a dotted key matches one of the glob patterns or is one of `keys`."""
     globs = [fnmatch.translate(pattern) for pattern in patterns]
     match = re.compile("|".join(globs)).match if globs else None
     named = frozenset(keys)
@@ -88,7 +88,7 @@ def omitted(config: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
     """The values of a config that are no part of a trial's id, by dotted key."""
     if not ignore:
         return {}
-    omit, found = omitting(ignore), {}
+    omit, found = key_matcher(ignore), {}
 
     def walk(value: Any, path: str) -> None:
         for key, child in value.items():
@@ -103,6 +103,7 @@ def omitted(config: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
 
 
 def _prune(value: Any, omit: Omit, path: str) -> Any:
+    """The value without omitted keys; `_EMPTY` for a mapping of which nothing is left."""
     if isinstance(value, Mapping):
         kept = {}
         for key, child in value.items():
@@ -124,28 +125,28 @@ def _kept_item(value: Any) -> Any:
 
 
 def identity_text(trainer: str, config: Mapping[str, Any], omit: Omit) -> str:
-    """The text whose hash is a trial's id; it holds marks where the config holds holes."""
+    """The text whose hash is the trial's id. Placeholders of the config become marks in the text."""
     kept = _prune(config, omit, "")
     return f"[{_text(trainer)},{canonical({} if kept is _EMPTY else kept)}]"
 
 
 def digest(text: str) -> str:
-    """The id that belongs to an identity text: 12 hex digits."""
+    """The id for an identity text: 12 hex digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def trial_id(trainer: str, config: Mapping[str, Any], *, ignore: Iterable[str] = (), omit: Collection[str] = ()) -> str:
-    """The id of a trial; keys that match `ignore` (globs) or stand in `omit` (dotted keys) do not count.
+    """The id of a trial. Keys that match `ignore` (globs) or are in `omit` (dotted keys) do not count.
 
-    With the seed's key in `omit` it is the `config_id`, which repeats share.
+    If `omit` contains the key of the seed, this is the `config_id`, which is the same for all repeats.
     """
-    return digest(identity_text(trainer, config, omitting(ignore, omit)))
+    return digest(identity_text(trainer, config, key_matcher(ignore, omit)))
 
 
 class IdSet:
-    """A set of trial ids in 12 to 24 bytes each: open addressing over an array of 64-bit numbers.
+    """A set of trial ids that needs 12 to 24 bytes per id: a hash table with open addressing in one array.
 
-    A set of Python ints takes up to 140. Ids are hashes already, so their low bits serve as the slot.
+    A set of Python ints needs up to 140 bytes per id. Ids are hashes, so their low bits are the index in the table.
     """
 
     def __init__(self) -> None:
@@ -156,8 +157,8 @@ class IdSet:
         return self._used
 
     def add(self, trial_id: str) -> bool:
-        """Add an id; whether it was new."""
-        number = int(trial_id, 16) + 1  # 0 is an empty slot
+        """Add an id. Returns whether it was new."""
+        number = int(trial_id, 16) + 1  # 0 marks an empty slot
         slot = self._find(self._slots, number)
         if self._slots[slot]:
             return False

@@ -1,4 +1,4 @@
-"""From OmegaConf's nodes to plain data: unresolved, resolved, and what a node takes."""
+"""Converts OmegaConf's nodes to plain data, and tells which values a node accepts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfi
 from omegaconf.nodes import AnyNode
 
 from orchestrator.errors import ConfigError
-from orchestrator.language.config_errors import close_to, explained
+from orchestrator.language.config_errors import as_config_error, suggest_key
 from orchestrator.language.references import Path, dotted
 
 _EXACT: Mapping[type, type] = {IntegerNode: int, FloatNode: float, StringNode: str, BooleanNode: bool}
 
 
 def unresolved(config: DictConfig, where: str) -> dict[Any, Any]:
-    """Plain data, with interpolations as text."""
-    with explained(where):
+    """A config as plain data, with interpolations as text."""
+    with as_config_error(where):
         tree: dict[Any, Any] = _simple(OmegaConf.to_container(config, resolve=False), (), where)
     return tree
 
 
 def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[Any, Any]:
-    """Plain data, with every interpolation resolved but those to be kept as text."""
+    """A config as plain data, with interpolations resolved, except those in `kept`, which stay text."""
     try:
         tree: dict[Any, Any] = _resolve(config, (), kept, where)
     except RecursionError:
@@ -33,7 +33,7 @@ def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[A
     except ConfigError as error:
         if error.fix is None and "Interpolation key" in error.what:
             name = error.what.split("'")[1]
-            fix = close_to(name, list(keys(unresolved(config, where))))
+            fix = suggest_key(name, list(dotted_keys(unresolved(config, where))))
             raise ConfigError(error.what, where=error.where, fix=fix) from error
         raise
     return tree
@@ -48,31 +48,27 @@ def _resolve(config: Any, path: Path, kept: Mapping[Path, str], where: str) -> A
         return _leaf(config, path, where)
     found: dict[Any, Any] = {}
     for key in _items(config):
-        inner = (*path, _key(key, path, where))
+        inner = (*path, _leaf(key, path, where))
         if inner in kept:
             found[inner[-1]] = kept[inner]
             continue
         if OmegaConf.is_missing(config, key):
             raise ConfigError(
-                f"{dotted(inner)!r} is mandatory (???), and has no value", where=where, fix=f"set {dotted(inner)}=…"
+                f"{dotted(inner)!r} is mandatory (???) but has no value", where=where, fix=f"set {dotted(inner)}=…"
             )
-        elsewhere = OmegaConf.is_interpolation(config, key)
-        with explained(f"{where}: {dotted(inner)}"):
+        interpolated = OmegaConf.is_interpolation(config, key)
+        with as_config_error(f"{where}: {dotted(inner)}"):
             child = config[key]
-        found[inner[-1]] = _resolve(child, inner, {} if elsewhere else kept, where)
+        found[inner[-1]] = _resolve(child, inner, {} if interpolated else kept, where)
     return list(found.values()) if isinstance(config, ListConfig) else found
 
 
 def _simple(value: Any, path: Path, where: str) -> Any:
     if isinstance(value, dict):
-        return {_key(k, path, where): _simple(v, (*path, k), where) for k, v in value.items()}
+        return {_leaf(k, path, where): _simple(v, (*path, k), where) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_simple(item, (*path, i), where) for i, item in enumerate(value)]
     return _leaf(value, path, where)
-
-
-def _key(key: Any, path: Path, where: str) -> Any:
-    return _leaf(key, path, where)
 
 
 def _leaf(value: Any, path: Path, where: str) -> Any:
@@ -82,17 +78,17 @@ def _leaf(value: Any, path: Path, where: str) -> Any:
         return value.name
     if isinstance(value, pathlib.PurePath):
         return str(value)
-    if isinstance(value, dict | list | tuple):  # a resolver's plain result
+    if isinstance(value, dict | list | tuple):  # the result of a resolver
         return _simple(value, path, where)
     raise ConfigError(
-        f"{dotted(path)!r} holds {type(value).__name__}, which is no plain data",
+        f"{dotted(path)!r} is a {type(value).__name__}, which is not plain data",
         where=where,
         fix="use text, numbers, booleans, null, lists and mappings",
     )
 
 
-def accepts(config: DictConfig, path: Sequence[str]) -> type | None:
-    """The type of value that can be put at a path as it is: `object` for any; None where OmegaConf must decide."""
+def accepted_type(config: DictConfig, path: Sequence[str]) -> type | None:
+    """The type of values that can be set at a path unchanged: `object` for any type, None if OmegaConf must decide."""
     node: Any = config
     for part in path[:-1]:
         if not isinstance(node, DictConfig) or part not in node or node._is_interpolation():
@@ -113,9 +109,9 @@ def accepts(config: DictConfig, path: Sequence[str]) -> type | None:
     return object if type(last) is AnyNode else None
 
 
-def keys(tree: Any, prefix: str = "") -> Iterator[str]:
+def dotted_keys(tree: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key of plain data."""
     if isinstance(tree, Mapping):
         for key, child in tree.items():
             yield f"{prefix}{key}"
-            yield from keys(child, f"{prefix}{key}.")
+            yield from dotted_keys(child, f"{prefix}{key}.")

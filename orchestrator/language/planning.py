@@ -1,4 +1,4 @@
-"""From a sweep file to its trials: wires the reader, the space, the search and the rendering."""
+"""From a sweep file to its trials: connects the axes, the search and the rendering of configs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from orchestrator import naming
 from orchestrator.errors import ConfigError
 from orchestrator.language.compose import Composition
 from orchestrator.language.identity import IdSet
-from orchestrator.language.source import Source, opened
+from orchestrator.language.source import Source, open_source
 from orchestrator.language.trial_renderer import TrialRenderer
 from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.search.methods import METHODS
 from orchestrator.search.space import Assignment, Key, Space
 
-_SHAPES = 2048  # kept at a time
-_PATIENCE = 10_000  # draws in a row that bring nothing new, before a random search gives up
+_MAX_RENDERERS = 2048  # kept in memory
+_MAX_COMPOSITIONS = 256
+_MAX_FUTILE_DRAWS = 10_000  # a random search ends after so many draws in a row without a new trial
 
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """What one pass over the trials has found."""
+    """The result of one pass over the trials."""
 
     total: int
     excluded: int
@@ -34,19 +35,19 @@ class PlanSummary:
 
 
 @dataclass
-class _Pass:
-    """The account of one pass."""
+class _Tally:
+    """What one pass over the trials has counted so far."""
 
     seen: IdSet = field(default_factory=IdSet)
     excluded: int = 0
     duplicates: int = 0
-    matched: set[int] = field(default_factory=set)  # entries of `exclude`
-    tally: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
+    matched: set[int] = field(default_factory=set)  # indices of the entries of `exclude` that matched a trial
+    by_choice: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
     warnings: dict[str, None] = field(default_factory=dict)
 
 
 class SweepPlan:
-    """A sweep file, read: its checked `sweep` section and its trials."""
+    """A sweep file that has been read: its checked `sweep` section and its trials."""
 
     def __init__(self, source: Source, space: Space) -> None:
         self.spec: SweepSpec = source.spec
@@ -55,32 +56,32 @@ class SweepPlan:
         self._source, self._space = source, space
         self._seed = Key(self.spec.seed, where="sweep.repeats")
         self._compositions: OrderedDict[Any, Composition] = OrderedDict()
-        self._shapes: OrderedDict[Any, TrialRenderer] = OrderedDict()
+        self.renderers: OrderedDict[Any, TrialRenderer] = OrderedDict()
         self._summary: PlanSummary | None = None
 
     def trials(self) -> Iterator[TrialSpec]:
-        """The trials, lazily; the same ones in the same order each time, each once."""
-        account = _Pass()
+        """The trials, lazily, each once. Every call gives the same trials in the same order."""
+        tally = _Tally()
         method = METHODS[self.spec.search.method]
         for repeat in range(self.spec.repeats):
-            yield from self._once(method(self._space, self.spec.search.seed), repeat, account)
-        if account.excluded and not len(account.seen):
+            yield from self._one_repeat(method(self._space, self.spec.search.seed), repeat, tally)
+        if tally.excluded and not len(tally.seen):
             raise self._nothing_left()
-        self._summary = self._summed(account)
+        self._summary = self._summarise(tally)
 
     def summary(self) -> PlanSummary:
-        """Of the last complete pass over the trials."""
+        """The summary of the last complete pass over the trials; makes a pass if there was none."""
         if self._summary is None:
             for _ in self.trials():
                 pass
         assert self._summary is not None
         return self._summary
 
-    def first(self) -> TrialSpec:
-        """One trial: every axis at its first value (drawn, where it is an interval)."""
-        account = _Pass()
+    def first_trial(self) -> TrialSpec:
+        """One trial, with every axis at its first value. If an axis is an interval, all values are drawn."""
+        tally = _Tally()
         method = METHODS["random" if self._space.size() is None else "grid"]
-        for trial in self._once(method(self._space, self.spec.search.seed), 0, account):
+        for trial in self._one_repeat(method(self._space, self.spec.search.seed), 0, tally):
             return trial
         raise self._nothing_left()
 
@@ -89,78 +90,78 @@ class SweepPlan:
 
     # ------------------------------------------------------------ one pass
 
-    def _once(self, assignments: Iterator[Assignment], repeat: int, account: _Pass) -> Iterator[TrialSpec]:
-        """The trials of one repeat; those excluded or already there do not count towards a limit."""
-        accepted, idle, limit = 0, 0, self.spec.search.trials
+    def _one_repeat(self, assignments: Iterator[Assignment], repeat: int, tally: _Tally) -> Iterator[TrialSpec]:
+        """The trials of one repeat. Excluded trials and duplicates do not count towards `search.trials`."""
+        accepted, futile, limit = 0, 0, self.spec.search.trials
         endless = self._space.size() is None
         for assignment in assignments:
-            trial = self._trial(assignment, repeat, account)
+            trial = self._trial(assignment, repeat, tally)
             if trial is None:
-                idle += 1
-                if endless and idle >= _PATIENCE:
+                futile += 1
+                if endless and futile >= _MAX_FUTILE_DRAWS:
                     return
                 continue
-            idle = 0
+            futile = 0
             accepted += 1
             yield trial
             if accepted == limit:
                 return
 
-    def _trial(self, assignment: Assignment, repeat: int, account: _Pass) -> TrialSpec | None:
-        shape = self._shape(assignment, account)
+    def _trial(self, assignment: Assignment, repeat: int, tally: _Tally) -> TrialSpec | None:
+        renderer = self._renderer(assignment, tally)
         if self.spec.repeats > 1:
-            assignment = (*assignment, (self._seed, shape.base_seed(assignment) + repeat))
-            shape = self._shape(assignment, account)
-        trial = shape.trial(assignment, account.matched)
+            assignment = (*assignment, (self._seed, renderer.base_seed(assignment) + repeat))
+            renderer = self._renderer(assignment, tally)
+        trial = renderer.trial(assignment, tally.matched)
         if trial is None:
-            account.excluded += 1
+            tally.excluded += 1
             return None
-        if not account.seen.add(trial.trial_id):
-            account.duplicates += 1
+        if not tally.seen.add(trial.trial_id):
+            tally.duplicates += 1
             return None
-        account.tally[shape.choice] += 1
+        tally.by_choice[renderer.swept_options] += 1
         return trial
 
-    def _shape(self, assignment: Assignment, account: _Pass) -> TrialRenderer:
-        mark = tuple(
+    def _renderer(self, assignment: Assignment, tally: _Tally) -> TrialRenderer:
+        cache_key = tuple(
             [
                 key if not key.group else (key, value if type(value) is not list else tuple(value))
                 for key, value in assignment
             ]
         )
-        shape = self._shapes.get(mark)
-        if shape is None:
-            shape = TrialRenderer(self.spec, self._composition(assignment), assignment, str(self.file))
-            self._shapes[mark] = shape
-            if len(self._shapes) > _SHAPES:
-                self._shapes.popitem(last=False)
-        if shape.warnings:
-            account.warnings.update(dict.fromkeys(shape.warnings))
-        return shape
+        renderer = self.renderers.get(cache_key)
+        if renderer is None:
+            renderer = TrialRenderer(self.spec, self._composition(assignment), assignment, str(self.file))
+            self.renderers[cache_key] = renderer
+            if len(self.renderers) > _MAX_RENDERERS:
+                self.renderers.popitem(last=False)
+        if renderer.warnings:
+            tally.warnings.update(dict.fromkeys(renderer.warnings))
+        return renderer
 
     def _composition(self, assignment: Assignment) -> Composition:
         groups = [(key, value) for key, value in assignment if key.group]
-        mark = tuple((key.name, _hashable(value)) for key, value in groups)
-        if mark not in self._compositions:
-            self._compositions[mark] = self._source.compose(groups)
-            if len(self._compositions) > _SHAPES // 8:
+        cache_key = tuple((key.name, _hashable(value)) for key, value in groups)
+        if cache_key not in self._compositions:
+            self._compositions[cache_key] = self._source.compose(groups)
+            if len(self._compositions) > _MAX_COMPOSITIONS:
                 self._compositions.popitem(last=False)
-        return self._compositions[mark]
+        return self._compositions[cache_key]
 
-    def _summed(self, account: _Pass) -> PlanSummary:
+    def _summarise(self, tally: _Tally) -> PlanSummary:
         by_choice: dict[str, dict[str, int]] = {}
-        for choice, count in account.tally.items():
+        for choice, count in tally.by_choice.items():
             for group, option in choice:
                 options = by_choice.setdefault(group, {})
                 options[option] = options.get(option, 0) + count
-        warnings = dict.fromkeys([*self._source.composer.warnings, *account.warnings])
+        warnings = dict.fromkeys([*self._source.composer.warnings, *tally.warnings])
         for index, entry in enumerate(self.spec.exclude):
-            if index not in account.matched:
-                warnings[f"sweep.exclude[{index}] matches no trial: {_words(entry)}"] = None
-        return PlanSummary(len(account.seen), account.excluded, account.duplicates, by_choice, tuple(warnings))
+            if index not in tally.matched:
+                warnings[f"sweep.exclude[{index}] matches no trial: {_in_words(entry)}"] = None
+        return PlanSummary(len(tally.seen), tally.excluded, tally.duplicates, by_choice, tuple(warnings))
 
 
-def _words(entry: Mapping[str, Any]) -> str:
+def _in_words(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={naming.value(item)}" for key, item in entry.items())
 
 
@@ -169,35 +170,37 @@ def _hashable(value: Any) -> Any:
 
 
 def load(file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> SweepPlan:
-    """Read a sweep file, with the command line's overrides; raises ConfigError."""
-    source = opened(Path(file), tuple(overrides), config_dir)
+    """Read a sweep file with the overrides of the command line. Raises ConfigError."""
+    source = open_source(Path(file), tuple(overrides), config_dir)
     space = source.space()
     _check(source, space)
     return SweepPlan(source, space)
 
 
-def single(file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> tuple[SweepSpec, TrialSpec]:
-    """One trial of a sweep: overrides fixed, and every other axis at its first value."""
+def load_first_trial(
+    file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None
+) -> tuple[SweepSpec, TrialSpec]:
+    """One trial of a sweep: with the overrides, and every other axis at its first value."""
     plan = load(file, overrides, config_dir)
-    return plan.spec, plan.first()
+    return plan.spec, plan.first_trial()
 
 
 def _check(source: Source, space: Space) -> None:
-    """What only the whole space can tell."""
+    """Checks that need the whole space."""
     spec = source.spec
     for key in space.all_keys():
         where = f"{source.file}: {key.where}"
         if key.name.split(".")[0] in ("sweep", "hydra") or key.name.startswith("hydra/"):
-            raise ConfigError(f"{key.name!r} is no part of a trial's config, and cannot be swept", where=where)
+            raise ConfigError(f"{key.name!r} is not part of a trial's config and cannot be swept", where=where)
         if key.name == spec.seed and spec.repeats > 1:
             raise ConfigError(
-                f"repeats beside an axis on the seed's key {spec.seed!r}",
+                f"repeats and an axis both set the seed's key {spec.seed!r}",
                 where=f"{source.file}: sweep.repeats",
-                fix="keep one of the two",
+                fix="remove one of them",
             )
     for key in space.intervals() if spec.search.method == "grid" else ():
         raise ConfigError(
-            f"{key.name!r} is an interval, and a grid has no values for it",
+            f"{key.name!r} is an interval, which a grid cannot enumerate",
             where=f"{source.file}: {key.where}",
-            fix="draw from it, search: {method: random, trials: 20}; or list values",
+            fix="use random search, e.g. search: {method: random, trials: 20}; or list values",
         )

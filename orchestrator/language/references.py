@@ -1,7 +1,7 @@
-"""Values that a manifest must not or cannot hold: kept as `${...}`, resolved where the trial starts.
+"""Finds the references of a config: values that are stored as `${...}` and resolved only when the trial starts.
 
-Secrets, `${now:}` and `${hydra:}`; and whatever refers to one of them, for it would carry the value.
-Pure: works on an unresolved config, where interpolations stand as text.
+These are secrets, `${now:}`, `${hydra:}`, and every value that refers to one of them, since it would contain it.
+Pure: works on an unresolved config, in which interpolations are text.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from orchestrator.errors import ConfigError
 
 Path = tuple[Any, ...]
 
-_SECRETS = (*("api_key", "secret", "secret_key", "password", "access_key", "access_token", "auth_token", "hf_token"),)
-_SECRET = re.compile(rf"(?:.*_)?(?:{'|'.join(_SECRETS)})", re.IGNORECASE)
+_SECRET_NAMES = "api_key|secret|secret_key|password|access_key|access_token|auth_token|hf_token"
+_SECRET = re.compile(rf"(?:.*_)?(?:{_SECRET_NAMES})", re.IGNORECASE)
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
-_LATE = re.compile(r"\$\{\s*(?:now|hydra)\s*:")
+_RESOLVED_AT_START = re.compile(r"\$\{\s*(?:now|hydra)\s*:")
 _NODE = re.compile(r"\$\{\s*(\.*)([^{}:$]*?)\s*\}")
 _SELECT = re.compile(r"\$\{\s*oc\.(?:select|deprecated|dict\.keys|dict\.values)\s*:\s*['\"]?(\.*)([^{}:,'\"]*)")
 
 
 def dotted(path: Path) -> str:
-    """A path as a key of the config."""
+    """A path as a dotted key."""
     return ".".join(map(str, path))
 
 
 def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is no container, with its path."""
+    """Every value that is not a container, with its path."""
     if isinstance(tree, Mapping):
         for key, child in tree.items():
             yield from leaves(child, (*path, key))
@@ -41,17 +41,17 @@ def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def interpolates(value: Any) -> bool:
-    """Whether a value is text with an interpolation."""
+    """Whether a value is text that contains an interpolation."""
     return isinstance(value, str) and "${" in value
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key's last part, or a variable's name, speaks of a secret."""
+    """Whether a name, of a key or of an environment variable, suggests that the value is secret."""
     return bool(_SECRET.fullmatch(name))
 
 
-def targets(text: str, path: Path) -> list[tuple[str, ...]]:
-    """Paths of the config that an interpolation reads, as far as its text tells."""
+def paths_read(text: str, path: Path) -> list[tuple[str, ...]]:
+    """The paths that an interpolation reads, as far as its text shows them."""
     found = []
     for dots, name in [*_NODE.findall(text), *_SELECT.findall(text)]:
         parts = tuple(part for part in re.split(r"[.\[\]]+", name) if part)
@@ -60,8 +60,8 @@ def targets(text: str, path: Path) -> list[tuple[str, ...]]:
     return found
 
 
-def touch(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether one path leads to or through the other."""
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the paths are equal, or one contains the other."""
     short = min(len(one), len(other))
     return one[:short] == other[:short]
 
@@ -74,9 +74,9 @@ def _is_secret(path: Path, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(key, glob) for glob in globs)
 
 
-def _own(path: Path, value: Any, globs: Sequence[str], where: str) -> bool:
-    """Whether a value is a reference for its own sake."""
-    late = interpolates(value) and bool(_LATE.search(value))
+def _is_reference(path: Path, value: Any, globs: Sequence[str], where: str) -> bool:
+    """Whether a value itself is a reference. Raises ConfigError for a secret that is written as plain text."""
+    late = interpolates(value) and bool(_RESOLVED_AT_START.search(value))
     late = late or (interpolates(value) and any(map(is_secret_name, _ENV.findall(value))))
     if late or not _is_secret(path, globs):
         return late
@@ -85,9 +85,9 @@ def _own(path: Path, value: Any, globs: Sequence[str], where: str) -> bool:
     if value in (None, "", "???") or isinstance(value, bool):
         return False
     raise ConfigError(
-        f"a secret stands in clear at {dotted(path)!r}; it would be written to the manifest",
+        f"{dotted(path)!r} is a secret in plain text, which would be written to the manifest",
         where=where,
-        fix=f"write ${{oc.env:{str(path[-1]).upper()}}}, and set the variable where trials run",
+        fix=f"write ${{oc.env:{str(path[-1]).upper()}}} and set the variable where trials run",
     )
 
 
@@ -95,23 +95,23 @@ def _check_addressable(found: Mapping[Path, str], where: str) -> None:
     for path in found:
         if any("." in str(part) for part in path):
             raise ConfigError(
-                f"{dotted(path)!r} is kept as {found[path]}, and a key on its way holds a dot",
+                f"{dotted(path)!r} is kept as {found[path]}, but one of its keys contains a dot",
                 where=where,
-                fix="rename it",
+                fix="rename the key",
             )
 
 
-def find(tree: Any, globs: Sequence[str], where: str) -> dict[Path, str]:
+def find_references(tree: Any, globs: Sequence[str], where: str) -> dict[Path, str]:
     """The references of an unresolved config: path -> expression."""
     written = [(path, value) for path, value in leaves(tree) if value is not None]
-    found = {path: value for path, value in written if _own(path, value, globs, where)}
-    reads = {path: targets(value, path) for path, value in written if interpolates(value)}
+    found = {path: value for path, value in written if _is_reference(path, value, globs, where)}
+    reads = {path: paths_read(value, path) for path, value in written if interpolates(value)}
     while True:
         known = [tuple(map(str, path)) for path in found]
         more = {
             path: dict(written)[path]
             for path, paths in reads.items()
-            if path not in found and any(touch(target, name) for target in paths for name in known)
+            if path not in found and any(overlap(read, name) for read in paths for name in known)
         }
         if not more:
             _check_addressable(found, where)

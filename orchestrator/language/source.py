@@ -1,7 +1,7 @@
-"""A sweep file opened with the command line's overrides: its section, its axes, its compositions.
+"""A sweep file with the overrides of the command line: its `sweep` section, its axes, its compositions.
 
-An override counts in one of four ways: as part of the `sweep` section, in the place of an axis, as an
-axis of its own where it sweeps, or as a fixed override of every composition.
+An override is used in one of four ways: it changes the `sweep` section, it replaces an axis, it becomes an axis of its
+own if it has several values, or it is a fixed override of every composition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.language.axes import AxisReader, Replacement
-from orchestrator.language.compose import Composer, Composition, Parsed, added, override, package_of
+from orchestrator.language.compose import Composer, Composition, Parsed, as_addition, as_override, package_of
 from orchestrator.language.plain_data import unresolved
 from orchestrator.language.sweepfile import read
 from orchestrator.model.sweep import SweepSpec
@@ -22,18 +22,18 @@ from orchestrator.search.space import Interval, Setting, Space
 
 @dataclass
 class Source:
-    """What was read, and how to compose it."""
+    """A sweep file that has been read, and what is needed to compose its configs."""
 
     file: Path
     overrides: tuple[str, ...]
     composer: Composer
     spec: SweepSpec
-    fixed: list[Parsed]  # of every composition
-    replacing: dict[str, tuple[Parsed, Replacement]]  # may take the place of an axis
-    lenient: list[Parsed] = field(default_factory=list)  # count where their key exists
+    fixed: list[Parsed]  # applied to every composition
+    replacing: dict[str, tuple[Parsed, Replacement]]  # may replace an axis; by key
+    lenient: list[Parsed] = field(default_factory=list)  # applied to those compositions that have their key
 
     def space(self) -> Space:
-        """The space of the axes; afterwards, overrides that took an axis' place are fixed no more."""
+        """The space of the axes. Also decides how overrides that are not axes are applied: everywhere, or leniently."""
         replacements = {name: new for name, (_, new) in self.replacing.items()}
         reader = AxisReader(_Vocabulary(self), str(self.file), replacements)
         space = reader.read(self.spec.axes)
@@ -48,18 +48,18 @@ class Source:
         return space
 
     def compose(self, groups: Sequence[Setting]) -> Composition:
-        """The config of a choice of groups, with `sweep` reduced to the resources that trials ask for."""
+        """The config for a choice of group options. Of `sweep` it has only the resources that trials ask for."""
         section = {"resources": dict(self.spec.resources)}
-        return self.composer.compose([*self.fixed, *_chosen(groups)], self.lenient, section=section)
+        return self.composer.compose([*self.fixed, *_option_overrides(groups)], self.lenient, section=section)
 
 
-def _chosen(groups: Sequence[Setting]) -> list[Parsed]:
-    """Overrides that choose options; a group that would be appended is left out by not appending it."""
-    return [override((key, option)) for key, option in groups if option is not None or not key.sigil]
+def _option_overrides(groups: Sequence[Setting]) -> list[Parsed]:
+    """Overrides that choose options. For `+group` with the option null there is none: the group is not appended."""
+    return [as_override((key, option)) for key, option in groups if option is not None or not key.sigil]
 
 
 class _Vocabulary:
-    """What the reader of axes asks."""
+    """Answers the axis reader's questions from the config folders."""
 
     def __init__(self, source: Source) -> None:
         self._source, self._composer = source, source.composer
@@ -78,13 +78,13 @@ class _Vocabulary:
         return found.rows, found.swept
 
     def _layout(self, chosen: Sequence[Setting]) -> Any:
-        overrides = _chosen(chosen)
+        overrides = _option_overrides(chosen)
         names = {parsed.get_key_element().lstrip("+~") for parsed in overrides}
         known = [*self._source.fixed, *(p for p, new in self._source.replacing.values() if not new.varies)]
         known = [parsed for parsed in known if parsed.get_key_element().lstrip("+~") not in names]
         try:
             return self._composer.layout([*known, *overrides], partial=True)
-        except ConfigError:  # one of the fixed groups belongs to another option
+        except ConfigError:  # one of the overrides names a group that only another option has
             return self._composer.layout([*self._source.fixed, *overrides], partial=True)
 
     def package(self, chosen: Sequence[Setting], group: str) -> str:
@@ -95,11 +95,11 @@ class _Vocabulary:
         return path if path in known or len(known) != 1 else str(next(iter(known)))
 
 
-def opened(file: Path, overrides: tuple[str, ...], config_dir: Path | None) -> Source:
-    """Read a sweep file and sort the overrides."""
+def open_source(file: Path, overrides: tuple[str, ...], config_dir: Path | None) -> Source:
+    """Read a sweep file, and decide how each override is used."""
     _check_file(file, config_dir)
     composer = Composer(file, overrides, config_dir)
-    section, fixed, replacing = _sorted(composer)
+    section, fixed, replacing = _sort_overrides(composer)
     chosen = [parsed for parsed in section if parsed.key_or_group == "sweep"]
     if chosen and isinstance(chosen[0].value(), str) and not composer.is_group("sweep"):
         raise ConfigError(
@@ -107,20 +107,22 @@ def opened(file: Path, overrides: tuple[str, ...], config_dir: Path | None) -> S
             where=f"override {chosen[0].input_line!r}",
             fix=f"add the file {file.parent / 'sweep' / str(chosen[0].value())}.yaml",
         )
-    base = _base(composer, [*fixed, *(parsed for parsed, new in replacing.values() if not new.varies)], chosen)
-    values = [added(parsed) for parsed in section if parsed.key_or_group != "sweep"]
+    base = _base_composition(
+        composer, [*fixed, *(parsed for parsed, new in replacing.values() if not new.varies)], chosen
+    )
+    values = [as_addition(parsed) for parsed in section if parsed.key_or_group != "sweep"]
     data = unresolved(base.with_overrides(values).config, str(file))["sweep"]
     option = base.choices.get("sweep")
     name = str(option).rpartition("/")[2] if option else file.stem
     spec = read(data, file, name)
     if base.choices.get("sweep"):
-        fixed = [*fixed, *(replace_sigil(parsed, base) for parsed in chosen)]
+        fixed = [*fixed, *(_choice_of_section(parsed, base) for parsed in chosen)]
     return Source(file, overrides, composer, spec, fixed, replacing)
 
 
-def replace_sigil(parsed: Parsed, base: Composition) -> Parsed:
-    """`sweep=lr`, as it was understood: `+sweep=lr` where the defaults list has no `sweep`."""
-    return added(parsed) if base.appended else parsed
+def _choice_of_section(parsed: Parsed, base: Composition) -> Parsed:
+    """`sweep=lr`, or `+sweep=lr` if the defaults list has no `sweep`."""
+    return as_addition(parsed) if base.appended else parsed
 
 
 def _check_file(file: Path, config_dir: Path | None) -> None:
@@ -133,32 +135,32 @@ def _check_file(file: Path, config_dir: Path | None) -> None:
             fix=f"did you mean {file.parent / close}?" if close else "name a YAML file, e.g. conf/sweep.yaml",
         )
     if file.suffix != ".yaml":
-        raise ConfigError("Hydra reads files that end in .yaml", where=str(file), fix="rename it")
+        raise ConfigError("Hydra reads only files that end in .yaml", where=str(file), fix="rename it")
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError("there is no such folder", where=str(config_dir), fix="name the folder of your config groups")
 
 
-def _sorted(composer: Composer) -> tuple[list[Parsed], list[Parsed], dict[str, tuple[Parsed, Replacement]]]:
-    """Overrides of the `sweep` section, fixed ones, and those that may take the place of an axis."""
+def _sort_overrides(composer: Composer) -> tuple[list[Parsed], list[Parsed], dict[str, tuple[Parsed, Replacement]]]:
+    """The overrides of the `sweep` section, the fixed ones, and those that may replace an axis."""
     section, fixed, replacing = [], [], {}
     for parsed in composer.fixed:
         name = parsed.get_key_element().lstrip("+~")
         swept = parsed.is_sweep_override()
         if not name:
             raise ConfigError("an override has no key", where=repr(parsed.input_line), fix="write key=value")
-        own = name.partition(".")[0] == "sweep"
-        if swept and (own or name.partition(".")[0].partition("/")[0] == "hydra"):
+        of_section = name.partition(".")[0] == "sweep"
+        if swept and (of_section or name.partition(".")[0].partition("/")[0] == "hydra"):
             raise ConfigError(
-                f"{name!r} cannot be swept: it is no part of a trial's config",
+                f"{name!r} cannot be swept: it is not part of a trial's config",
                 where=f"override {parsed.input_line!r}",
                 fix="give it one value (a list is written [a,b])",
             )
-        if own:
+        if of_section:
             section.append(parsed)
             continue
         group = parsed.key_or_group if composer.is_group(parsed.key_or_group) else None
-        dictionary = isinstance(parsed.value(), dict)
-        if parsed.is_delete() or parsed.is_hydra_override() or (dictionary and not swept):
+        is_mapping = isinstance(parsed.value(), dict)
+        if parsed.is_delete() or parsed.is_hydra_override() or (is_mapping and not swept):
             fixed.append(parsed)
             continue
         values = composer.swept(parsed, group)
@@ -167,14 +169,14 @@ def _sorted(composer: Composer) -> tuple[list[Parsed], list[Parsed], dict[str, t
     return section, fixed, replacing
 
 
-def _base(composer: Composer, overrides: Sequence[Parsed], chosen: Sequence[Parsed]) -> Composition:
-    """The config that the `sweep` section is read from."""
+def _base_composition(composer: Composer, overrides: Sequence[Parsed], chosen: Sequence[Parsed]) -> Composition:
+    """The composition from which the `sweep` section is read."""
     try:
         base = composer.compose([*overrides, *chosen], partial=True)
     except ConfigError as error:
         if "Could not override 'sweep'" not in error.what:
             raise
-        base = composer.compose([*overrides, *map(added, chosen)], partial=True)
+        base = composer.compose([*overrides, *map(as_addition, chosen)], partial=True)
         base = replace(base, appended=True)
     if not base.has_section():
         options = composer.options("sweep") if composer.is_group("sweep") else []

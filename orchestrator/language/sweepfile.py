@@ -1,6 +1,7 @@
-"""Reading the `sweep` section: plain data in, a checked `SweepSpec` out. Pure.
+"""Reads the `sweep` section: plain data in, a checked `SweepSpec` out. Pure.
 
-`retries: 2` means two more attempts after an error, and at least as many as usual after a loss or a want of memory.
+`retries: 2` means two more attempts after an error, and after a loss or an out-of-memory failure two or the default,
+whichever is more.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
 
 
 class Section:
-    """A mapping with its place in the file: takes its keys one by one, with messages that name them."""
+    """A mapping and its place in the file. Its keys are read one by one; error messages name the key."""
 
     def __init__(self, data: Any, where: str, known: Mapping[str, Any]) -> None:
         self.where = where
@@ -43,7 +44,7 @@ class Section:
                 self._unknown(str(key), known)
             if data[key] == "???" and isinstance(data[key], str):
                 raise self.wrong(
-                    str(key), "is mandatory (???), and has no value", f"set {where.split(': ')[-1]}.{key}=…"
+                    str(key), "is mandatory (???) but has no value", f"set {where.split(': ')[-1]}.{key}=…"
                 )
 
     def _unknown(self, key: str, known: Mapping[str, Any]) -> None:
@@ -54,11 +55,11 @@ class Section:
         raise self.wrong(key, "unknown key", fix)
 
     def wrong(self, key: str, what: str, fix: str | None = None) -> ConfigError:
-        """A mistake at one of the keys."""
+        """The error for a wrong value of a key."""
         return ConfigError(what, where=f"{self.where}.{key}" if key else self.where, fix=fix)
 
     def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
-        """A value, checked by `read`, which raises ValueError with what it expects."""
+        """A value, checked by `read`. `read` raises ValueError with a text that says what it expects."""
         if key not in self._data or self._data[key] is None:
             return default
         value = self._data[key]
@@ -68,11 +69,11 @@ class Section:
             raise self.wrong(key, f"expected {error}, not {value!r}") from None
 
     def given(self, key: str) -> Any:
-        """A value as written."""
+        """A value as it is written in the file."""
         return self._data.get(key)
 
     def inner(self, key: str) -> str:
-        """The place of a key, for a section below."""
+        """The place of a key, for the section that is its value."""
         return f"{self.where}.{key}"
 
 
@@ -159,7 +160,7 @@ def _name(value: Any) -> str:
 def _place(value: Any) -> str:
     text = _string(value)
     if "://" in text:
-        raise ValueError("a folder on a file system (mount what is elsewhere)")
+        raise ValueError("a folder on a file system (mount remote storage first)")
     return text
 
 
@@ -229,7 +230,7 @@ _WANDB = ("project", "entity", "mode", "tags", "notes", "group", "dir", "base_ur
 
 
 def _tracking(section: Section) -> Mapping[str, Any]:
-    """`wandb`: a mapping of settings, or False where it is turned off."""
+    """`wandb`: a mapping of settings, or False if it is turned off."""
     value = section.given("tracking")
     if value is None:
         return {}
@@ -255,7 +256,7 @@ RESOURCES = ("gpus", "cpus", "memory", "custom", "labels")
 
 
 def _resources(section: Section) -> Mapping[str, Any]:
-    """As written; values with `${...}` are checked for each trial."""
+    """The section as it is written. Values with `${...}` are checked later, for each trial."""
     value = section.given("resources")
     if value is None:
         return {}
@@ -290,7 +291,7 @@ def _labels(value: Any) -> dict[str, str]:
 
 
 def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resources:
-    """What a trial holds, checked; all `${...}` are resolved by now."""
+    """The resources of one trial, checked. `data` contains no `${...}` any more."""
     inner = Section(data, where, dict.fromkeys(RESOURCES))
     return Resources(
         gpus=inner.take("gpus", _gpus, "auto"),
@@ -309,7 +310,7 @@ KEYS = (
 
 
 def read(data: Any, file: Path, name: str) -> SweepSpec:
-    """The checked `sweep` section; `name` stands in where it has none."""
+    """The checked `sweep` section. `name` is used if the section has no name."""
     section = Section(data, f"{file}: sweep", dict.fromkeys(KEYS))
     trainer = section.take("trainer", _trainer, "")
     if not trainer:
@@ -348,5 +349,5 @@ def _endurance(section: Section) -> dict[str, Any]:
 
 
 def endurance(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of a SweepSpec that say when a trial is given up, checked."""
+    """The fields of a SweepSpec that say when a trial or the sweep is given up, checked."""
     return _endurance(Section(data, where, dict.fromkeys(ENDURANCE)))

@@ -1,8 +1,8 @@
-"""Rendering trials quickly: a resolved config with holes, filled with each trial's values. Pure.
+"""Renders trials quickly: a resolved config with placeholders, which are filled with each trial's values. Pure.
 
-A template is made only where filling it is certain to give what composing would: interpolations that
-depend on a hole must be plain `${a.b}`, and no other resolver than a constant `${oc.env:NAME}` may occur.
-Configs share what no hole touches: they are read, not written.
+A template is made only if filling it certainly gives the same config as composing: interpolations that depend on a
+placeholder must be plain `${a.b}`, and the only resolver that may occur is a constant `${oc.env:NAME}`.
+The configs of several trials share the parts without placeholders; nobody writes to them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.language.identity import MARK, Hole, Omit, canonical, identity_text
-from orchestrator.language.references import Path, dotted, interpolates, leaves, targets, touch
+from orchestrator.language.identity import MARK, Omit, Placeholder, canonical, identity_text
+from orchestrator.language.references import Path, interpolates, leaves, overlap, paths_read
 
 _NODE = re.compile(r"\$\{\s*\.*[^{}:$\\]+\}")
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*\w+\s*(?:,[^{}$\\]*)?\}")
 _ATOMS = (int, float, bool, type(None))
 
-Piece = str | int | tuple[str]  # text; the index of a value; the text of a constant, in a tuple
+Piece = str | int | tuple[str]  # literal text; the index of a placeholder; a constant as text, in a tuple
 
 
-class Text:
-    """An identity text with holes, hashed from the first hole on."""
+class IdentityText:
+    """An identity text with placeholders. The part before the first placeholder is hashed only once."""
 
     def __init__(self, marked: str) -> None:
         parts = marked.split(MARK)
@@ -33,7 +33,7 @@ class Text:
         self._start = hashlib.sha256(parts[0].encode("utf-8", "surrogatepass"))
 
     def digest(self, encoded: Sequence[str]) -> str:
-        """The id for values in canonical JSON."""
+        """The id for these values of the placeholders, in canonical JSON."""
         rest = self._rest
         rest[0::2] = [encoded[index] for index in self._order]
         state = self._start.copy()
@@ -43,31 +43,32 @@ class Text:
 
 @dataclass(frozen=True)
 class Template:
-    """A config with holes: first the swept keys', then those of interpolations that depend on them."""
+    """A config with placeholders: first for the swept keys, then for interpolations that depend on them."""
 
     base: Mapping[Any, Any]
-    paths: tuple[Path, ...]  # of all holes
+    paths: tuple[Path, ...]  # of all placeholders, in order
     swept: int  # how many of them are swept keys
-    accepts: tuple[type, ...]  # for each swept key
-    pieces: tuple[tuple[Piece, ...], ...]  # for each dependent hole, what it is made of
-    copies: tuple[tuple[int, Any], ...] = field(init=False)  # containers on the way to holes: (parent, key)
-    puts: tuple[tuple[int, Any, int], ...] = field(init=False)  # (container, key, hole)
+    accepted: tuple[type, ...]  # for each swept key, the type of value that can be filled in; `object` for any
+    pieces: tuple[tuple[Piece, ...], ...]  # for each interpolation, the pieces of its text
+    # The containers that hold placeholders, each as (index of its parent, key): they are copied for every trial.
+    copies: tuple[tuple[int, Any], ...] = field(init=False)
+    assignments: tuple[tuple[int, Any, int], ...] = field(init=False)  # (container, key, placeholder)
 
     def __post_init__(self) -> None:
-        places: dict[Path, int] = {(): 0}
-        copies, puts = [], []
+        indices: dict[Path, int] = {(): 0}
+        copies, assignments = [], []
         for index, path in enumerate(self.paths):
             for end in range(1, len(path)):
-                if path[:end] not in places:
-                    copies.append((places[path[: end - 1]], path[end - 1]))
-                    places[path[:end]] = len(copies)
-            puts.append((places[path[:-1]], path[-1], index))
+                if path[:end] not in indices:
+                    copies.append((indices[path[: end - 1]], path[end - 1]))
+                    indices[path[:end]] = len(copies)
+            assignments.append((indices[path[:-1]], path[-1], index))
         object.__setattr__(self, "copies", tuple(copies))
-        object.__setattr__(self, "puts", tuple(puts))
+        object.__setattr__(self, "assignments", tuple(assignments))
 
     def fill(self, values: Sequence[Any]) -> list[Any] | None:
-        """The values of all holes, or None where only composing can tell."""
-        for value, wanted in zip(values, self.accepts, strict=True):
+        """The values of all placeholders; None if only composing gives the right result."""
+        for value, wanted in zip(values, self.accepted, strict=True):
             if wanted is not object and type(value) is not wanted:
                 return None
             if type(value) not in _ATOMS and not _literal(value):
@@ -87,25 +88,25 @@ class Template:
         return filled
 
     def build(self, filled: Sequence[Any]) -> dict[Any, Any]:
-        """The config with its holes filled; it shares every container without one."""
+        """The config with its placeholders filled. Containers without placeholders are shared, not copied."""
         config = dict(self.base)
         nodes: list[Any] = [config]
         for parent, key in self.copies:
             child = nodes[parent][key].copy()
             nodes[parent][key] = child
             nodes.append(child)
-        for node, key, hole in self.puts:
-            nodes[node][key] = filled[hole]
+        for node, key, placeholder in self.assignments:
+            nodes[node][key] = filled[placeholder]
         return config
 
-    def text(self, trainer: str, omit: Omit) -> Text:
+    def text(self, trainer: str, omit: Omit) -> IdentityText:
         """The identity text of the config, without its `sweep` section."""
-        holed = self.build([Hole(index) for index in range(len(self.paths))])
-        holed.pop("sweep", None)
-        return Text(identity_text(trainer, holed, omit))
+        with_placeholders = self.build([Placeholder(index) for index in range(len(self.paths))])
+        with_placeholders.pop("sweep", None)
+        return IdentityText(identity_text(trainer, with_placeholders, omit))
 
-    def hole(self, path: Sequence[str]) -> int | None:
-        """Which hole stands at a path."""
+    def placeholder(self, path: Sequence[str]) -> int | None:
+        """The index of the placeholder at a path."""
         wanted = tuple(path)
         return next((i for i, known in enumerate(self.paths) if tuple(map(str, known)) == wanted), None)
 
@@ -118,87 +119,87 @@ def _literal(value: Any) -> bool:
     return False
 
 
-def make(
+def make_template(
     raw: Mapping[Any, Any],
     resolved: Mapping[Any, Any],
-    holes: Sequence[Path],
+    placeholders: Sequence[Path],
     accepts: Sequence[type | None],
     kept: Collection[Path],
-    free: Mapping[Path, bool] | None = None,
 ) -> Template | None:
-    """A template, or None if filling one might differ from composing.
+    """A template, or None if filling it might give another config than composing.
 
-    `raw` and `resolved` are one trial's config; `kept` are paths that stay as they are written.
+    `raw` and `resolved`: the config of one trial, with and without interpolations. `accepts`: for each placeholder, the
+    type of its values. `kept`: paths that stay as they are written.
     """
-    if None in accepts or any(touch(a, b) for i, a in enumerate(holes) for b in holes[:i]):
+    if None in accepts or any(overlap(a, b) for i, a in enumerate(placeholders) for b in placeholders[:i]):
         return None
     texts = {path: v for path, v in leaves(raw) if interpolates(v) and path not in kept}
     if any("${" in _NODE.sub("", _ENV.sub("", v)) or "\\" in v for v in texts.values()):
         return None
-    names = [tuple(map(str, path)) for path in holes]
+    names = [tuple(map(str, path)) for path in placeholders]
     order = _dependents(texts, names)
-    if order is None or any(touch(tuple(map(str, path)), hole) for path in kept for hole in names):
+    if order is None or any(overlap(tuple(map(str, path)), placeholder) for path in kept for placeholder in names):
         return None
     index = {name: i for i, name in enumerate(names)}
     pieces = []
     for path in order:
         made = _pieces(texts[path], path, index, resolved)
-        if made is None or (free is not None and not free.get(path, True)):
+        if made is None:
             return None
         pieces.append(made)
         index[tuple(map(str, path))] = len(index)
-    types = tuple(kind for kind in accepts if kind is not None)
-    return Template(resolved, (*holes, *order), len(holes), types, tuple(pieces))
+    types = tuple(type_ for type_ in accepts if type_ is not None)
+    return Template(resolved, (*placeholders, *order), len(placeholders), types, tuple(pieces))
 
 
-def _dependents(texts: Mapping[Path, str], holes: Sequence[tuple[str, ...]]) -> list[Path] | None:
-    """Interpolations that depend on holes, each after those it reads; None if a part of a hole is read."""
-    reads = {path: targets(text, path) for path, text in texts.items()}
-    waiting = _closure(reads, holes)
-    exact = set(holes)
+def _dependents(texts: Mapping[Path, str], placeholders: Sequence[tuple[str, ...]]) -> list[Path] | None:
+    """Interpolations that depend on placeholders, each after those it reads. None: one reads only a part of a value."""
+    reads = {path: paths_read(text, path) for path, text in texts.items()}
+    waiting = _closure(reads, placeholders)
+    exact = set(placeholders)
     order: list[Path] = []
     while waiting:
-        ready = [p for p in waiting if not any(touch(name, _named(o)) for name in reads[p] for o in waiting)]
+        ready = [p for p in waiting if not any(overlap(name, _as_name(o)) for name in reads[p] for o in waiting)]
         for path in ready:
-            if any(name not in exact and touch(name, hole) for name in reads[path] for hole in exact):
+            if any(name not in exact and overlap(name, placeholder) for name in reads[path] for placeholder in exact):
                 return None
         if not ready:
             return None
         order += ready
-        exact |= {_named(path) for path in ready}
+        exact |= {_as_name(path) for path in ready}
         waiting = [path for path in waiting if path not in ready]
     return order
 
 
-def _named(path: Path) -> tuple[str, ...]:
+def _as_name(path: Path) -> tuple[str, ...]:
     return tuple(map(str, path))
 
 
-def _closure(reads: Mapping[Path, Sequence[tuple[str, ...]]], holes: Sequence[tuple[str, ...]]) -> list[Path]:
-    """Interpolations that read a hole, or another one that does."""
-    names = set(holes)
+def _closure(reads: Mapping[Path, Sequence[tuple[str, ...]]], placeholders: Sequence[tuple[str, ...]]) -> list[Path]:
+    """The interpolations that read a placeholder, directly or through other interpolations."""
+    names = set(placeholders)
     found: list[Path] = []
     while True:
-        more = [p for p in reads if p not in found and any(touch(t, name) for t in reads[p] for name in names)]
+        more = [p for p in reads if p not in found and any(overlap(t, name) for t in reads[p] for name in names)]
         if not more:
             return found
         found += more
-        names |= {_named(path) for path in more}
+        names |= {_as_name(path) for path in more}
 
 
 def _pieces(
     text: str, path: Path, index: Mapping[tuple[str, ...], int], resolved: Mapping[Any, Any]
 ) -> tuple[Piece, ...] | None:
-    """What a dependent interpolation is made of: one index alone, or at least two pieces of text."""
+    """The pieces of an interpolation's text: either one index alone, or pieces that are joined as text."""
     pieces: list[Piece] = []
     end = 0
     for found in _NODE.finditer(text):
         pieces.append(text[end : found.start()])
-        name = targets(found.group(), path)[0]
+        name = paths_read(found.group(), path)[0]
         if name in index:
             pieces.append(index[name])
         else:
-            constant = _at(resolved, name)
+            constant = _lookup(resolved, name)
             if isinstance(constant, (Mapping, list)) or constant is _ABSENT:
                 return None
             pieces.append((str(constant),))
@@ -214,7 +215,7 @@ def _pieces(
 _ABSENT = object()
 
 
-def _at(tree: Any, name: Sequence[str]) -> Any:
+def _lookup(tree: Any, name: Sequence[str]) -> Any:
     for part in name:
         if not isinstance(tree, Mapping) or part not in tree:
             return _ABSENT
@@ -222,9 +223,6 @@ def _at(tree: Any, name: Sequence[str]) -> Any:
     return tree
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two configs are equal to a trainer: types count."""
+def equal_configs(one: Any, other: Any) -> bool:
+    """Whether two configs are equal for a trainer: `1` and `1.0` are not."""
     return canonical(one) == canonical(other)
-
-
-__all__ = ["Template", "Text", "dotted", "make", "same"]

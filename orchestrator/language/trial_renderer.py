@@ -1,6 +1,6 @@
-"""One shape of trials: a choice of groups and the keys that are set on it. It renders trials.
+"""Renders the configs of trials that share a choice of group options and the set of keys that they change.
 
-Quickly, by a template, where that is exact; else by Hydra's own merging and OmegaConf's resolving.
+It uses a template if that is exact; otherwise Hydra merges and OmegaConf resolves each config.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ConfigError
-from orchestrator.language.compose import Composition, has
-from orchestrator.language.config_errors import advice, close_to
-from orchestrator.language.identity import Omit, canonical, digest, identity_text, omitting
-from orchestrator.language.plain_data import accepts, keys, resolved, unresolved
-from orchestrator.language.references import Path, dotted, find, leaves
+from orchestrator.language.compose import Composition, has_key
+from orchestrator.language.config_errors import join_hints, suggest_key
+from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
+from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
+from orchestrator.language.references import Path, dotted, find_references, leaves
 from orchestrator.language.sweepfile import resources
-from orchestrator.language.template import Template, make, same
+from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
 from orchestrator.search.space import Assignment, Key, Setting
 
@@ -25,9 +25,9 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Rendered:
-    """One trial's config, the slow and certain way."""
+    """One trial's config, as Hydra and OmegaConf make it."""
 
-    nodes: Any  # OmegaConf's
+    nodes: Any  # the config as OmegaConf nodes
     raw: Mapping[Any, Any]
     config: dict[Any, Any]
     kept: Mapping[Path, str]
@@ -39,42 +39,42 @@ class TrialRenderer:
     def __init__(self, spec: SweepSpec, composition: Composition, first: Assignment, where: str) -> None:
         self.spec, self.composition, self.where = spec, composition, where
         self.warnings: list[str] = []
-        self.spots = [i for i, (key, _) in enumerate(first) if not key.group]
+        self.value_positions = [i for i, (key, _) in enumerate(first) if not key.group]
         self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
-        self.choices = _choices(composition, first)
+        self.choices = _all_choices(composition, first)
         self._check_keys([key for key, _ in first])
-        self.choice = tuple((key.name, _option(value)) for key, value in first if key.group)
-        values = [first[i] for i in self.spots]
+        self.swept_options = tuple((key.name, _option(value)) for key, value in first if key.group)
+        values = [first[i] for i in self.value_positions]
         rendered = self._render(values)
         self.references = {dotted(path): text for path, text in rendered.kept.items()}
-        self._omit = omitting(spec.ignore, self.references)
-        self._omit_seed = omitting((*spec.ignore, spec.seed), self.references)
+        self._omit = key_matcher(spec.ignore, self.references)
+        self._omit_seed = key_matcher((*spec.ignore, spec.seed), self.references)
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
         if not self.seeded:
-            self._unseeded()
+            self._handle_missing_seed()
         self.template = self._template(values, rendered)
         self._prepare(rendered)
 
     def _prepare(self, rendered: Rendered) -> None:
         self._resources: dict[str, Resources] = {}
         if self.template is None:
-            self._compare_twice(rendered)
+            self._warn_of_unstable_values(rendered)
             return
         self._text = self.template.text(self.spec.trainer, self._omit)
         self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed)
-        self._seed_hole = self.template.hole(self.spec.seed.split("."))
+        self._seed_placeholder = self.template.placeholder(self.spec.seed.split("."))
         self._seed = _lookup(rendered.config, self.spec.seed)
         self._fixed_resources: Resources | None = None
         if not any(path[0] == "sweep" for path in self.template.paths):
             self._fixed_resources = self._resources_of(rendered.config)
         self._excludes = self._compiled_excludes(rendered.config)
 
-    def _unseeded(self) -> None:
+    def _handle_missing_seed(self) -> None:
         if self.spec.repeats > 1:
             raise ConfigError(
-                f"repeats need a seed, and the config has no {self.spec.seed!r}",
+                f"repeats need a seed, but the config has no {self.spec.seed!r}",
                 where=f"{self.where}: sweep.repeats",
-                fix="add the key to the config, or name another: sweep.seed",
+                fix="add the key to the config, or name another key in sweep.seed",
             )
         self.warnings.append(f"the config has no {self.spec.seed!r} (sweep.seed): trials are seeded from their ids")
 
@@ -87,45 +87,47 @@ class TrialRenderer:
                 raise ConfigError(
                     f"{key.name!r} is swept twice in one trial", where=self._at(key), fix="remove one of the axes"
                 )
-            if key.group or key.sigil or has(self.composition.config, key.name):
+            if key.group or key.sigil or has_key(self.composition.config, key.name):
                 continue
             if any(part.isdigit() for part in key.name.split(".")):
-                continue  # an element of a list; Hydra decides
+                continue  # an element of a list: Hydra checks it
             known = [
-                name for name in keys(unresolved(self.composition.config, self.where)) if name.split(".")[0] != "sweep"
+                name
+                for name in dotted_keys(unresolved(self.composition.config, self.where))
+                if name.split(".")[0] != "sweep"
             ]
             known += [group for group in self.composition.choices if not group.startswith("hydra/")]
-            guess = close_to(key.name, known)
+            guess = suggest_key(key.name, known)
             raise ConfigError(
-                f"the config has no key {key.name!r}{_chosen(self.choices, settings)}",
+                f"the config has no key {key.name!r}{_options_text(self.choices, settings)}",
                 where=self._at(key),
-                fix=advice(guess, f"to add a new key, write +{key.name}"),
+                fix=join_hints(guess, f"to add a new key, write +{key.name}"),
             )
 
     def _at(self, key: Key) -> str:
         return f"{self.where}: {key.where}" if key.where else self.where
 
     def _template(self, values: Sequence[Setting], rendered: Rendered) -> Template | None:
-        holes = [tuple(key.name.split(".")) for key, _ in values]
+        placeholders = [tuple(key.name.split(".")) for key, _ in values]
         config = self.composition.config
-        kinds = [
-            None if key.sigil == "+" and has(config, key.name) else accepts(config, hole)
-            for (key, _), hole in zip(values, holes, strict=True)
+        types = [
+            None if key.sigil == "+" and has_key(config, key.name) else accepted_type(config, placeholder)
+            for (key, _), placeholder in zip(values, placeholders, strict=True)
         ]
-        template = make(rendered.raw, rendered.config, holes, kinds, rendered.kept)
+        template = make_template(rendered.raw, rendered.config, placeholders, types, rendered.kept)
         if template is None:
             return None
         filled = template.fill([value for _, value in values])
-        return template if filled is not None and same(template.build(filled), rendered.config) else None
+        return template if filled is not None and equal_configs(template.build(filled), rendered.config) else None
 
-    def _compare_twice(self, rendered: Rendered) -> None:
+    def _warn_of_unstable_values(self, rendered: Rendered) -> None:
         again = resolved(rendered.nodes, rendered.kept, self.where)
         before = {dotted(path): value for path, value in leaves(rendered.config)}
         for path, value in leaves(again):
-            if not same(value, before.get(dotted(path))):
+            if not equal_configs(value, before.get(dotted(path))):
                 self.warnings.append(
-                    f"{dotted(path)} differs between two compositions of one config; "
-                    "it makes every trial a new one: give it a fixed value, or list it under sweep.ignore"
+                    f"{dotted(path)} differs between two compositions of one config, so every plan has new trials: "
+                    "give it a fixed value or list it under sweep.ignore"
                 )
 
     # ------------------------------------------------------------ rendering
@@ -138,16 +140,18 @@ class TrialRenderer:
             named = [key for key, _ in values if f"'{key.name}'" in error.what or f"{key.name}=" in error.what]
             raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
         raw = unresolved(config, where)
-        kept = find({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
+        kept = find_references({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
         return Rendered(config, raw, resolved(config, kept, where), kept)
 
     def base_seed(self, assignment: Assignment) -> int:
-        """The seed that a trial has before repeats add to it."""
+        """The seed of the first repeat."""
         if self.template is not None:
-            filled = self.template.fill([assignment[i][1] for i in self.spots])
+            filled = self.template.fill([assignment[i][1] for i in self.value_positions])
             if filled is not None:
-                return self._int_seed(self._seed if self._seed_hole is None else filled[self._seed_hole])
-        return self._int_seed(_lookup(self._render([assignment[i] for i in self.spots]).config, self.spec.seed))
+                return self._int_seed(self._seed if self._seed_placeholder is None else filled[self._seed_placeholder])
+        return self._int_seed(
+            _lookup(self._render([assignment[i] for i in self.value_positions]).config, self.spec.seed)
+        )
 
     def _int_seed(self, value: Any) -> int:
         if type(value) is int:
@@ -155,14 +159,17 @@ class TrialRenderer:
         raise ConfigError(
             f"the seed is {value!r}, not a whole number",
             where=f"{self.where}: {self.spec.seed}",
-            fix="give it an int, or name another key: sweep.seed",
+            fix="use an int, or name another key in sweep.seed",
         )
 
     def trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
-        """The trial of an assignment, or None if `sweep.exclude` has it; `matched` collects which entries did."""
-        filled = self.template.fill([assignment[i][1] for i in self.spots]) if self.template else None
+        """The trial of an assignment, or None if `sweep.exclude` excludes it.
+
+        The indices of the entries that match are added to `matched`.
+        """
+        filled = self.template.fill([assignment[i][1] for i in self.value_positions]) if self.template else None
         if filled is None:
-            return self._slow(assignment, matched)
+            return self._compose_trial(assignment, matched)
         if self._excludes and self._excluded(filled, matched):
             return None
         template = self.template
@@ -171,19 +178,19 @@ class TrialRenderer:
         config = template.build(filled)
         config.pop("sweep", None)
         trial_id = self._text.digest(encoded)
-        seed = self._seed if self._seed_hole is None else filled[self._seed_hole]
+        seed = self._seed if self._seed_placeholder is None else filled[self._seed_placeholder]
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
-            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_of(trial_id),
+            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
             config_id=self._text_unseeded.digest(encoded),
             references=self.references,
             resources=self._fixed_resources or self._resources_of(template.build(filled)),
         )
 
-    def _slow(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
-        rendered = self._render([assignment[i] for i in self.spots])
+    def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
+        rendered = self._render([assignment[i] for i in self.value_positions])
         config = rendered.config
         hits = [i for i, entry in enumerate(self.spec.exclude) if self._matches(entry, config)]
         matched.update(hits)
@@ -193,13 +200,13 @@ class TrialRenderer:
         config.pop("sweep", None)
         references = {dotted(path): text for path, text in rendered.kept.items()}
         ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
-        trial_id = self._id(config, omitting(ignore, references))
+        trial_id = self._id(config, key_matcher(ignore, references))
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
-            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_of(trial_id),
-            config_id=self._id(config, omitting((*ignore, self.spec.seed), references)),
+            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
+            config_id=self._id(config, key_matcher((*ignore, self.spec.seed), references)),
             references=references,
             resources=held,
         )
@@ -217,43 +224,47 @@ class TrialRenderer:
     # ------------------------------------------------------------ excluding
 
     def _matches(self, entry: Mapping[str, Any], config: Mapping[Any, Any]) -> bool:
-        return all(self._wanted(key, wanted, config) for key, wanted in entry.items())
+        return all(self._key_matches(key, wanted, config) for key, wanted in entry.items())
 
-    def _wanted(self, key: str, wanted: Any, config: Mapping[Any, Any]) -> bool:
+    def _key_matches(self, key: str, wanted: Any, config: Mapping[Any, Any]) -> bool:
         if key in self.choices:
             return _any_of(self.choices[key], wanted)
         value = _lookup(config, key)
         return value is not _ABSENT and _any_of(value, wanted)
 
     def _compiled_excludes(self, config: Mapping[Any, Any]) -> list[tuple[int, list[tuple[int, Any]]]]:
-        """Entries that may match here, each with what is left to compare: (hole, wanted)."""
+        """The entries that can match here, each with the tests that remain for a trial: (placeholder, wanted value)."""
         assert self.template is not None
         left = []
         for index, entry in enumerate(self.spec.exclude):
             tests: list[tuple[int, Any]] = []
             possible = True
             for key, wanted in entry.items():
-                hole = None if key in self.choices else self.template.hole(key.split("."))
-                if hole is not None:
-                    tests.append((hole, wanted))
-                elif not self._wanted(key, wanted, config):
+                placeholder = None if key in self.choices else self.template.placeholder(key.split("."))
+                if placeholder is not None:
+                    tests.append((placeholder, wanted))
+                elif not self._key_matches(key, wanted, config):
                     possible = False
             if possible:
                 left.append((index, tests))
         return left
 
     def _excluded(self, filled: Sequence[Any], matched: set[int]) -> bool:
-        hits = [i for i, tests in self._excludes if all(_any_of(filled[hole], wanted) for hole, wanted in tests)]
+        hits = [
+            i
+            for i, tests in self._excludes
+            if all(_any_of(filled[placeholder], wanted) for placeholder, wanted in tests)
+        ]
         matched.update(hits)
         return bool(hits)
 
 
-def seed_of(trial_id: str) -> int:
-    """The seed of a trial whose config has none: 31 bits of its id."""
+def seed_from_id(trial_id: str) -> int:
+    """The seed of a trial whose config has no seed: 31 bits of its id."""
     return int(trial_id, 16) & 0x7FFFFFFF
 
 
-def _choices(composition: Composition, first: Assignment) -> dict[str, Any]:
+def _all_choices(composition: Composition, first: Assignment) -> dict[str, Any]:
     chosen = {key.name: value for key, value in first if key.group}
     return {**composition.choices, **chosen}
 
@@ -262,9 +273,9 @@ def _option(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _chosen(choices: Mapping[str, Any], settings: Sequence[Key]) -> str:
-    said = [f"{key.name}={choices[key.name]}" for key in settings if key.group]
-    return f" (with {', '.join(said)})" if said else ""
+def _options_text(choices: Mapping[str, Any], settings: Sequence[Key]) -> str:
+    options = [f"{key.name}={choices[key.name]}" for key in settings if key.group]
+    return f" (with {', '.join(options)})" if options else ""
 
 
 def _lookup(config: Any, key: str) -> Any:
@@ -284,5 +295,5 @@ def _any_of(value: Any, wanted: Any) -> bool:
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """1 is 1.0, but true is neither."""
+    """Whether two values are equal: 1 equals 1.0, but true equals neither."""
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)

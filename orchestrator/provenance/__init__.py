@@ -1,1 +1,1 @@
-"""What a result was made with: code, git, packages, machine."""
+"""What a result was made with: code, git commit, packages, machine."""

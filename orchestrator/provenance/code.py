@@ -1,4 +1,4 @@
-"""The project's code, kept: a copy of its files by the hash of their content."""
+"""Keeps a copy of the project's files, named by the hash of their content, and finds changes of the code."""
 
 from __future__ import annotations
 
@@ -17,55 +17,68 @@ from orchestrator.errors import ConfigError, ManifestError
 from orchestrator.files import new_folder
 from orchestrator.provenance.git import git
 
-FILE_LIMIT = 10 * 2**20  # bytes; a larger file is data, not code
-TREE_LIMIT = 256 * 2**20
 SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
 NOT_CODE = ("tests/", "docs/")
 SKIPPED = {"__pycache__", ".venv", "venv", ".git", "runs", "wandb", "outputs", "multirun", "node_modules", "mlruns"}
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of a project is copied, in bytes."""
+
+    file: int = 10 * 2**20  # a larger file is left out: it is data, not code
+    total: int = 256 * 2**20  # a larger project is refused
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Code:
     """The project's files as they were when a sweep was planned."""
 
-    code: str  # hash of the source files alone: what makes a finished trial stale
+    code: str  # hash of the source files: a finished trial is stale if it has changed
     tree: str  # hash of all files: the name of the copy
     path: Path  # the copy
-    left_out: tuple[str, ...]  # files over FILE_LIMIT
+    left_out: tuple[str, ...]  # files that are too large
 
 
 def import_path(tree: Path) -> tuple[str, ...]:
-    """What a trial puts first on sys.path."""
+    """The folders that a trial puts first on sys.path."""
     source = tree / "src"
     return (str(tree), str(source)) if source.is_dir() else (str(tree),)
 
 
-def keep_code(project: Path, store: Path) -> Code:
-    """Copy the project's files to `store`/<hash>, once. Raises ConfigError where there are too many, ManifestError."""
-    files, left_out = project_files(project)
-    target = store / _hash(project, files)
+def keep_code(project: Path, store: Path, limits: Limits = LIMITS) -> Code:
+    """Copy the project's files to `store`/<hash>, unless the copy exists.
+
+    Raises ConfigError if the project is too large, ManifestError if the copy cannot be written.
+    """
+    files, left_out = project_files(project, limits)
+    target = store / content_hash(project, files)
     if not target.is_dir():
         try:
-            _copy(project, files, target)
+            copy_files(project, files, target)
         except OSError as error:
             raise ManifestError(
                 f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or target)
             ) from error
-    return Code(_hash(project, filter(_is_code, files)), target.name, target, left_out)
+    return Code(content_hash(project, filter(_is_code, files)), target.name, target, left_out)
 
 
 def code_hash(project: Path) -> str:
-    """Hash of the source files alone: what makes a finished trial stale when it changes."""
-    return _hash(project, filter(_is_code, project_files(project)[0]))
+    """Hash of the source files. A finished trial is stale if it has changed."""
+    return content_hash(project, filter(_is_code, project_files(project)[0]))
 
 
-def _hash(project: Path, files: Iterable[str]) -> str:
+def content_hash(project: Path, files: Iterable[str]) -> str:
+    """Hash of the names and contents of files. Files that cannot be read are skipped."""
     total = hashlib.sha256()
     for name in files:
         try:
             content = (project / name).read_bytes()
         except OSError:
-            continue  # an editor's file, gone meanwhile, or one that this user may not read
+            continue  # removed in the meantime, like an editor's temporary file, or not readable for this user
         total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return total.hexdigest()[:12]
 
@@ -74,32 +87,34 @@ def _is_code(name: str) -> bool:
     return Path(name).suffix in SOURCES and not name.startswith(NOT_CODE)
 
 
-def project_files(project: Path) -> tuple[list[str], tuple[str, ...]]:
-    """Relative names of the project's files, sorted, and those left out for their size."""
+def project_files(project: Path, limits: Limits = LIMITS) -> tuple[list[str], tuple[str, ...]]:
+    """The sorted relative names of the project's files, and of those left out because they are too large."""
     listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = sorted(set((listed or "").split("\0")) - {""}) or _source_files(project)  # a repository may ignore it
+    names = sorted(set((listed or "").split("\0")) - {""}) or _source_files(
+        project
+    )  # git lists none if the repository ignores the folder
     kept, left_out, total = [], [], 0
     for name in names:
         path = project / name
         if not path.is_file() or SKIPPED.intersection(Path(name).parts):
             continue
         size = path.stat().st_size
-        if size > FILE_LIMIT:
+        if size > limits.file:
             left_out.append(name)
             continue
         total += size
         kept.append(name)
-    if total > TREE_LIMIT:
+    if total > limits.total:
         raise ConfigError(
-            f"the project holds {total / 2**20:.0f} MB of files; a sweep keeps a copy of at most {TREE_LIMIT >> 20} MB",
+            f"the project has {total / 2**20:.0f} MB of files; a sweep copies at most {limits.total >> 20} MB",
             where=str(project),
-            fix="name data and results in .gitignore, or run from the folder that holds the code",
+            fix="list data and results in .gitignore, or run in the folder that contains the code",
         )
     return kept, tuple(left_out)
 
 
 def _source_files(project: Path) -> list[str]:
-    """Outside git: source files and small configuration below the working directory."""
+    """The files to keep outside git: sources, and configuration and text files, below the project's folder."""
     found = []
     for folder, below, names in os.walk(project):
         below[:] = [name for name in below if name not in SKIPPED and not name.startswith(".")]
@@ -111,8 +126,8 @@ def _source_files(project: Path) -> list[str]:
     return sorted(found)
 
 
-def _copy(project: Path, files: Sequence[str], target: Path) -> None:
-    """Whole or not at all: into a folder beside, then renamed."""
+def copy_files(project: Path, files: Sequence[str], target: Path) -> None:
+    """Copy files into a new folder `target`. Files that no longer exist or cannot be read are skipped."""
     with new_folder(target) as draft:
         for name in files:
             copy = draft / name
@@ -122,7 +137,7 @@ def _copy(project: Path, files: Sequence[str], target: Path) -> None:
 
 
 def pack(tree: Path) -> bytes:
-    """The copy as a zip, for nodes that do not see the sweep's folder."""
+    """The copy as a zip file, for nodes without access to the sweep's folder."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in sorted(tree.rglob("*")):
@@ -132,7 +147,7 @@ def pack(tree: Path) -> bytes:
 
 
 def unpack(data: bytes, target: Path) -> None:
-    """Undo `pack`; safe when several workers of a node do it at once."""
+    """Undo `pack`. Several workers of a node may do this at once."""
     if target.is_dir():
         return
     with new_folder(target) as draft, zipfile.ZipFile(BytesIO(data)) as archive:
@@ -141,7 +156,7 @@ def unpack(data: bytes, target: Path) -> None:
 
 
 def difference(old: Path, new: Path) -> str:
-    """What changed between a copy and a project, in words: "train.py +12 −3, data.py +1 −1"."""
+    """The changes of the source files between two folders, in words: "train.py +12 −3, data.py +1 −1"."""
     changes = []
     for name in sorted(_code_names(old) | set(filter(_is_code, project_files(new)[0]))):
         before, after = _lines(old / name), _lines(new / name)

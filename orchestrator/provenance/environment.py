@@ -1,4 +1,4 @@
-"""What a sweep ran in: git, interpreter, packages, machine."""
+"""The environment of a sweep: git commit, interpreter, packages, machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.provenance.git import git
 
 
 def environment(project: Path, store: Path) -> dict[str, Any]:
-    """Git, interpreter, machine; the packages and the uncommitted change go to `store`, by content."""
+    """The facts of the environment. The list of packages and the uncommitted changes become files in `store`."""
     packages = "\n".join(
         sorted({f"{dist.name}=={dist.version}" for dist in importlib.metadata.distributions()}, key=str.lower)
     )
-    change = git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
+    changes = git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
     return {
         "commit": (git(project, "rev-parse", "HEAD") or "").strip(),
-        "change": _keep(store, "change", change) if change else "",
+        "change": _keep(store, "change", changes) if changes else "",
         "packages": _keep(store, "packages", packages),
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -30,9 +30,9 @@ def environment(project: Path, store: Path) -> dict[str, Any]:
     }
 
 
-def _keep(store: Path, kind: str, text: str) -> str:
-    """Store a text under the hash of its content; the name of its file."""
-    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
+def _keep(store: Path, prefix: str, text: str) -> str:
+    """Store a text in a file that is named by the hash of its content. Returns the name."""
+    name = f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
     path = store / name
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one caller of git."""
+"""Runs git; nothing else does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def git(project: Path, *arguments: str) -> str | None:
-    """What git says, or None outside a repository or without git."""
+    """The output of a git command; None if it fails, as outside a repository or without git."""
     try:
         done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):

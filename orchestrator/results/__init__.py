@@ -1,1 +1,1 @@
-"""What a person asks of a manifest; no terminal here."""
+"""Answers to what a user asks about a sweep, read from its manifest. The terminal is the business of `cli`."""

@@ -1,4 +1,4 @@
-"""Many trials at once, as a table, CSV or JSON lines: a column at a time, so that 100,000 take a second."""
+"""Many trials as a table, CSV or JSON lines. Works column by column, so that 100,000 trials take one second."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from orchestrator.model.rows import TrialRow
 FIXED = ("trial_id", "state", "cause", "attempts", "objective", "node", "seconds", "message")
 MISSING = object()
 AS_JSON = "trial_id, state, cause, overrides, config, metrics, attempts, objective, message, stale, seed"
-_SHORT_ID = 8  # digits; as everywhere else where a person reads
+_SHORT_ID = 8  # digits of an id in a table, as in all other output for people
 _SHOWN_METRICS = 4
 _SECONDS = "CASE WHEN started AND ended THEN ended - started END AS seconds"
-_PLAIN = {str, int, bool}  # equal ones look alike; 0.0 and -0.0 do not
+_PLAIN = {str, int, bool}  # equal values of these types have the same text; 0.0 and -0.0 do not
 
 
 def as_json(row: TrialRow) -> dict[str, Any]:
-    """The stable form of a trial for scripts."""
+    """A trial as a JSON object. Scripts rely on its keys."""
     return {
         "trial_id": row.trial_id,
         "state": row.state.value,
@@ -46,7 +46,7 @@ def as_json(row: TrialRow) -> dict[str, Any]:
 
 
 def print_json(rows: Iterable[Row]) -> None:
-    """The same form, a line a trial, of the columns `AS_JSON`: what the manifest holds as JSON goes out as it is."""
+    """Print the same objects, one per line, from rows with the columns `AS_JSON`. Stored JSON is copied, not parsed."""
     sys.stdout.writelines(map(_line, rows))
 
 
@@ -61,15 +61,15 @@ def _line(row: Row) -> str:
 
 
 def _as_json(text: str) -> str:
-    """A config's text without the marks for what JSON lacks."""
+    """The text of a config in plain JSON, without the manifest's tags for values that JSON lacks."""
     return dumps(config(text)) if '"$' in text else text
 
 
 class Listing:
-    """Trials to be shown in columns, and what their columns are."""
+    """The trials to list, column by column."""
 
     def __init__(self, reader: Reader, query: Query, first: Sequence[str] = (), names: Sequence[str] = ()) -> None:
-        """`names`: the columns to show; else what varies, the metrics (`first` before the others), the messages."""
+        """`names`: the columns; by default settings that vary, metrics (those in `first` come first) and messages."""
         self._reader, self._query = reader, query
         fixed = [name for name in FIXED if name in (names or ("trial_id", "state", "message"))]
         wanted = ", ".join(_SECONDS if name == "seconds" else name for name in [*fixed, "overrides", "metrics"])
@@ -79,25 +79,25 @@ class Listing:
         self._metrics = many_metrics(columns[-1])
         self._settings = dict.fromkeys(chain.from_iterable(self._overrides))
         self._reported = dict.fromkeys(chain.from_iterable(self._metrics))
-        self.names = list(names) or self._usual(first)
+        self.names = list(names) or self._default_columns(first)
 
     def __len__(self) -> int:
         return len(self._overrides)
 
-    def _usual(self, first: Sequence[str]) -> list[str]:
+    def _default_columns(self, first: Sequence[str]) -> list[str]:
         metrics = dict.fromkeys(chain.from_iterable(self._metrics[:50]))
         shown = list(dict.fromkeys([*(name for name in first if name in metrics), *metrics]))[:_SHOWN_METRICS]
         extra = ["message"] if any(self._fixed["message"]) else []
         return ["trial_id", "state", *self._settings, *shown, *extra]
 
     def titles(self) -> list[str]:
-        """What a person calls the columns."""
+        """The titles of the columns in a table."""
         settings = [name for name in self.names if name not in FIXED and name not in self._reported]
         short = {"trial_id": "trial", **naming.short_keys(settings)}
         return [short.get(name, name) for name in self.names]
 
     def cells(self, exact: bool) -> list[list[str]]:
-        """Each column as text, `exact` with every digit. Raises ConfigError for a column that no trial has."""
+        """Each column as text; if `exact`, with all digits. Raises ConfigError for a column that no trial has."""
         self._check()
         return [self._cells(name, exact) for name in self.names]
 
@@ -112,14 +112,14 @@ class Listing:
     # ------------------------------------------------------------ one column
 
     def _cells(self, name: str, exact: bool) -> list[str]:
-        """A column as text; empty where a trial has nothing there."""
+        """A column as text. A cell is empty if the trial has no value."""
         if name in FIXED:
             return self._fixed_cells(name, exact)
         setting, number = (_exact, repr) if exact else (naming.value, naming.metric)
         values = [given.get(name, MISSING) for given in self._overrides]
         if name not in self._reported:
-            left = self._configured(name) if any(value is MISSING for value in values) else values
-            pairs = zip(values, left, strict=True)
+            others = self._configured(name) if any(value is MISSING for value in values) else values
+            pairs = zip(values, others, strict=True)
             return _texts([other if value is MISSING else value for value, other in pairs], setting)
         if name not in self._settings and all(name in reported for reported in self._metrics):
             return [number(reported[name]) for reported in self._metrics]
@@ -142,13 +142,13 @@ class Listing:
         return _texts([MISSING if value is None else value for value in values], _exact if exact else naming.value)
 
     def _configured(self, name: str) -> Iterator[Any]:
-        """What each trial's config says, whether it varies or not."""
+        """The value in each trial's config, whether it varies or not."""
         parts = name.split(".")
-        return (_inside(settings, parts) for settings in self._configs)
+        return (_lookup(settings, parts) for settings in self._configs)
 
     @cached_property
     def _configs(self) -> list[Any]:
-        """Read only for a column that needs it: configs are by far the most text."""
+        """Read only if a column needs them, because configs are by far the largest part of the manifest."""
         return configs([text for (text,) in self._reader.listed("config", self._query)])
 
 
@@ -159,7 +159,7 @@ def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
 
 
 def print_table(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
-    """For a person; the last column is cut where a terminal ends."""
+    """Print an aligned table. On a terminal, the last column is cut at the right edge."""
     cells = [[title, *column] for title, column in zip(titles, columns, strict=True)]
     widths = [max(map(len, column)) for column in cells]
     room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1]) if sys.stdout.isatty() else 0
@@ -170,9 +170,9 @@ def print_table(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> None
 
 
 def _texts(values: Sequence[Any], text: Callable[[Any], str]) -> list[str]:
-    """Each value as text; where few values fill a column, each is written once."""
-    kinds = set(map(type, values))
-    if len(kinds) == 1 and kinds <= _PLAIN:
+    """Each value as text. Equal values are converted only once, which is faster if a column has few different ones."""
+    types = set(map(type, values))
+    if len(types) == 1 and types <= _PLAIN:
         known = {value: text(value) for value in set(values)}
         return [known[value] for value in values]
     return [_text(value, text) for value in values]
@@ -184,11 +184,11 @@ def _text(value: Any, text: Callable[[Any], str]) -> str:
 
 def _exact(value: Any) -> str:
     if type(value) is float and math.isfinite(value):
-        return repr(value)  # as JSON has it, and much sooner
+        return repr(value)  # the same text as JSON, and much faster
     return value if isinstance(value, str) else dumps(value)
 
 
-def _inside(settings: Any, parts: Sequence[str]) -> Any:
+def _lookup(settings: Any, parts: Sequence[str]) -> Any:
     for part in parts:
         if not isinstance(settings, Mapping) or part not in settings:
             return MISSING

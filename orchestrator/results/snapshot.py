@@ -1,4 +1,4 @@
-"""How a sweep stands at one instant, read from its manifest: what the live view, `status` and `status --json` show."""
+"""The state of a sweep at one moment, read from its manifest, for the live view, `status` and `status --json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_FAILURES = 3
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that runs now."""
+    """A trial that is running."""
 
     trial_id: str
     label: str
@@ -33,7 +33,7 @@ class Running:
 
 @dataclass(frozen=True)
 class FailureLine:
-    """A way in which trials failed."""
+    """A group of trials that failed in the same way."""
 
     cause: str
     message: str
@@ -43,6 +43,8 @@ class FailureLine:
 
 @dataclass(frozen=True)
 class Snapshot:
+    """The state of a sweep at one moment."""
+
     name: str
     total: int
     counts: dict[State, int]
@@ -53,16 +55,16 @@ class Snapshot:
     failures: tuple[FailureLine, ...]
     eta: float | None  # seconds
     holder: Holder | None
-    died: bool  # the coordinator, with trials under way
+    died: bool  # whether the coordinator died while trials were running
     address: str | None
     created: float
     ended: float | None
 
     @property
     def finished(self) -> int:
-        """Trials that the same command would not run again."""
-        waits = (State.PENDING, State.CANCELLED)
-        return sum(count for state, count in self.counts.items() if state not in waits and not state.open)
+        """The number of trials that the same command would not run again."""
+        waiting = (State.PENDING, State.CANCELLED)
+        return sum(count for state, count in self.counts.items() if state not in waiting and not state.open)
 
     @property
     def failed(self) -> int:
@@ -70,7 +72,7 @@ class Snapshot:
 
     @property
     def failed_otherwise(self) -> int:
-        """Failed trials of which `failures` does not speak."""
+        """The number of failed trials that `failures` does not include."""
         return max(0, self.failed - sum(line.trials for line in self.failures))
 
     @property
@@ -102,15 +104,15 @@ class Snapshot:
         }
 
 
-def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
-    """Read the sweep now; at most `shown` running trials with their metrics."""
+def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
+    """Read the state of the sweep now, with at most `shown` running trials."""
     holder = holder_of(folder)
     with reader.snapshot():
         plan = reader.plan()
         progress = reader.progress()
         objective = plan.spec.objective if plan else None
-        opened = reader.running()
-        attempts = opened if holder else []
+        open_attempts = reader.running()
+        attempts = open_attempts if holder else []
         running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
         return Snapshot(
             name=reader.name,
@@ -123,7 +125,7 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
             failures=_failures(reader),
             eta=_eta(progress, attempts) if holder else None,
             holder=holder,
-            died=bool(opened) and holder is None,
+            died=bool(open_attempts) and holder is None,
             address=control.address(folder),
             created=plan.created if plan else 0.0,
             ended=plan.ended if plan else None,
@@ -131,7 +133,7 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
 
 
 def _interrupted(counts: dict[State, int]) -> dict[State, int]:
-    """Without a coordinator nothing runs: what was open when it died runs again, and so it waits."""
+    """Counts for a sweep without a coordinator: trials that were running when it died wait to run again."""
     left = counts.pop(State.RUNNING, 0) + counts.pop(State.LAUNCHING, 0)
     return {**counts, State.PENDING: counts.get(State.PENDING, 0) + left} if left else counts
 
@@ -149,7 +151,7 @@ def _failures(reader: Reader) -> tuple[FailureLine, ...]:
 
 
 def _eta(progress: PlanProgress, attempts: list[AttemptRow]) -> float | None:
-    """Seconds until the plan is done, if trials go on to take as long as they did."""
+    """Seconds until the plan is done, if the remaining trials take as long as the finished ones on average."""
     running = [row for row in attempts if row.state is State.RUNNING]
     mean, counts = progress.seconds, progress.counts
     if mean is None or not running:

@@ -1,7 +1,7 @@
-"""The space of a sweep: axes, and the assignments they span, in order and lazily.
+"""The space of a sweep: axes, and all assignments of values to their keys, in order and lazily.
 
-An axis is one key and its values, or several linked keys and their rows. A value of a group axis may
-have a body: axes of its own, which are walked right after it. A space is a union of blocks.
+An axis is one key with its values, or several linked keys with rows of values. An option of a group may have a body:
+axes of its own, which apply only if that option is chosen. A space is a union of blocks of axes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """What an axis sets: a dotted key of the config, or a group of it (`db/engine`, `optimizer@train.opt`).
+    """What an axis sets: a dotted key of the config, or a config group (`db/engine`, `optimizer@train.opt`).
 
-    Keys compare by identity: two axes over one key are two keys.
+    Keys are compared by identity: two axes over the same key have two `Key` objects.
     """
 
     name: str
     group: bool = False
-    sigil: str = ""  # "", "+" or "++", as in Hydra's overrides
-    varies: bool = True  # False: fixed to one value
-    where: str = ""  # as written, for messages
+    sigil: str = ""  # the prefix in Hydra's overrides: "", "+" or "++"
+    varies: bool = True  # False: the key is fixed to one value
+    where: str = ""  # the place in the sweep file, for messages
 
 
 Setting = tuple[Key, Any]
@@ -33,7 +33,7 @@ Assignment = tuple[Setting, ...]
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `start` up to, but without, `end`; only random search can draw from it."""
+    """Numbers from `start` (included) to `end` (excluded). Only random search can draw from it."""
 
     start: float
     end: float
@@ -41,7 +41,7 @@ class Interval:
     integer: bool = False
 
     def draw(self, rng: random.Random) -> float | int:
-        """One number, uniformly; with `log`, uniformly in the exponent."""
+        """A random number, uniformly distributed; if `log`, its logarithm is."""
         if self.log:
             number = math.exp(rng.uniform(math.log(self.start), math.log(self.end)))
         elif self.integer:
@@ -57,17 +57,17 @@ class Axis:
     """Alternatives for one key, or rows for several linked ones."""
 
     keys: tuple[Key, ...]
-    rows: Sequence[Any] | Interval  # values of the one key; with several keys, rows of as many values
-    bodies: tuple[tuple[Axis, ...], ...] = ()  # for each row, the axes it brings; empty: none brings any
+    rows: Sequence[Any] | Interval  # one key: its values; several keys: rows with a value for each
+    bodies: tuple[tuple[Axis, ...], ...] = ()  # the body of each row; empty if no row has one
 
     def settings(self, row: Any) -> Assignment:
-        """What choosing a row sets."""
+        """The settings that a row makes."""
         if len(self.keys) == 1:
             return ((self.keys[0], row),)
         return tuple(zip(self.keys, row, strict=True))
 
     def body(self, index: int) -> tuple[Axis, ...]:
-        """The axes that a row brings."""
+        """The axes that apply only if this row is chosen."""
         return self.bodies[index] if self.bodies else ()
 
 
@@ -81,7 +81,7 @@ class Space:
     blocks: tuple[Block, ...]
 
     def walk(self) -> Iterator[Assignment]:
-        """Every assignment, the first axis slowest."""
+        """Every assignment. The first axis varies slowest."""
         for block in self.blocks:
             yield from _walk(block)
 
@@ -91,7 +91,7 @@ class Space:
         return None if None in sizes else sum(size for size in sizes if size)
 
     def at(self, index: int) -> Assignment:
-        """The assignment that `walk` yields at this place."""
+        """The assignment that `walk` yields at this index."""
         for block in self.blocks:
             size = _size(block) or 0
             if index < size:
@@ -100,11 +100,11 @@ class Space:
         raise IndexError(index)
 
     def draw(self, rng: random.Random) -> Assignment:
-        """A random assignment: every axis chooses on its own."""
+        """A random assignment: the value of every axis is drawn independently."""
         return _draw(rng.choice(self.blocks), rng)
 
     def all_keys(self) -> Iterator[Key]:
-        """Every key of every axis."""
+        """All keys of all axes."""
         for block in self.blocks:
             for axis in _axes(block):
                 yield from axis.keys
@@ -128,7 +128,7 @@ def _walk(block: Block) -> Iterator[Assignment]:
         return
     head, rest = block[0], block[1:]
     assert not isinstance(head.rows, Interval)
-    if not rest and not head.bodies:  # the innermost loop: nearly all of the work
+    if not rest and not head.bodies:  # fast path for the innermost loop, where nearly all time is spent
         for row in head.rows:
             yield head.settings(row)
         return
@@ -138,8 +138,8 @@ def _walk(block: Block) -> Iterator[Assignment]:
             yield settings + tail
 
 
-def _choices(axis: Axis) -> int | None:
-    """Rows of an axis, each times the combinations of its body."""
+def _axis_size(axis: Axis) -> int | None:
+    """How many assignments an axis has by itself, with the bodies of its rows; None if it is an interval."""
     if isinstance(axis.rows, Interval):
         return None
     if not axis.bodies:
@@ -151,10 +151,10 @@ def _choices(axis: Axis) -> int | None:
 def _size(block: Block) -> int | None:
     total = 1
     for axis in block:
-        choices = _choices(axis)
-        if choices is None:
+        size = _axis_size(axis)
+        if size is None:
             return None
-        total *= choices
+        total *= size
     return total
 
 
@@ -167,10 +167,10 @@ def _at(block: Block, index: int) -> Assignment:
     if not head.bodies:
         row, index = divmod(index, inner)
         return head.settings(head.rows[row]) + _at(rest, index)
-    for place, row in enumerate(head.rows):
-        size = (_size(head.bodies[place]) or 0) * inner
+    for position, row in enumerate(head.rows):
+        size = (_size(head.bodies[position]) or 0) * inner
         if index < size:
-            return head.settings(row) + _at(head.bodies[place] + rest, index)
+            return head.settings(row) + _at(head.bodies[position] + rest, index)
         index -= size
     raise IndexError(index)
 

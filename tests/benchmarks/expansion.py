@@ -49,7 +49,7 @@ def ours(file: Path) -> float:
 def memory(file: Path) -> float:
     """Bytes a trial that one pass holds at its peak, beyond those of the file itself."""
     plan = planning.load(file)
-    plan.first()
+    plan.first_trial()
     tracemalloc.start()
     count = sum(1 for _ in itertools.islice(plan.trials(), 50_000))
     peak = tracemalloc.get_traced_memory()[1]

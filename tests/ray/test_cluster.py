@@ -138,13 +138,13 @@ def test_labels_and_custom_resources(project: Project) -> None:
     assert "with labels {'zone': 'south'}, and no node has that" in out
 
 
-def test_nodes_can_be_left_out(project: Project) -> None:
-    """As the quarantine asks for it."""
+def test_trials_avoid_quarantined_nodes(project: Project) -> None:
+    """The label that the quarantine adds works in Ray."""
     project.sweep("x=0", "sweep.resources.labels={zone: north}")
     ((north,),) = project.query("SELECT node_id FROM attempt")
     placed = Quarantine()
-    placed.left_out[north] = "north"
-    labels = json.dumps(placed.elsewhere(Resources()).labels)
+    placed.nodes[north] = "north"
+    labels = json.dumps(placed.avoid(Resources()).labels)
     file = project.root / "conf" / "sweep.yaml"
     file.write_text(file.read_text().replace("cpus: 1}", f"cpus: 1, labels: {labels}}}"))
     project.sweep("x=range(1, 13)")

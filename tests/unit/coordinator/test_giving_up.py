@@ -20,7 +20,7 @@ def test_when_the_first_trials_fail_alike_the_rest_is_not_started(scene: Callabl
         sweep.tell(number, STARTED, FAILED)
     assert sweep.launched() == [0, 1, 2]
     assert sweep.coordinator.done
-    assert sweep.coordinator.early_abort.verdict == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
+    assert sweep.coordinator.early_abort.reason == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
     assert sweep.states() == [State.FAILED] * 3 + [State.PENDING] * 3
 
 
@@ -33,7 +33,7 @@ def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..
     assert not sweep.coordinator.done
     sweep.tick(3)
     assert sweep.launched() == [0, 1, 2, 3, 4, 5]
-    assert sweep.coordinator.early_abort.verdict is None
+    assert sweep.coordinator.early_abort.reason is None
 
 
 def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manifest: Manifest) -> None:
@@ -63,7 +63,7 @@ def test_a_node_in_quarantine_gets_no_more_trials(scene: Callable[..., Scene]) -
     sweep = scene(trials=6, slots=4, spec=sweep_spec(objective=None))
     lose_three(sweep)
     assert sweep.coordinator.warnings == [
-        "host is left out from now on: 3 trials in a row failed there, the last by a lost worker"
+        "host gets no more trials: 3 in a row failed there, the last one with a lost worker"
     ]
     placed = [resources.labels for resources in sweep.executor.placed]
     assert placed[0] == {}

@@ -1,4 +1,4 @@
-"""Which failures are alike, and what tells their trials from the rest."""
+"""Which failures are similar, and which settings distinguish their trials from the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestrator.decide.failures import Failed, Fingerprint, difference, groupe
 
 
 @pytest.mark.parametrize(
-    ("cause", "message", "place", "kind"),
+    ("cause", "message", "place", "error"),
     [
         ("exception", "KeyError: 'lr'", "train.py:88", "KeyError"),
         ("exception", "StopIteration", "train.py:88", "StopIteration"),
@@ -22,11 +22,11 @@ from orchestrator.decide.failures import Failed, Fingerprint, difference, groupe
         ("lost_node", "node 3f: went away", "", ""),
     ],
 )
-def test_a_fingerprint_has_no_values_in_it(cause: str, message: str, place: str, kind: str) -> None:
-    assert Failed("a", cause, message, place).fingerprint == Fingerprint(cause, kind, place)
+def test_a_fingerprint_does_not_depend_on_values(cause: str, message: str, place: str, error: str) -> None:
+    assert Failed("a", cause, message, place).fingerprint == Fingerprint(cause, error, place)
 
 
-def test_groups() -> None:
+def test_failures_are_grouped_by_fingerprint() -> None:
     failed = [
         Failed("a", "exception", "KeyError: 'x'", "train.py:7"),
         Failed("b", "exception", "KeyError: 'lr'", "train.py:88"),
@@ -45,7 +45,7 @@ def test_groups() -> None:
 SGD, ADAM = {"optimizer": "SGD"}, {"optimizer": "adam"}
 
 
-def test_what_they_share_and_the_others_do_not() -> None:
+def test_settings_that_all_members_share_and_the_others_lack() -> None:
     members = [{**SGD, "lr": 0.1, "x": [1]}, {**SGD, "lr": 0.2, "x": [1]}]
     assert difference(members, [{**ADAM, "lr": 0.1, "x": [1]}, {**ADAM, "lr": 0.3, "x": [2]}]) == [
         ("optimizer", "SGD", 2),
@@ -53,11 +53,11 @@ def test_what_they_share_and_the_others_do_not() -> None:
     ]
 
 
-def test_the_commonest_where_nothing_is_shared_by_all() -> None:
+def test_the_most_common_setting_if_members_share_none() -> None:
     assert difference([SGD, SGD, ADAM], [ADAM, ADAM]) == [("optimizer", "SGD", 2)]
 
 
-def test_nothing_to_tell_them_by() -> None:
+def test_no_difference() -> None:
     assert difference([SGD], []) == []
     assert difference([SGD], [SGD]) == []
     assert difference([{}], [SGD]) == []

@@ -1,4 +1,4 @@
-"""What the end of an attempt means, and whether another follows."""
+"""What the end of an attempt means, and whether another attempt follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.decide import lifecycle
 from orchestrator.decide.lifecycle import (
     FREE_LAUNCHES,
-    LONGEST,
+    MAX_MESSAGE,
     better,
     classify,
     continues,
@@ -23,7 +23,6 @@ from orchestrator.decide.lifecycle import (
     retried,
 )
 from orchestrator.model.events import Ended, Failure, Outcome
-from orchestrator.model.order import Checkpoint
 from orchestrator.model.rows import AttemptRow
 from orchestrator.model.sweep import Objective, Retries, State
 
@@ -32,8 +31,8 @@ def ended(**facts: Any) -> Ended:
     return Ended(1.0, **facts)
 
 
-def raised(kind: str, message: str = "") -> Ended:
-    return ended(exit_code=1, failure=Failure(kind, message, "train.py:88", "Traceback …"))
+def raised(type_name: str, message: str = "") -> Ended:
+    return ended(exit_code=1, failure=Failure(type_name, message, "train.py:88", "Traceback …"))
 
 
 def attempt(state: State, *, number: int = 1, started: bool = True, cause: str = "", lineage: int = 1) -> AttemptRow:
@@ -103,7 +102,7 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
         (raised("FileNotFoundError", "data.csv"), State.FAILED, "missing_file"),
     ],
 )
-def test_causes(end: Ended, state: State, cause: str | None) -> None:
+def test_state_and_cause_of_an_end(end: Ended, state: State, cause: str | None) -> None:
     outcome = classify(end)
     assert outcome.state is state
     assert cause is None or outcome.cause == cause
@@ -122,7 +121,7 @@ def test_causes(end: Ended, state: State, cause: str | None) -> None:
         ),
         (raised("E", "\x1b[31mred\x1b[0m and \x07bell"), "E: red and bell"),
         (ended(signal=int(signal.SIGSEGV)), "killed by SIGSEGV"),
-        (ended(signal=int(signal.SIGKILL)), "killed by SIGKILL (the kernel does so when memory runs out)"),
+        (ended(signal=int(signal.SIGKILL)), "killed by SIGKILL (the kernel does this when memory runs out)"),
         (ended(signal=9, detail="peak memory 5000 MiB"), "killed by SIGKILL: peak memory 5000 MiB"),
         (ended(signal=250), "killed by signal 250"),
         (ended(exit_code=3), "the process ended with exit code 3"),
@@ -135,13 +134,13 @@ def test_messages_are_one_line(end: Ended, message: str) -> None:
 
 
 @given(st.text())
-def test_a_line_is_a_line(text: str) -> None:
+def test_any_message_becomes_one_short_printable_line(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
-    assert len(line) <= LONGEST
+    assert len(line) <= MAX_MESSAGE
 
 
-def test_the_evidence_of_an_exception() -> None:
+def test_an_exception_keeps_traceback_and_place() -> None:
     outcome = classify(raised("KeyError", "'x'"))
     assert (outcome.traceback, outcome.place) == ("Traceback …", "train.py:88")
 
@@ -154,15 +153,15 @@ DEATH = Outcome(State.LOST, "lost_coordinator")
 FAILURE = Outcome(State.FAILED, "exception")
 FULL = Outcome(State.FAILED, "oom")
 GPU_FULL = Outcome(State.FAILED, "cuda_oom")
-hog = attempt(State.FAILED, cause="oom")
+out_of_memory = attempt(State.FAILED, cause="oom")
 failed = attempt(State.FAILED)
 lost = attempt(State.LOST, cause="lost_worker")
 died = attempt(State.LOST, cause="lost_coordinator")
-unborn = attempt(State.LOST, cause="lost_worker", started=False)
+never_ran = attempt(State.LOST, cause="lost_worker", started=False)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "never_started", "earlier", "retries", "again"),
+    ("outcome", "never_started", "earlier", "retries", "expected"),
     [
         (Outcome(State.SUCCEEDED), False, [], Retries(9, 9), False),
         (Outcome(State.STOPPED), False, [], Retries(9, 9), False),
@@ -171,28 +170,28 @@ unborn = attempt(State.LOST, cause="lost_worker", started=False)
         (FAILURE, False, [], Retries(error=0), False),
         (FAILURE, False, [], Retries(error=1), True),
         (FAILURE, False, [failed], Retries(error=1), False),
-        (FAILURE, False, [hog], Retries(error=1), True),
+        (FAILURE, False, [out_of_memory], Retries(error=1), True),
         (FULL, False, [failed], Retries(oom=1), True),
-        (FULL, False, [hog], Retries(error=9, oom=1), False),
+        (FULL, False, [out_of_memory], Retries(error=9, oom=1), False),
         (GPU_FULL, False, [failed], Retries(oom=1), True),
-        (GPU_FULL, False, [hog], Retries(error=9, oom=1), False),
+        (GPU_FULL, False, [out_of_memory], Retries(error=9, oom=1), False),
         (FAILURE, False, [lost, lost, lost], Retries(error=1), True),
         (LOSS, False, [], Retries(lost=0), False),
         (LOSS, False, [lost, lost], Retries(lost=3), True),
         (LOSS, False, [lost, lost, lost], Retries(lost=3), False),
-        (LOSS, False, [failed, died, unborn, died], Retries(lost=1), True),
+        (LOSS, False, [failed, died, never_ran, died], Retries(lost=1), True),
         (DEATH, False, [lost] * 9, Retries(0, 0), True),
-        (DEATH, True, [unborn] * 9, Retries(0, 0), True),
+        (DEATH, True, [never_ran] * 9, Retries(0, 0), True),
         (LOSS, True, [], Retries(0, 0), True),
-        (LOSS, True, [unborn] * (FREE_LAUNCHES - 1), Retries(0, 0), True),
-        (LOSS, True, [unborn] * FREE_LAUNCHES, Retries(9, 9), False),
-        (LOSS, True, [*[unborn] * FREE_LAUNCHES, lost], Retries(0, 0), True),
+        (LOSS, True, [never_ran] * (FREE_LAUNCHES - 1), Retries(0, 0), True),
+        (LOSS, True, [never_ran] * FREE_LAUNCHES, Retries(9, 9), False),
+        (LOSS, True, [*[never_ran] * FREE_LAUNCHES, lost], Retries(0, 0), True),
     ],
 )
-def test_retries(
-    outcome: Outcome, never_started: bool, earlier: list[AttemptRow], retries: Retries, again: bool
+def test_whether_a_trial_is_retried(
+    outcome: Outcome, never_started: bool, earlier: list[AttemptRow], retries: Retries, expected: bool
 ) -> None:
-    assert retried(outcome, never_started, earlier, retries) is again
+    assert retried(outcome, never_started, earlier, retries) is expected
 
 
 @given(
@@ -201,7 +200,7 @@ def test_retries(
     st.integers(0, 4),
     st.integers(0, 2),
 )
-def test_budgets_bound_the_attempts(ends: list[Outcome], error: int, loss: int, oom: int) -> None:
+def test_retry_budgets_limit_the_attempts(ends: list[Outcome], error: int, loss: int, oom: int) -> None:
     earlier: list[AttemptRow] = []
     for number, outcome in enumerate(ends, start=1):
         if not retried(outcome, False, earlier, Retries(error, loss, oom)):
@@ -210,22 +209,22 @@ def test_budgets_bound_the_attempts(ends: list[Outcome], error: int, loss: int, 
     assert len(earlier) <= error + loss + oom
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
-def test_only_a_success_is_run_anew() -> None:
+def test_every_attempt_but_a_success_is_continued() -> None:
     assert not continues(None)
     assert {state for state in State if continues(attempt(state))} == set(State) - {State.SUCCEEDED}
 
 
-def test_lineages() -> None:
+def test_an_attempt_from_a_checkpoint_keeps_its_lineage() -> None:
     last = attempt(State.LOST, number=4, lineage=2)
-    assert next_lineage(1, None, None) == 1
-    assert next_lineage(5, last, None) == 5
-    assert next_lineage(5, last, Checkpoint(3, "checkpoints/3")) == 2
+    assert next_lineage(1, None, False) == 1
+    assert next_lineage(5, last, False) == 5
+    assert next_lineage(5, last, True) == 2
 
 
-def test_better() -> None:
+def test_better_respects_the_mode_and_nan() -> None:
     lowest, highest = Objective("loss", "min"), Objective("loss", "max")
     assert better(lowest, 1.0, None)
     assert better(lowest, 1.0, 2.0)
@@ -234,6 +233,6 @@ def test_better() -> None:
     assert not any(better(way, math.nan, old) for way, old in itertools.product((lowest, highest), (None, 1.0)))
 
 
-def test_the_words_of_the_module_match_the_states() -> None:
+def test_the_docstring_names_every_state() -> None:
     assert lifecycle.__doc__ is not None
     assert all(state.value in lifecycle.__doc__ for state in State)

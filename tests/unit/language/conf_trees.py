@@ -1,4 +1,4 @@
-"""Config folders for tests, Hydra's own answer to compare with, and overrides as text."""
+"""Writes config folders for tests, composes them with Hydra itself, and writes overrides as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def quoted(value: Any) -> str:
-    """A value in Hydra's override grammar, such that it reads back as the same value."""
+    """A value in Hydra's override grammar, which parses it back to the same value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -39,7 +39,7 @@ def quoted(value: Any) -> str:
         return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
     if value.startswith("${") and value.endswith("}"):
         return str(value)
-    text, run = "", 0  # backslashes before a quote are doubled, and the quote is escaped
+    text, run = "", 0  # backslashes before a quote are doubled and the quote is escaped
     for char in value + "'":
         if char == "'":
             text += "\\" * run
@@ -49,7 +49,7 @@ def quoted(value: Any) -> str:
 
 
 def line(key: str, value: Any, groups: Sequence[str] = (), sigil: str = "") -> str:
-    """One override as text: a group's option bare, a value quoted."""
+    """One override as text: an option without quotes, a value with quotes."""
     if key in groups:
         return f"~{key}" if value is None else f"{sigil}{key}={_option(value)}"
     return f"{sigil}{key}={quoted(value)}"

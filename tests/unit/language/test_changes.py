@@ -1,4 +1,4 @@
-"""What `resubmit --set` may change, and what would make another trial."""
+"""What `resubmit --set` may change, and what it refuses because it would make another trial."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TRIAL = TrialSpec(
 )
 
 
-def test_resources_keep_what_is_not_named() -> None:
-    found = changes.trial(SPEC, TRIAL, {"sweep.resources.gpus": 2, "sweep.resources.cpus": "auto"})
-    assert found == replace(TRIAL, resources=Resources(gpus=2.0, memory=5, labels={"zone": "north"}))
+def test_resources_that_are_not_named_stay() -> None:
+    changed = changes.trial(SPEC, TRIAL, {"sweep.resources.gpus": 2, "sweep.resources.cpus": "auto"})
+    assert changed == replace(TRIAL, resources=Resources(gpus=2.0, memory=5, labels={"zone": "north"}))
 
 
-def test_an_ignored_key() -> None:
-    found = changes.trial(SPEC, TRIAL, {"workers": 0, "data.root": "/b"})
-    assert found.config == {"lr": 0.1, "workers": 0, "data": {"root": "/b", "token": "${oc.env:TOKEN}"}}
+def test_an_ignored_key_can_be_changed() -> None:
+    changed = changes.trial(SPEC, TRIAL, {"workers": 0, "data.root": "/b"})
+    assert changed.config == {"lr": 0.1, "workers": 0, "data": {"root": "/b", "token": "${oc.env:TOKEN}"}}
     assert TRIAL.config["data"]["root"] == "/a"
 
 
-def test_the_sweep() -> None:
+def test_settings_of_the_sweep_can_be_changed() -> None:
     assert changes.sweep(SPEC, {"sweep.timeout": None, "sweep.retries.oom": 3, "workers": 1}) == replace(
         SPEC, timeout=None, retries=Retries(error=1, oom=3)
     )
@@ -42,17 +42,17 @@ def test_the_sweep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"lr": 1}, "--set lr: is part of what the trial is"),
+        ({"lr": 1}, "--set lr: is part of the trial's identity"),
         ({"data.place": 1}, "--set data.place: the config has no such key"),
-        ({"data.token": "x"}, "--set data.token: is read where the trial starts"),
+        ({"data.token": "x"}, "--set data.token: is resolved when the trial starts"),
         ({"sweep.resources.gpus": 1.5}, "--set: sweep.resources.gpus: expected whole GPUs"),
         ({"sweep.trainer": "a:b"}, "--set sweep.trainer: cannot be changed"),
         ({"sweep.retries": "often"}, "--set: sweep.retries: expected a whole number"),
     ],
 )
-def test_what_is_refused(settings: dict[str, Any], told: str) -> None:
+def test_other_changes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         changes.trial(changes.sweep(SPEC, settings), TRIAL, settings)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Every trial's config equals what Hydra's `compose` gives for the same overrides."""
+"""The config of every trial equals the result of Hydra's `compose` for the same overrides."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def _no_global_hydra() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Tree:
-    """A config folder whose first file is the sweep file, and what has to be known to compare."""
+    """A config folder whose first file is the sweep file, and what the comparison with Hydra needs."""
 
     files: dict[str, str]
     sigils: dict[str, str] = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     trials: int = 0
-    fast: bool | None = None  # whether templates are used
+    fast: bool | None = None  # whether templates are used; None: not checked
 
 
 def check(file: Path, plan: SweepPlan, fixed: Sequence[str] = (), sigils: dict[str, str] | None = None) -> int:
-    """Compare every trial with Hydra; returns how many there were."""
+    """Compare every trial with Hydra. Returns the number of trials."""
     count = 0
     for trial in plan.trials():
         overrides = [
@@ -284,7 +284,7 @@ class Schema:
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _schema_and_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     store = ConfigStore.instance()
     store.store(name="tests_schema", node=Schema)
     monkeypatch.setenv("TREE_HOME", "/home/tree")
@@ -295,17 +295,17 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_trials_are_what_hydra_composes(name: str, tmp_path: Path) -> None:
+def test_trials_equal_what_hydra_composes(name: str, tmp_path: Path) -> None:
     tree = TREES[name]
     file = write(tmp_path, tree.files)
     plan = planning.load(file, tree.fixed)
     count = check(file, plan, tree.fixed, tree.sigils)
     assert not tree.trials or count == tree.trials
     if tree.fast is not None:
-        assert all((shape.template is not None) == tree.fast for shape in plan._shapes.values())
+        assert all((renderer.template is not None) == tree.fast for renderer in plan.renderers.values())
 
 
-def test_search_path_of_the_primary_config_and_of_the_command_line(tmp_path: Path) -> None:
+def test_search_paths_of_the_primary_config_and_of_the_command_line(tmp_path: Path) -> None:
     write(tmp_path / "more", {"model/far.yaml": "name: far\n"})
     write(tmp_path / "extra", {"model/dir.yaml": "name: dir\n"})
     body = HEAD + f"hydra: {{searchpath: ['file://{tmp_path}/more']}}\n" + SWEEP + "    model: glob(*)\n"
@@ -319,7 +319,7 @@ def test_search_path_of_the_primary_config_and_of_the_command_line(tmp_path: Pat
     assert [trial.config["model"]["name"] for trial in both.trials()] == ["dir", "far", "gru", "lstm"]
 
 
-def test_an_existing_project_adds_one_file_and_changes_nothing_else(tmp_path: Path) -> None:
+def test_an_existing_project_needs_only_one_more_file(tmp_path: Path) -> None:
     section = "trainer: a.b:c\naxes:\n  optimizer: {SGD: {lr: [1, 2]}, adam: {}}\n  model: 'lstm,gru'\n"
     file = write(tmp_path, {"config.yaml": HEAD + "seed: 3\n", "sweep/lr.yaml": section, **BASE})
     plan = planning.load(file, ["sweep=lr", "seed=5"])
@@ -361,7 +361,7 @@ RICH = {
 
 
 def generated(rng: random.Random) -> tuple[dict[str, Any], dict[str, str]]:
-    """Axes as they might be written, and the sigils of their keys."""
+    """Random axes as a user might write them, and the sigils of their keys."""
     axes: dict[str, Any] = {}
     for key in rng.sample(["x", "y.z", "y.deep.w", "optimizer.lr", "seed", "free.any", "+free.new", "++y.deep.new"], 3):
         axes[key] = rng.sample(VALUES, 2)
@@ -379,7 +379,7 @@ def generated(rng: random.Random) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_generated_axes_give_what_hydra_composes(seed: int, tmp_path: Path) -> None:
+def test_generated_axes_equal_what_hydra_composes(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     axes, sigils = generated(rng)
     body = RICH["sweep.yaml"].replace("AXES", json.dumps(axes))
@@ -390,7 +390,7 @@ def test_generated_axes_give_what_hydra_composes(seed: int, tmp_path: Path) -> N
         assert canonical(trial.config) == canonical(composed(file, overrides)), overrides
 
 
-def test_the_quoter_of_these_tests_reads_back(tmp_path: Path) -> None:
+def test_the_quoting_of_these_tests_is_right(tmp_path: Path) -> None:
     file = write(tmp_path, {"a.yaml": "seed: 0\n"})
     expected = OmegaConf.to_container(OmegaConf.create({"xs": VALUES, "seed": 0}), resolve=True)
     assert composed(file, [f"+xs={quoted(VALUES)}"]) == expected

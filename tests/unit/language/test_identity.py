@@ -1,4 +1,4 @@
-"""What makes two trials the same."""
+"""Which trials have the same id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.language.identity import Hole, IdSet, canonical, digest, identity_text, omitting, trial_id
+from orchestrator.language.identity import IdSet, Placeholder, canonical, digest, identity_text, key_matcher, trial_id
 
 NO_NAN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 DATA = st.recursive(
@@ -36,7 +36,7 @@ def typed(value: Any) -> Any:
     return (type(value).__name__, value)
 
 
-def test_a_known_id() -> None:
+def test_known_ids() -> None:
     assert trial_id("a:b", {"x": 1e-3, "y": [1, 1.0, True, None]}) == trial_id(
         "a:b", {"y": [1, 1.0, True, None], "x": 0.001}
     )
@@ -45,7 +45,7 @@ def test_a_known_id() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 1.0), (1, True), (0.0, False), ("1", 1), (None, "null"), ([], {})])
-def test_types_count(one: Any, other: Any) -> None:
+def test_the_type_of_a_value_changes_the_id(one: Any, other: Any) -> None:
     assert trial_id("a:b", {"x": one}) != trial_id("a:b", {"x": other})
 
 
@@ -60,28 +60,28 @@ def test_types_count(one: Any, other: Any) -> None:
         ("\ud800", '"\ud800"'),
     ],
 )
-def test_what_plain_json_cannot_hold_is_tagged(value: Any, text: str) -> None:
+def test_values_that_json_lacks_are_tagged(value: Any, text: str) -> None:
     assert canonical(value) == text
     digest(text)
 
 
 @given(DATA)
-def test_the_order_of_keys_does_not_count(value: Any) -> None:
+def test_the_order_of_keys_does_not_matter(value: Any) -> None:
     assert canonical(value) == canonical(shuffled(value))
 
 
 @given(DATA, DATA)
-def test_different_data_differ(one: Any, other: Any) -> None:
+def test_canonical_json_is_equal_only_for_equal_data(one: Any, other: Any) -> None:
     assert (canonical(one) == canonical(other)) == (typed(one) == typed(other))
 
 
 @given(st.dictionaries(st.text().filter(lambda key: not key.startswith("$")), NO_NAN))
-def test_simple_data_is_json(value: Any) -> None:
+def test_canonical_json_of_simple_data_is_json(value: Any) -> None:
     finite = {k: v for k, v in value.items() if not isinstance(v, float) or abs(v) != float("inf")}
     assert json.loads(canonical(finite)) == finite
 
 
-def test_the_trainer_counts_and_what_is_omitted_does_not() -> None:
+def test_the_trainer_changes_the_id_and_omitted_keys_do_not() -> None:
     config = {"a": {"b": 1, "num_workers": 2}, "paths": {"out": "x"}, "items": [1, 2]}
     without = {"a": {"b": 1}, "items": [1, 2]}
     ignore = ("paths.*", "*.num_workers")
@@ -92,14 +92,14 @@ def test_the_trainer_counts_and_what_is_omitted_does_not() -> None:
     assert trial_id("a:b", config, omit=["items.0"]) != trial_id("a:b", config, omit=["items.1"])
 
 
-def test_holes_are_marked_and_filled() -> None:
-    text = identity_text("a:b", {"x": Hole(0), "y": [Hole(1)]}, omitting(()))
+def test_placeholders_can_be_filled_in_the_text() -> None:
+    text = identity_text("a:b", {"x": Placeholder(0), "y": [Placeholder(1)]}, key_matcher(()))
     parts = text.split("\x00")
     parts[1], parts[3] = canonical(0.5), canonical("z")
-    assert "".join(parts) == identity_text("a:b", {"x": 0.5, "y": ["z"]}, omitting(()))
+    assert "".join(parts) == identity_text("a:b", {"x": 0.5, "y": ["z"]}, key_matcher(()))
 
 
-def test_a_set_of_ids_is_a_set() -> None:
+def test_an_id_set_behaves_like_a_set() -> None:
     rng = random.Random(0)
     ids = [f"{rng.randrange(3000):012x}" for _ in range(4000)] + ["0" * 12, "f" * 12]
     known: set[str] = set()

@@ -1,4 +1,4 @@
-"""A sweep file's trials: what each holds, which there are, and what a plan costs."""
+"""The trials of a sweep file: which there are, what each contains, and how much memory a plan needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan(tmp_path: Path, body: str, *overrides: str, head: str = HEAD) -> SweepP
     return planning.load(write(tmp_path, {"sweep.yaml": text, **CONF}), overrides)
 
 
-def test_a_trial_holds_its_config_and_only_what_varies(tmp_path: Path) -> None:
+def test_a_trial_has_its_config_and_the_overrides_that_vary(tmp_path: Path) -> None:
     found = plan(tmp_path, "axes: {model: [lstm, gru], x: [5], y: 7}", "num_workers=9")
     trials = list(found.trials())
     assert [t.overrides for t in trials] == [{"model": "lstm", "x": 5}, {"model": "gru", "x": 5}]
@@ -52,7 +52,7 @@ def test_a_trial_holds_its_config_and_only_what_varies(tmp_path: Path) -> None:
     assert list(found.trials()) == trials
 
 
-def test_the_fast_way_and_the_slow_way_give_the_same_ids(tmp_path: Path) -> None:
+def test_templates_and_composing_give_the_same_ids(tmp_path: Path) -> None:
     axes = "repeats: 2\nignore: [io.*]\nexclude: [{x: 1, model: gru}]\naxes: {model: [lstm, gru], x: [1, 2.5, -0.0]}"
     fast = list(plan(tmp_path, axes).trials())
     slow = list(plan(tmp_path, axes, head=HEAD + "slow: '${oc.decode:\"1\"}'\n").trials())
@@ -65,7 +65,7 @@ def test_the_fast_way_and_the_slow_way_give_the_same_ids(tmp_path: Path) -> None
         assert one.config_id == trial_id("trainers.toy:train", plain, ignore=["io.*"], omit=["seed"])
 
 
-def test_repeats_are_outermost_and_share_a_config_id(tmp_path: Path) -> None:
+def test_repeats_vary_slowest_and_share_a_config_id(tmp_path: Path) -> None:
     trials = list(plan(tmp_path, "repeats: 3\naxes: {x: [1, 2]}").trials())
     assert [(t.seed, t.config["x"]) for t in trials] == [(42, 1), (42, 2), (43, 1), (43, 2), (44, 1), (44, 2)]
     assert all(t.overrides["seed"] == t.seed == t.config["seed"] for t in trials)
@@ -74,7 +74,7 @@ def test_repeats_are_outermost_and_share_a_config_id(tmp_path: Path) -> None:
     assert fewer == [t.trial_id for t in trials[:2]]
 
 
-def test_repeats_of_a_seed_that_depends_on_an_axis(tmp_path: Path) -> None:
+def test_repeats_with_a_seed_that_depends_on_an_axis(tmp_path: Path) -> None:
     head = HEAD.replace("seed: 42", "seed: ${x}")
     trials = plan(tmp_path, "repeats: 2\naxes: {x: [10, 20]}", head=head).trials()
     assert [t.seed for t in trials] == [10, 20, 11, 21]
@@ -87,12 +87,12 @@ def test_without_a_seed_trials_are_seeded_from_their_ids(tmp_path: Path) -> None
     assert any("seeded from their ids" in warning for warning in found.summary().warnings)
 
 
-def test_another_seed_key(tmp_path: Path) -> None:
+def test_the_seed_can_have_another_key(tmp_path: Path) -> None:
     found = plan(tmp_path, "seed: training.seed\nrepeats: 2", head=HEAD + "training: {seed: 5}\n")
     assert [t.config["training"]["seed"] for t in found.trials()] == [5, 6]
 
 
-def test_ignored_keys_and_the_section_do_not_change_an_id(tmp_path: Path) -> None:
+def test_ignored_keys_and_the_sweep_section_do_not_change_an_id(tmp_path: Path) -> None:
     body = "ignore: ['*num_workers']\naxes: {x: [1]}"
     (one,) = plan(tmp_path, body).trials()
     (other,) = plan(tmp_path, body + "\ngrace: 3\nretries: 1", "num_workers=8", "io.num_workers=9").trials()
@@ -100,7 +100,7 @@ def test_ignored_keys_and_the_section_do_not_change_an_id(tmp_path: Path) -> Non
     assert other.config["num_workers"] == 8
 
 
-def test_an_excluded_trial_matches_every_key_of_an_entry(tmp_path: Path) -> None:
+def test_a_trial_is_excluded_if_all_keys_of_an_entry_match(tmp_path: Path) -> None:
     exclude = "exclude: [{model: gru, x: [1, 2]}, {optimizer.betas: 3}, {nope: 1}, {x: 3, model.hidden: 64}]\n"
     found = plan(tmp_path, exclude + "axes: {model: [lstm, gru], x: [1, 2, 3]}")
     assert [(t.overrides["model"], t.overrides["x"]) for t in found.trials()] == [("lstm", 1), ("lstm", 2), ("gru", 3)]
@@ -113,7 +113,7 @@ def test_an_excluded_trial_matches_every_key_of_an_entry(tmp_path: Path) -> None
     ]
 
 
-def test_a_sweep_of_which_nothing_is_left_is_a_mistake(tmp_path: Path) -> None:
+def test_excluding_every_trial_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every trial is excluded"):
         plan(tmp_path, "exclude: [{x: [1, 2]}]\naxes: {x: [1, 2]}").summary()
 
@@ -124,7 +124,7 @@ def test_a_trial_in_two_blocks_runs_once(tmp_path: Path) -> None:
     assert found.summary().duplicates == 2
 
 
-def test_resources_of_each_trial(tmp_path: Path) -> None:
+def test_resources_may_differ_between_trials(tmp_path: Path) -> None:
     body = "resources: {gpus: '${model.gpus}', cpus: 2, memory: 4GB, custom: {tpu: 1}, labels: {zone: '${x}-a'}}\n"
     trials = list(plan(tmp_path, body + "axes: {model: [lstm, gru], x: [a, b]}").trials())
     assert trials[0].resources == Resources(1.0, 2.0, 4 * 10**9, {"tpu": 1.0}, {"zone": "a-a"})
@@ -150,7 +150,9 @@ literal: 'a $ {b}'
 """
 
 
-def test_secrets_and_late_values_are_kept_as_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_and_values_of_the_start_are_kept_as_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PLAN_PLAIN", "seen")
     for name in ("PLAN_HF_TOKEN", "PLAN_KEY", "PLAN_MINE"):
         monkeypatch.setenv(name, "hunter2")
@@ -179,7 +181,7 @@ def test_a_secret_cannot_be_swept(tmp_path: Path) -> None:
         list(plan(tmp_path, "axes: {api_key: [a, b]}", head=HEAD + "api_key: ${oc.env:NOPE}\n").trials())
 
 
-def test_values_that_change_are_warned_of(tmp_path: Path) -> None:
+def test_a_value_that_changes_between_compositions_gives_a_warning(tmp_path: Path) -> None:
     counter = iter(range(1000))
     OmegaConf.register_new_resolver("tests.next", lambda: next(counter), replace=True)
     try:
@@ -189,7 +191,7 @@ def test_values_that_change_are_warned_of(tmp_path: Path) -> None:
         OmegaConf.clear_resolver("tests.next")
 
 
-def test_random_search_gives_the_number_asked_for(tmp_path: Path) -> None:
+def test_random_search_gives_the_requested_number_of_trials(tmp_path: Path) -> None:
     body = "search: {method: random, trials: %d, seed: 3}\nexclude: [{model: gru, x: 1}]\naxes: %s"
     axes = "{model: [lstm, gru], x: [1, 2, 3], y: 'tag(log, interval(1e-3, 1))'}"
     ten = [t.trial_id for t in plan(tmp_path, body % (10, axes)).trials()]
@@ -202,12 +204,12 @@ def test_random_search_gives_the_number_asked_for(tmp_path: Path) -> None:
     assert sorted(t.config["x"] for t in few.trials()) == [0, 1, 2, 3]
 
 
-def test_a_grid_can_be_cut(tmp_path: Path) -> None:
+def test_a_grid_can_be_limited(tmp_path: Path) -> None:
     found = plan(tmp_path, "repeats: 2\nsearch: {trials: 2}\naxes: {x: range(100)}")
     assert [(t.seed, t.config["x"]) for t in found.trials()] == [(42, 0), (42, 1), (43, 0), (43, 1)]
 
 
-def test_the_grammar_of_hydra(tmp_path: Path) -> None:
+def test_axes_in_hydras_sweep_grammar(tmp_path: Path) -> None:
     body = "axes: {model: glob(*), x: 'shuffle(range(1, 4))', y: 'choice(a,b)', num_workers: 'range(0, 0.3, 0.1)'}"
     found = plan(tmp_path, body)
     trials = list(found.trials())
@@ -216,18 +218,18 @@ def test_the_grammar_of_hydra(tmp_path: Path) -> None:
     assert {t.config["num_workers"] for t in trials} == {0.0, 0.1, 0.2}
 
 
-def test_a_call_in_a_list_is_taken_literally_and_told(tmp_path: Path) -> None:
+def test_a_call_in_a_list_is_taken_literally_with_a_warning(tmp_path: Path) -> None:
     found = plan(tmp_path, "axes: {x: ['range(0, 3)', 2]}")
     assert [t.config["x"] for t in found.trials()] == ["range(0, 3)", 2]
     assert any("taken literally" in warning for warning in found.summary().warnings)
 
 
-def test_a_primary_config_without_self_is_told_of_as_hydra_does(tmp_path: Path) -> None:
+def test_hydras_warning_about_a_missing_self_is_kept(tmp_path: Path) -> None:
     found = plan(tmp_path, "axes: {}", head=HEAD.replace(", _self_", ""))
     assert any("_self_" in warning for warning in found.summary().warnings)
 
 
-def test_overrides_of_the_command_line(tmp_path: Path) -> None:
+def test_overrides_on_the_command_line(tmp_path: Path) -> None:
     body = "axes:\n  optimizer: {SGD: {lr: [1, 2]}, adam: {}}\n  model: [lstm, gru]"
     assert len(list(plan(tmp_path, body, "optimizer=adam").trials())) == 2
     assert len(list(plan(tmp_path, body, "optimizer=SGD", "model=gru").trials())) == 2
@@ -241,7 +243,7 @@ def test_overrides_of_the_command_line(tmp_path: Path) -> None:
     assert [t.config["optimizer"].get("momentum") for t in missing] == [7, None]
 
 
-def test_the_section_is_read_with_its_overrides(tmp_path: Path) -> None:
+def test_overrides_change_the_sweep_section(tmp_path: Path) -> None:
     body = "retries: 2\ntracking: {wandb: {project: p}}\nobjective: {metric: a/b, mode: max, at: best}"
     body += "\ngrace: 2m\ntimeout: 2h"
     spec = plan(
@@ -260,9 +262,9 @@ def test_the_section_is_read_with_its_overrides(tmp_path: Path) -> None:
     assert plain.spec.search == Search()
 
 
-def test_one_trial_for_trying(tmp_path: Path) -> None:
+def test_the_first_trial_has_every_axis_at_its_first_value(tmp_path: Path) -> None:
     file = plan(tmp_path, "axes: {model: [gru, lstm], x: [5, 6], y: [7, 8]}").file
-    spec, trial = planning.single(file, ["x=3"])
+    spec, trial = planning.load_first_trial(file, ["x=3"])
     assert spec.name == "sweep"
     assert trial.overrides == {"model": "gru", "y": 7}
     assert trial.config["x"] == 3

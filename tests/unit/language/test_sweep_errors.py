@@ -1,4 +1,4 @@
-"""A mistake in the sweep file, or beside it, is one message: what, where, and what to do."""
+"""A mistake in the sweep file or its configs gives one message: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONF = {
 HEAD = "defaults: [{model: lstm}, {optimizer: SGD}, _self_]\nseed: 42\ntraining: {epochs: 3}\n"
 
 
-def told(tmp_path: Path, text: str, *overrides: str) -> str:
-    """The message for a sweep file."""
+def message_for(tmp_path: Path, text: str, *overrides: str) -> str:
+    """The error message for a sweep file."""
     file = write(tmp_path, {"sweep.yaml": text, **CONF})
     with pytest.raises(ConfigError) as caught:
         for _ in planning.load(file, overrides).trials():
@@ -138,10 +138,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_one_clear_message(name: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_file_gives_one_clear_message(name: str, tmp_path: Path) -> None:
     text, words = CASES[name]
     write(tmp_path, {"model/broken.yaml": "a: 1\nb: [\n"})
-    message = told(tmp_path, text)
+    message = message_for(tmp_path, text)
     for word in words:
         assert word in message, message
 
@@ -161,19 +161,37 @@ OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_a_mistake_on_the_command_line(name: str, tmp_path: Path) -> None:
+def test_a_mistake_on_the_command_line_gives_one_clear_message(name: str, tmp_path: Path) -> None:
     overrides, words = OVERRIDES[name]
-    message = told(tmp_path, sweep("axes: {training.epochs: [1, 2]}"), *overrides)
+    message = message_for(tmp_path, sweep("axes: {training.epochs: [1, 2]}"), *overrides)
     for word in words:
         assert word in message, message
 
 
-def test_a_file_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+def test_a_missing_file_gives_a_message_with_the_most_similar_name(tmp_path: Path) -> None:
     write(tmp_path, {"sweep.yaml": sweep("")})
     with pytest.raises(ConfigError, match=r"no such file[\s\S]*sweep.yaml"):
         planning.load(tmp_path / "swep.yaml")
     with pytest.raises(ConfigError, match="a folder"):
         planning.load(tmp_path)
+
+
+def assert_clear(error: OrchestratorError) -> None:
+    """The message says something, and names the place of the mistake."""
+    assert error.what.strip()
+    assert error.where
+    assert "Traceback" not in str(error)
+
+
+def assert_trials_or_message(file: Path) -> None:
+    """Planning gives trials with different ids, or a clear message."""
+    try:
+        ids = [trial.trial_id for trial in planning.load(file).trials()]
+    except OrchestratorError as error:
+        assert_clear(error)
+    else:
+        assert ids
+        assert len(set(ids)) == len(ids)
 
 
 PLAIN = st.recursive(
@@ -196,9 +214,12 @@ def test_reading_a_section_gives_a_spec_or_a_message(data: Any) -> None:
     if isinstance(data, dict):
         data = {"trainer": "a:b", **data}
     try:
-        sweepfile.read(data, Path("sweep.yaml"), "name")
-    except OrchestratorError:
-        pass
+        spec = sweepfile.read(data, Path("sweep.yaml"), "name")
+    except OrchestratorError as error:
+        assert_clear(error)
+    else:
+        assert spec.name
+        assert ":" in spec.trainer
 
 
 @given(
@@ -232,11 +253,7 @@ def test_reading_a_section_gives_a_spec_or_a_message(data: Any) -> None:
 def test_any_file_gives_trials_or_a_message(tmp_path: Path, text: str) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(text, encoding="utf-8", errors="replace")
-    try:
-        for _ in planning.load(file).trials():
-            pass
-    except OrchestratorError:
-        pass
+    assert_trials_or_message(file)
 
 
 @given(
@@ -262,21 +279,17 @@ def test_any_axes_give_trials_or_a_message(tmp_path: Path, axes: Any) -> None:
             },
             file,
         )
-    except Exception:  # what OmegaConf cannot write
+    except Exception:  # OmegaConf cannot write these axes
         return
-    try:
-        for _ in planning.load(file).trials():
-            pass
-    except OrchestratorError:
-        pass
+    assert_trials_or_message(file)
 
 
 @pytest.mark.parametrize("name", ["address-tagging", "v1.2_b", "x" * 200])
-def test_names_of_sweeps(name: str) -> None:
+def test_valid_names_of_sweeps(name: str) -> None:
     assert sweepfile.read({"trainer": "a:b", "name": name}, Path("sweep.yaml"), "").name == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "-j", "a\n", "x" * 201])
-def test_a_sweeps_name_stays_inside_the_runs_folder(name: str) -> None:
+def test_a_name_that_would_leave_the_runs_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.name"):
         sweepfile.read({"trainer": "a:b", "name": name}, Path("sweep.yaml"), "")

@@ -1,4 +1,4 @@
-"""What is kept of the code and its surroundings, and what makes a result stale."""
+"""What is kept of the code and the environment, and which changes make a result stale."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, ManifestError
-from orchestrator.provenance import code as code_module
-from orchestrator.provenance.code import code_hash, difference, import_path, keep_code, pack, project_files, unpack
+from orchestrator.provenance.code import (
+    Limits,
+    code_hash,
+    content_hash,
+    copy_files,
+    difference,
+    import_path,
+    keep_code,
+    pack,
+    project_files,
+    unpack,
+)
 from orchestrator.provenance.environment import environment
 
 FILES = {
@@ -43,7 +53,7 @@ def git(root: Path, *words: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No configuration of the user's, and no repository above the project."""
+    """Git reads no configuration of the user, and finds no repository above the project."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -59,7 +69,7 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repository(plain: Path) -> Path:
-    """The same under git, with files that it ignores."""
+    """The same project in a git repository, with files that git ignores."""
     write(plain, {".gitignore": "*.log\n/data/\n.venv\nruns\n__pycache__\n", "out.log": "", "data/big.csv": "1,2\n"})
     git(plain, "init", "-q")
     git(plain, "add", ".")
@@ -75,7 +85,7 @@ def files(root: Path) -> list[str]:
 # ---------------------------------------------------------------- what is kept
 
 
-def test_outside_git_sources_and_small_configuration_are_kept(plain: Path, tmp_path: Path) -> None:
+def test_outside_git_sources_and_configuration_are_kept(plain: Path, tmp_path: Path) -> None:
     code = keep_code(plain, tmp_path / "store")
     assert files(code.path) == KEPT
     assert (code.path / "train.py").read_text() == FILES["train.py"]
@@ -83,52 +93,50 @@ def test_outside_git_sources_and_small_configuration_are_kept(plain: Path, tmp_p
     assert code.left_out == ()
 
 
-def test_under_git_what_it_ignores_is_left(repository: Path, tmp_path: Path) -> None:
+def test_files_that_git_ignores_are_not_kept(repository: Path, tmp_path: Path) -> None:
     code = keep_code(repository, tmp_path / "store")
     assert files(code.path) == sorted([*KEPT, ".gitignore", "README.md", "new.py"])
 
 
-def test_a_folder_below_the_repository_is_a_project_too(repository: Path, tmp_path: Path) -> None:
+def test_a_project_may_be_a_folder_of_a_repository(repository: Path, tmp_path: Path) -> None:
     assert files(keep_code(repository / "pkg", tmp_path / "store").path) == ["data.py", "kernel.cu"]
 
 
-def test_a_project_that_the_repository_above_ignores_is_kept_all_the_same(repository: Path, tmp_path: Path) -> None:
+def test_a_project_that_its_repository_ignores_is_kept(repository: Path, tmp_path: Path) -> None:
     write(repository / "data", {"train.py": ""})
     assert files(keep_code(repository / "data", tmp_path / "store").path) == ["train.py"]
 
 
-def test_a_deleted_file_and_one_that_cannot_be_listed(repository: Path) -> None:
+def test_deleted_files_and_dangling_links_are_not_listed(repository: Path) -> None:
     (repository / "train.py").unlink()
     (repository / "dangling.py").symlink_to("nowhere.py")
     assert "train.py" not in project_files(repository)[0]
     assert "dangling.py" not in project_files(repository)[0]
 
 
-def test_a_file_that_goes_meanwhile_is_passed_over(
-    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As an editor's do."""
+def test_a_file_that_is_removed_after_it_was_listed_is_skipped(plain: Path, tmp_path: Path) -> None:
+    """Editors create and remove temporary files."""
     listed = project_files(plain)[0]
-    monkeypatch.setattr(code_module, "project_files", lambda project: ([*listed, "4913.py"], ()))
-    assert files(keep_code(plain, tmp_path / "store").path) == KEPT
+    with_removed = [*listed, "4913.py"]
+    assert content_hash(plain, with_removed) == content_hash(plain, listed)
+    copy_files(plain, with_removed, tmp_path / "copy")
+    assert files(tmp_path / "copy") == KEPT
 
 
-def test_large_files_are_left_out_and_named(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_module, "FILE_LIMIT", 100)
+def test_large_files_are_left_out_and_named(plain: Path, tmp_path: Path) -> None:
     write(plain, {"weights.json": "x" * 101, "fits.json": "x" * 100})
-    code = keep_code(plain, tmp_path / "store")
+    code = keep_code(plain, tmp_path / "store", Limits(file=100))
     assert code.left_out == ("weights.json",)
     assert files(code.path) == sorted([*KEPT, "fits.json"])
 
 
-def test_a_project_that_is_too_large_is_refused(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_module, "TREE_LIMIT", 50)
+def test_a_project_that_is_too_large_is_refused(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.gitignore"):
-        keep_code(plain, tmp_path / "store")
+        keep_code(plain, tmp_path / "store", Limits(total=50))
     assert not (tmp_path / "store").exists()
 
 
-def test_one_copy_is_kept_of_one_content(plain: Path, tmp_path: Path) -> None:
+def test_the_same_content_is_copied_once(plain: Path, tmp_path: Path) -> None:
     first = keep_code(plain, tmp_path / "store")
     assert keep_code(plain, tmp_path / "store") == first
     write(plain, {"train.py": "changed = True\n"})
@@ -137,13 +145,13 @@ def test_one_copy_is_kept_of_one_content(plain: Path, tmp_path: Path) -> None:
     assert (first.path / "train.py").read_text() == FILES["train.py"]
 
 
-def test_a_copy_is_whole_or_is_not(plain: Path, tmp_path: Path) -> None:
-    (tmp_path / "store").write_text("a file is in the way")
+def test_a_copy_that_cannot_be_written_is_an_error(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be")
     with pytest.raises(ManifestError, match="cannot keep a copy"):
         keep_code(plain, tmp_path / "store")
 
 
-def test_where_trials_import_from(tmp_path: Path) -> None:
+def test_trials_import_from_the_copy_and_its_src_folder(tmp_path: Path) -> None:
     assert import_path(tmp_path) == (str(tmp_path),)
     (tmp_path / "src").mkdir()
     assert import_path(tmp_path) == (str(tmp_path), str(tmp_path / "src"))
@@ -179,7 +187,7 @@ def test_only_sources_make_a_result_stale(
     assert bool(difference(kept.path, project)) is stale
 
 
-def test_a_moved_or_removed_file_is_a_change(plain: Path) -> None:
+def test_moving_or_removing_a_file_changes_the_hash(plain: Path) -> None:
     before = code_hash(plain)
     (plain / "train.py").rename(plain / "train2.py")
     renamed = code_hash(plain)
@@ -187,14 +195,14 @@ def test_a_moved_or_removed_file_is_a_change(plain: Path) -> None:
     assert len({before, renamed, code_hash(plain)}) == 3
 
 
-def test_a_commit_changes_nothing(repository: Path) -> None:
+def test_a_commit_does_not_change_the_hash(repository: Path) -> None:
     before = code_hash(repository)
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "second")
     assert code_hash(repository) == before
 
 
-def test_differences_in_words(plain: Path, tmp_path: Path) -> None:
+def test_the_difference_counts_lines_for_each_file(plain: Path, tmp_path: Path) -> None:
     old = keep_code(plain, tmp_path / "store").path
     assert difference(old, plain) == ""
     write(plain, {"train.py": FILES["train.py"].replace("pass", "return 1\n    ++x")})
@@ -204,14 +212,14 @@ def test_differences_in_words(plain: Path, tmp_path: Path) -> None:
     assert difference(old, plain) == "a.py +2 −0, b.py +1 −0, pkg/data.py +0 −1, and 1 more"
 
 
-# ---------------------------------------------------------------- carried to a node
+# ---------------------------------------------------------------- sent to a node
 
 
-def test_packing(plain: Path, tmp_path: Path) -> None:
+def test_a_packed_copy_unpacks_to_the_same_files(plain: Path, tmp_path: Path) -> None:
     script = plain / "run.sh"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
-    os.utime(plain / "train.py", (0, 0))  # older than a zip file can say
+    os.utime(plain / "train.py", (0, 0))  # earlier than a zip file can express
     copy = keep_code(plain, tmp_path / "store").path
     unpack(pack(copy), tmp_path / "node" / "code")
     assert files(tmp_path / "node" / "code") == files(copy)
@@ -221,10 +229,10 @@ def test_packing(plain: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "node").iterdir()] == ["code"]
 
 
-# ---------------------------------------------------------------- the surroundings
+# ---------------------------------------------------------------- the environment
 
 
-def test_the_environment_under_git(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_in_a_repository(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "secret-0123456789")
     git(repository, "config", "color.ui", "always")
     git(repository, "config", "diff.external", "/bin/false")
@@ -236,8 +244,8 @@ def test_the_environment_under_git(repository: Path, tmp_path: Path, monkeypatch
     assert "+changed = True" in (store / facts["change"]).read_text().splitlines()
     assert any(line.startswith("pytest==") for line in (store / facts["packages"]).read_text().splitlines())
     assert facts["python"].count(".") == 2
-    kept = json.dumps(facts) + "".join(path.read_text() for path in store.iterdir())
-    assert "secret-0123456789" not in kept
+    stored = json.dumps(facts) + "".join(path.read_text() for path in store.iterdir())
+    assert "secret-0123456789" not in stored
     assert environment(repository, store) == facts
     assert len(list(store.iterdir())) == 2
 

@@ -1,4 +1,4 @@
-"""Which assignments a search asks for."""
+"""Which assignments a search gives, and in which order."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SPACE = Space(((Axis((A,), [1, 2, 3]), Axis((B,), ["x", "y"], ((Axis((C,), [7, 8
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_finite_space_is_asked_once_each_and_the_same_each_time(method: str) -> None:
+def test_every_assignment_of_a_finite_space_comes_once_and_in_a_fixed_order(method: str) -> None:
     asked = [values(a) for a in METHODS[method](SPACE, 0)]
     assert asked == [values(a) for a in METHODS[method](SPACE, 0)]
     assert sorted(map(str, asked)) == sorted(str(values(a)) for a in SPACE.walk())
 
 
-def test_a_grid_keeps_the_order_and_a_random_search_does_not() -> None:
+def test_a_grid_keeps_the_order_of_the_axes_and_random_search_does_not() -> None:
     walked = [values(a) for a in SPACE.walk()]
     assert [values(a) for a in METHODS["grid"](SPACE, 0)] == walked
     orders = [[values(a) for a in METHODS["random"](SPACE, seed)] for seed in range(4)]
@@ -37,7 +37,7 @@ def test_a_grid_keeps_the_order_and_a_random_search_does_not() -> None:
     assert orders[0] != orders[1]
 
 
-def test_random_draws_from_intervals() -> None:
+def test_random_search_draws_from_intervals() -> None:
     axes = (
         Axis((A,), Interval(1e-5, 1.0, log=True)),
         Axis((B,), Interval(2, 5, integer=True)),
@@ -53,5 +53,5 @@ def test_random_draws_from_intervals() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 2**40))
-def test_shuffling_permutes(size: int, seed: int) -> None:
+def test_shuffling_is_a_permutation(size: int, seed: int) -> None:
     assert sorted(shuffled(index, size, seed) for index in range(size)) == list(range(size))

@@ -1,4 +1,4 @@
-"""From `sweep.axes` as written to assignments, in order."""
+"""The assignments of `sweep.axes`, in order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from orchestrator.search.space import Interval, Setting, Space
 GROUPS = {"model": ["lstm", "gru"], "optimizer": ["SGD", "adam"], "db": ["mysql", "pg"], "db/engine": ["x", "y"]}
 
 
-class Words:
-    """A vocabulary without config folders: options land at their group's path."""
+class FixedVocabulary:
+    """A vocabulary without config folders: an option's package is the path of its group."""
 
     def is_group(self, path: str) -> bool:
         return path in GROUPS
@@ -42,14 +42,14 @@ def space(axes: Any, **replaced: Any) -> Space:
         key.replace("__", "."): Replacement(key.replace("__", "."), "", rows, len(rows) > 1)
         for key, rows in replaced.items()
     }
-    return AxisReader(Words(), "sweep.yaml", new).read(axes)
+    return AxisReader(FixedVocabulary(), "sweep.yaml", new).read(axes)
 
 
 def walked(axes: Any, **replaced: Any) -> list[dict[str, Any]]:
     return [{key.name: value for key, value in a} for a in space(axes, **replaced).walk()]
 
 
-def test_the_first_axis_is_slowest() -> None:
+def test_the_first_axis_varies_slowest() -> None:
     assert walked({"a": [1, 2], "b": ["x", "y"]}) == [
         {"a": 1, "b": "x"},
         {"a": 1, "b": "y"},
@@ -58,12 +58,12 @@ def test_the_first_axis_is_slowest() -> None:
     ]
 
 
-def test_no_axes_are_one_trial() -> None:
+def test_without_axes_there_is_one_trial() -> None:
     assert walked({}) == [{}]
     assert walked(None) == [{}]
 
 
-def test_an_option_brings_axes_of_its_own() -> None:
+def test_an_option_may_have_axes_of_its_own() -> None:
     axes = {
         "optimizer": {"SGD": {"lr": [0.1, 1.0]}, "adam": {"lr, betas": [[1, [2, 3]], [4, [5, 6]]]}},
         "model": ["lstm"],
@@ -76,7 +76,7 @@ def test_an_option_brings_axes_of_its_own() -> None:
     ]
 
 
-def test_scopes_nest_and_a_slash_leaves_them() -> None:
+def test_scopes_nest_and_a_leading_slash_means_the_root() -> None:
     axes = {"db": {"mysql": {"engine": {"x": {"size": [1, 2]}, "y": None}, "/seed": [7]}, "pg": {}}}
     assert walked(axes) == [
         {"db": "mysql", "db/engine": "x", "db.engine.size": 1, "seed": 7},
@@ -93,7 +93,7 @@ def test_a_mapping_is_short_for_dotted_keys() -> None:
     ]
 
 
-def test_blocks_are_a_union() -> None:
+def test_several_blocks_are_a_union() -> None:
     assert walked([{"a": [1, 2]}, {"b": 3}]) == [{"a": 1}, {"a": 2}, {"b": 3}]
 
 
@@ -102,13 +102,13 @@ def test_a_nested_list_is_one_value_and_null_leaves_a_group_out() -> None:
     assert walked({"model": [None, "lstm"]}) == [{"model": None}, {"model": "lstm"}]
 
 
-def test_a_scalar_fixes_and_does_not_vary() -> None:
+def test_a_scalar_fixes_its_key() -> None:
     keys = {key.name: key.varies for key in space({"a": 1, "b": [2], "c": "x,y"}).all_keys()}
     assert keys == {"a": False, "b": True, "c": True}
     assert all(key.varies for key in space([{"a": 1}, {"a": 2}]).all_keys())
 
 
-def test_the_command_line_replaces_an_axis_wherever_it_stands() -> None:
+def test_the_command_line_replaces_an_axis_at_any_depth() -> None:
     axes = {"optimizer": {"SGD": {"lr": [1, 2]}, "adam": {"lr, betas": [[3, 4], [5, 6]]}}, "a": [1, 2]}
     assert walked(axes, a=[9]) == [
         {"optimizer": "SGD", "optimizer.lr": 1, "a": 9},
@@ -131,7 +131,7 @@ def test_the_command_line_replaces_an_axis_wherever_it_stands() -> None:
     ]
 
 
-def test_a_swept_key_of_the_command_line_joins_every_block() -> None:
+def test_a_swept_key_of_the_command_line_is_added_to_every_block() -> None:
     assert walked([{"a": [1]}, {"b": [2]}], c=[5, 6]) == [
         {"a": 1, "c": 5},
         {"a": 1, "c": 6},
@@ -147,7 +147,7 @@ def test_a_swept_key_of_the_command_line_joins_every_block() -> None:
         [{"a": [1, 2]}, {}, {"optimizer": {"SGD": {"x, y": [[1, 2]]}, "adam": {"z": [1, 2]}}}],
     ],
 )
-def test_places_and_size_agree_with_the_walk(axes: Any) -> None:
+def test_at_and_size_agree_with_walk(axes: Any) -> None:
     found = space(axes)
     walk = list(found.walk())
     assert found.size() == len(walk)
@@ -159,6 +159,6 @@ def test_places_and_size_agree_with_the_walk(axes: Any) -> None:
 @pytest.mark.parametrize(
     "axes", [{"a": []}, {"model": {}}, {"a": {}}, {"a, b": []}, {"": [1]}, {"~a": [1]}, [3], {"a,": [[1]]}]
 )
-def test_what_spans_nothing_is_refused(axes: Any) -> None:
+def test_axes_without_values_are_refused(axes: Any) -> None:
     with pytest.raises(ConfigError):
         space(axes)

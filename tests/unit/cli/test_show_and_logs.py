@@ -1,0 +1,68 @@
+"""`show` and `logs`: one trial."""
+
+from __future__ import annotations
+
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.manifest.writer import Manifest
+from tests.unit.cli.support import Command
+from tests.unit.manifests import plan, trial_id, trial_spec
+
+
+def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
+    output = orchestrate("show", trial_id(1)[:6])
+    assert output.code == 0
+    assert f"trial {trial_id(1)} of s: SUCCEEDED" in output.lines[0]
+    assert "  optimizer:\n    lr: 0.001\n    betas: [0.9,0.99]\n" in output.out
+    assert "attempt 1: SUCCEEDED on node-a gpu 1, 9s" in output.out
+    assert "pid 77, fork, 1 thread, GPU-b, code code-1" in output.out
+    assert "orchestrate sweep" in output.out
+    assert f"orchestrate resubmit s --trial {trial_id(1)}" in output.out
+    assert "15 more" in output.out
+    failed = orchestrate("show", trial_id(2)).out
+    assert "exception: train.py:7: ValueError: bad" in failed
+    assert "    Traceback …\n    ValueError: bad" in failed
+
+
+def test_show_prints_settings_with_all_digits(orchestrate: Command, sweep: Manifest) -> None:
+    config = {"lr": 0.057351183607399, "momentum": 0.0, "betas": [0.0, 1], "name": "1", "on": True, "model": "lstm"}
+    plan(sweep, [trial_spec(30, config=config)])
+    output = orchestrate("show", trial_id(30)).out
+    assert "  lr: 0.057351183607399\n  momentum: 0.0\n  betas: [0.0,1]\n" in output
+    assert '  name: "1"\n  on: true\n  model: lstm\n' in output
+
+
+def test_show_as_json(orchestrate: Command) -> None:
+    (found,) = orchestrate("show", trial_id(1), "--json").json()
+    assert len(found["series"]) == 30
+    assert found["series"][0] == {"step": 0, "valid/acc": 0.5, "valid/loss": "NaN"}
+    assert found["attempts"][0]["state"] == "SUCCEEDED"
+    assert found["attempts"][0]["gpu_uuids"] == ["GPU-b"]
+    assert found["provenance"]["commit"] == "c0ffee"
+
+
+def test_a_trial_that_has_not_run_has_no_attempts_and_no_log(orchestrate: Command) -> None:
+    assert orchestrate("show", trial_id(4)).code == 0
+    assert orchestrate("show", trial_id(4), "--json").json()[0]["attempts"] == []
+    output = orchestrate("logs", trial_id(4))
+    assert (output.code, output.out) == (2, "")
+    assert "has not run yet" in output.err
+
+
+def test_logs_print_the_output_of_an_attempt(orchestrate: Command, sweep: Manifest) -> None:
+    assert orchestrate("logs", trial_id(0)).lines == [f"line {number}" for number in range(5)]
+    assert orchestrate("logs", trial_id(0), "-n", "2").lines == ["line 3", "line 4"]
+    assert orchestrate("logs", trial_id(0), "-n", "100").lines[0] == "line 0"
+    assert orchestrate("logs", trial_id(0), "--follow").lines[-1] == "line 4"
+    assert orchestrate("logs", trial_id(0), "--attempt", "1").lines[0] == "line 0"
+    output = orchestrate("logs", trial_id(0), "--attempt", "2")
+    assert output.code == 2
+    assert "no attempt 2" in output.err
+    assert orchestrate("logs", trial_id(1)).out == "", "it printed nothing"
+
+
+def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Command, another: SweepFolder) -> None:
+    assert orchestrate("show", f"s/{trial_id(0)}").code == 0
+    assert orchestrate("show", f"runs/s/{trial_id(0)}").code == 0
+    assert orchestrate("show", trial_id(0)).lines[0].endswith("of s: SUCCEEDED")
+    assert orchestrate("show", trial_id(50)).lines[0].endswith("of another: PENDING")
+    assert orchestrate("show", f"another/{trial_id(0)}").code == 2
