@@ -1,27 +1,46 @@
-"""The GPUs of this machine: which there are, which are taken, and a lock for each one that a sweep uses."""
+"""The GPUs of this machine, MIG devices included: which there are, which are taken, and a lock for each one in use.
+
+NVML (nvidia-ml-py) tells. It is opened and closed for each look, so that no process that is forked later has it open.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+import pynvml
 
 LOCKS = Path("/tmp/orchestrate-gpus")  # the same for all users, whatever their TMPDIR
-BUSY_MEMORY = 500  # MiB in use that make a GPU visibly busy, where the driver names no process
+BUSY_MEMORY = 500  # MiB in use that make a GPU busy, if the driver names no process
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One physical GPU."""
+    """A device that CUDA can use: a GPU, or a MIG device of one that is divided into such."""
 
-    index: str
+    index: str  # of the GPU, as the driver lists it
     uuid: str
     used: int  # MiB
+    computing: tuple[int, ...]  # pids of processes that compute on it
+    mig: int | None = None  # number of the MIG device on its GPU
+
+    @property
+    def label(self) -> str:
+        """ "GPU 1", "GPU 1 MIG 0"."""
+        return f"GPU {self.index}" + ("" if self.mig is None else f" MIG {self.mig}")
+
+    @property
+    def name(self) -> str:
+        """What CUDA_VISIBLE_DEVICES calls it: MIG devices have no index."""
+        return self.index if self.mig is None else self.uuid
 
 
 @dataclass
@@ -38,67 +57,116 @@ class Claim:
         self._locks.clear()
 
 
-@lru_cache(maxsize=1)
 def listed() -> tuple[Gpu, ...]:
-    """All GPUs of the machine, as the driver tells; none where there is no driver."""
-    rows = _query("--query-gpu=index,uuid,memory.used")
-    return tuple(Gpu(row[0], row[1], int(row[2]) if row[2].isdigit() else 0) for row in rows if len(row) == 3)
+    """All devices of this machine, as the driver tells; none where there is no driver."""
+    found: list[Gpu] = []
+    with suppress(pynvml.NVMLError), _driver():
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            found += _devices(pynvml.nvmlDeviceGetHandleByIndex(index), index)
+    return tuple(found)
 
 
-def busy_uuids() -> dict[str, str]:
-    """GPU UUID -> pid of a process that computes on it."""
-    return {row[0]: row[1] for row in _query("--query-compute-apps=gpu_uuid,pid") if len(row) > 1}
+@contextmanager
+def _driver() -> Iterator[None]:
+    """Raises NVMLError where there is no driver."""
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _devices(gpu: Any, index: int) -> list[Gpu]:
+    """The GPU itself; if it is in MIG mode its MIG devices, since CUDA can use nothing else of it."""
+    if not _ask(lambda: pynvml.nvmlDeviceGetMigMode(gpu)[0], 0):
+        return [_read(gpu, index)]
+    return [_read(part, index, number) for number, part in enumerate(_mig_devices(gpu))]
+
+
+def _mig_devices(gpu: Any) -> Iterator[Any]:
+    """The MIG devices of a GPU in MIG mode. The driver's numbers of them may have gaps."""
+    for number in range(_ask(lambda: pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu), 0)):
+        with suppress(pynvml.NVMLError):
+            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number)
+
+
+def _read(device: Any, index: int, mig: int | None = None) -> Gpu:
+    used = _ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(device).used), 0)
+    nobody: list[Any] = []
+    computing = _ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(device), nobody)
+    pids = tuple(process.pid for process in computing)
+    return Gpu(str(index), pynvml.nvmlDeviceGetUUID(device), used >> 20, pids, mig)
+
+
+def _ask(question: Callable[[], T], otherwise: T) -> T:
+    """The driver's answer; not every GPU has one to every question."""
+    try:
+        return question()
+    except pynvml.NVMLError:
+        return otherwise
+
+
+@lru_cache(maxsize=1)
+def _uuid_by_name() -> dict[str, str]:
+    """Kept, since a worker asks for each of its slots and NVML takes a while to open."""
+    return {gpu.name: gpu.uuid for gpu in listed()}
 
 
 def uuids(ids: Sequence[str]) -> tuple[str, ...]:
-    """UUIDs of GPUs named by index or UUID; empty where the driver does not tell."""
+    """UUIDs of GPUs named by index or UUID; empty if the driver does not know one of them."""
     if not ids:
         return ()
-    known = {gpu.index: gpu.uuid for gpu in listed()}
+    known = _uuid_by_name()
     found = tuple(known.get(name, name if name.startswith(("GPU-", "MIG-")) else "") for name in ids)
     return found if all(found) else ()
 
 
-def claim() -> Claim:
+def claim(locks: Path = LOCKS) -> Claim:
     """Lock every GPU that is visible, unlocked and idle. Honours CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _visible(listed(), visible)
-    busy = busy_uuids() if gpus else {}
-    ids, left_out, locks = [], [], []
-    for name, gpu in gpus:
-        lock, owner = _lock(gpu.uuid)
+    ids, left_out, held = [], [], []
+    for name, gpu in _visible(listed(), os.environ.get("CUDA_VISIBLE_DEVICES")):
+        lock, owner = _lock(locks, gpu.uuid)
+        busy = _busy(gpu)
         if lock is None:
-            left_out.append(f"GPU {gpu.index} (another sweep, {owner})")
-        elif gpu.uuid in busy:
+            left_out.append(f"{gpu.label} (another sweep, {owner})")
+        elif busy:
             lock.close()
-            left_out.append(f"GPU {gpu.index} (in use by pid {busy[gpu.uuid]})")
-        elif gpu.used > BUSY_MEMORY:
-            lock.close()
-            left_out.append(f"GPU {gpu.index} ({gpu.used} MiB in use)")
+            left_out.append(f"{gpu.label} ({busy})")
         else:
             ids.append(name)
-            locks.append(lock)
-    return Claim(tuple(ids), tuple(left_out), locks)
+            held.append(lock)
+    return Claim(tuple(ids), tuple(left_out), held)
+
+
+def _busy(gpu: Gpu) -> str:
+    """Why it is left alone; empty if it is idle."""
+    if gpu.computing:
+        return f"in use by pid {gpu.computing[0]}"
+    return f"{gpu.used} MiB in use" if gpu.used > BUSY_MEMORY else ""
 
 
 def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
-    """(name as CUDA_VISIBLE_DEVICES wants it, GPU), in that variable's order where it is set."""
+    """(name as CUDA_VISIBLE_DEVICES wants it, device), in that variable's order where it is set."""
     if visible is None:
-        return [(gpu.index, gpu) for gpu in gpus]
+        return [(gpu.name, gpu) for gpu in gpus]
     chosen: list[tuple[str, Gpu]] = []
     for name in filter(None, (part.strip() for part in visible.split(","))):
-        match = [gpu for gpu in gpus if gpu.index == name or gpu.uuid.startswith(name)]
-        if len(match) != 1:
-            break  # CUDA ignores what stands behind a name it does not know
-        chosen.append((name, match[0]))
+        match = [gpu for gpu in gpus if gpu.name == name or gpu.uuid.startswith(name)]
+        first = [gpu for gpu in gpus if gpu.index == name][:1]  # the index of a divided GPU: its first MIG device
+        if len(match) == 1:
+            chosen.append((name, match[0]))
+        elif not match and first:
+            chosen.append((first[0].name, first[0]))
+        else:
+            break  # CUDA ignores everything after a name that it does not know
     return chosen
 
 
-def _lock(uuid: str) -> tuple[IO[str] | None, str]:
+def _lock(folder: Path, uuid: str) -> tuple[IO[str] | None, str]:
     """An exclusive lock on the GPU, or None and who holds it. Shared by all users of the machine."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    _open_to_all(LOCKS, 0o1777)
-    path = LOCKS / f"{uuid}.lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    _open_to_all(folder, 0o1777)
+    path = folder / f"{uuid.replace('/', '_')}.lock"  # MIG UUIDs of older drivers hold slashes
     try:
         handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
         _open_to_all(path, 0o644)
@@ -120,13 +188,3 @@ def _lock(uuid: str) -> tuple[IO[str] | None, str]:
 def _open_to_all(path: Path, mode: int) -> None:
     if path.stat().st_uid == os.getuid():
         path.chmod(mode)
-
-
-def _query(what: str) -> list[list[str]]:
-    """Rows that `nvidia-smi` prints, or none."""
-    command = ["nvidia-smi", what, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]

@@ -1,25 +1,35 @@
-"""Which GPUs a local sweep may use, with a driver that says what the test wants."""
+"""Which GPUs a local sweep may use, by a driver library that tells of the devices in a text file."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from orchestrator.executors import gpus
 
-FOUR = [(str(index), f"GPU-{letter * 4}-{index}", "3") for index, letter in enumerate("abcd")]
+SOURCE = Path(__file__).parents[2] / "fixtures" / "nvml" / "fake_nvml.c"
+UUIDS = [f"GPU-{letter * 4}-{index}" for index, letter in enumerate("abcd")]
+FOUR = [f"gpu {uuid} NVIDIA_L4 23034 3 - -" for uuid in UUIDS]
+DIVIDED = [  # the second GPU is in MIG mode
+    FOUR[0],
+    "gpu GPU-eeee-1 NVIDIA_H100_80GB_HBM3 81559 10 - -",
+    "mig MIG-eeee-1-3 MIG_3g.40gb 40448 1 - -",
+    "mig MIG-ffff-1-4 MIG_3g.40gb 40448 1 - -",
+]
 CLAIM = """
 import sys, time
 from pathlib import Path
 from orchestrator.executors import gpus
-gpus.LOCKS = Path(sys.argv[1])
-claim = gpus.claim()
+claim = gpus.claim(Path(sys.argv[1]))
 print(*claim.ids, flush=True)
 time.sleep(600)
 """
@@ -27,32 +37,43 @@ time.sleep(600)
 Driver = Callable[..., None]
 
 
-@pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    """Sets what `nvidia-smi` prints: (index, uuid, MiB in use) of each GPU, and {uuid: pid} of what computes."""
-    binary = tmp_path / "bin" / "nvidia-smi"
-    binary.parent.mkdir()
-    monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(gpus, "LOCKS", tmp_path / "locks")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a libnvidia-ml.so.1."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc to build the driver library with")
+    folder = tmp_path_factory.mktemp("nvml")
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", folder / "libnvidia-ml.so.1", SOURCE],
+        check=True,
+    )
+    return folder
 
-    def install(found: list[tuple[str, ...]] = FOUR, computing: dict[str, int] | None = None, code: int = 0) -> None:
-        listed = "\n".join(", ".join(row) for row in found)
-        apps = "\n".join(f"{uuid}, {pid}" for uuid, pid in (computing or {}).items())
-        (tmp_path / "gpus").write_text(listed + "\n")
-        (tmp_path / "apps").write_text(apps + "\n")
-        choose = f'case "$1" in *compute-apps*) cat {tmp_path}/apps;; *) cat {tmp_path}/gpus;; esac'
-        binary.write_text(f"#!/bin/sh\n{choose}\nexit {code}\n")
-        binary.chmod(0o755)
-        gpus.listed.cache_clear()
+
+@pytest.fixture
+def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """Sets the devices that the driver tells of, a line each; until then there is no driver."""
+    monkeypatch.setenv("FAKE_NVML", str(tmp_path / "devices"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))  # for other processes; this one has begun already
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    ctypes.CDLL(str(library / "libnvidia-ml.so.1"), mode=ctypes.RTLD_GLOBAL)  # found by its name from now on
+    gpus._uuid_by_name.cache_clear()
+
+    def install(devices: list[str] = FOUR) -> None:
+        (tmp_path / "devices").write_text("".join(f"{device}\n" for device in devices))
 
     yield install
-    gpus.listed.cache_clear()
+    gpus._uuid_by_name.cache_clear()
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    return tmp_path / "locks"
 
 
 @contextmanager
-def claimed() -> Iterator[gpus.Claim]:
-    claim = gpus.claim()
+def claimed(locks: Path) -> Iterator[gpus.Claim]:
+    claim = gpus.claim(locks)
     try:
         yield claim
     finally:
@@ -70,27 +91,29 @@ def another(locks: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_all_idle_gpus_are_claimed(driver: Driver) -> None:
+def test_all_idle_gpus_are_claimed(driver: Driver, locks: Path) -> None:
     driver()
-    with claimed() as claim:
+    with claimed(locks) as claim:
         assert (claim.ids, claim.left_out) == (("0", "1", "2", "3"), ())
 
 
-def test_no_driver(driver: Driver) -> None:
-    with claimed() as claim:
+def test_no_driver(driver: Driver, locks: Path) -> None:
+    with claimed(locks) as claim:
         assert (claim.ids, claim.left_out) == ((), ())
     assert gpus.uuids(["0"]) == ()
 
 
-@pytest.mark.parametrize("printed", [[("No devices were found",)], [()], [("Failed to initialize NVML", "x")]])
-def test_a_driver_without_devices(driver: Driver, printed: list[tuple[str, ...]]) -> None:
-    driver(printed)
+def test_a_driver_without_devices(driver: Driver) -> None:
+    driver([])
     assert gpus.listed() == ()
 
 
-def test_a_driver_that_fails(driver: Driver) -> None:
-    driver(code=9)
-    assert gpus.listed() == ()
+def test_the_driver_is_closed_after_each_look(driver: Driver) -> None:
+    """A process that is forked later must not find it open."""
+    driver()
+    assert len(gpus.listed()) == 4
+    with pytest.raises(pynvml.NVMLError):
+        pynvml.nvmlDeviceGetCount()
 
 
 @pytest.mark.parametrize(
@@ -109,86 +132,124 @@ def test_a_driver_that_fails(driver: Driver) -> None:
     ],
 )
 def test_visible_devices_are_honoured_in_their_order(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, ids: tuple[str, ...]
+    driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch, visible: str, ids: tuple[str, ...]
 ) -> None:
     driver()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with claimed() as claim:
+    with claimed(locks) as claim:
         assert claim.ids == ids
 
 
-def test_busy_gpus_are_left_out_with_the_reason(driver: Driver) -> None:
+def test_busy_gpus_are_left_out_with_the_reason(driver: Driver, locks: Path) -> None:
     (zero, one, two, three) = FOUR
-    driver([zero, one, (*two[:2], "9000"), (*three[:2], "[N/A]")], computing={one[1]: 77})
-    with claimed() as claim:
-        assert claim.ids == ("0", "3")
+    driver([zero, one.replace("- -", "77,78 -"), two.replace(" 3 ", " 9000 "), three.replace("- -", "- 99")])
+    with claimed(locks) as claim:
+        assert claim.ids == ("0", "3"), "who only draws does not count"
         assert claim.left_out == ("GPU 1 (in use by pid 77)", "GPU 2 (9000 MiB in use)")
 
 
-def test_a_second_process_gets_what_is_left(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_gets_what_is_left(driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    with claimed() as mine, another(gpus.LOCKS) as other:
+    with claimed(locks) as mine, another(locks) as other:
         assert mine.ids == ("1", "2")
         assert other.stdout is not None
         assert other.stdout.readline() == "\n", "both are taken"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with another(gpus.LOCKS) as other:
+    with another(locks) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "0 1\n"
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-        with claimed() as mine:
+        with claimed(locks) as mine:
             assert mine.ids == ("2", "3")
             assert mine.left_out == tuple(f"GPU {gpu} (another sweep, pid {other.pid})" for gpu in (0, 1))
 
 
-def test_locks_go_with_a_process_that_is_killed(driver: Driver) -> None:
+def test_locks_go_with_a_process_that_is_killed(driver: Driver, locks: Path) -> None:
     driver()
-    with another(gpus.LOCKS) as other:
+    with another(locks) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "0 1 2 3\n"
         other.kill()
         other.wait()
-        with claimed() as mine:
+        with claimed(locks) as mine:
             assert mine.ids == ("0", "1", "2", "3")
 
 
-def test_a_claim_is_released(driver: Driver) -> None:
+def test_a_claim_is_released(driver: Driver, locks: Path) -> None:
     driver()
     for _ in range(2):
-        with claimed() as claim:
+        with claimed(locks) as claim:
             assert len(claim.ids) == 4
-            with claimed() as second:
+            with claimed(locks) as second:
                 assert second.ids == ()
 
 
-def test_locks_are_open_to_all_users(driver: Driver) -> None:
+def test_locks_are_open_to_all_users(driver: Driver, locks: Path) -> None:
     driver()
     before = os.umask(0o077)
     try:
-        with claimed():
-            assert gpus.LOCKS.stat().st_mode & 0o7777 == 0o1777
-            assert {path.stat().st_mode & 0o777 for path in gpus.LOCKS.iterdir()} == {0o644}
+        with claimed(locks):
+            assert locks.stat().st_mode & 0o7777 == 0o1777
+            assert {path.stat().st_mode & 0o777 for path in locks.iterdir()} == {0o644}
     finally:
         os.umask(before)
 
 
-def test_the_lock_of_a_colleague_excludes_too(driver: Driver) -> None:
+def test_the_lock_of_a_colleague_excludes_too(driver: Driver, locks: Path) -> None:
     """His file cannot be written, and it can be locked all the same."""
     driver([FOUR[0]])
-    with claimed():
+    with claimed(locks):
         pass
-    (file,) = gpus.LOCKS.iterdir()
+    (file,) = locks.iterdir()
     file.chmod(0o444)
-    with claimed() as mine:
+    with claimed(locks) as mine:
         assert mine.ids == ("0",)
-        with claimed() as second:
+        with claimed(locks) as second:
             assert second.ids == ()
 
 
-def test_uuids(driver: Driver) -> None:
+def test_uuids(driver: Driver, locks: Path) -> None:
     driver()
     assert gpus.uuids(["2", "GPU-x"]) == ("GPU-cccc-2", "GPU-x")
     assert gpus.uuids(["2", "9"]) == ()
     assert gpus.uuids([]) == ()
+
+
+# ---------------------------------------------------------------- MIG devices
+
+
+def test_a_divided_gpu_is_its_mig_devices(driver: Driver, locks: Path) -> None:
+    driver(DIVIDED)
+    with claimed(locks) as claim:
+        assert claim.ids == ("0", "MIG-eeee-1-3", "MIG-ffff-1-4")
+    assert gpus.uuids(claim.ids) == ("GPU-aaaa-0", "MIG-eeee-1-3", "MIG-ffff-1-4")
+
+
+def test_each_mig_device_has_a_lock_and_processes_of_its_own(driver: Driver, locks: Path) -> None:
+    driver([*DIVIDED[:2], DIVIDED[2].replace("- -", "77 -"), DIVIDED[3]])
+    with claimed(locks) as mine:
+        assert mine.ids == ("0", "MIG-ffff-1-4")
+        assert mine.left_out == ("GPU 1 MIG 0 (in use by pid 77)",)
+        with claimed(locks) as second:
+            assert second.left_out[-1] == f"GPU 1 MIG 1 (another sweep, pid {os.getpid()})"
+
+
+@pytest.mark.parametrize(
+    ("visible", "ids"),
+    [
+        ("MIG-ffff-1-4,0", ("MIG-ffff-1-4", "0")),
+        ("MIG-ffff", ("MIG-ffff",)),
+        ("1", ("MIG-eeee-1-3",)),
+        ("MIG-", ()),
+        ("0,MIG-gone,MIG-ffff", ("0",)),
+    ],
+)
+def test_visible_mig_devices_are_honoured(
+    driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch, visible: str, ids: tuple[str, ...]
+) -> None:
+    driver(DIVIDED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with claimed(locks) as claim:
+        assert claim.ids == ids
