@@ -1,1 +1,1 @@
-"""The trainers of the shipped example. They import nothing from `orchestrator`: yours need not either."""
+"""The trainers of the examples. Like any trainer, they need no import from `orchestrator`."""

@@ -1,8 +1,8 @@
-"""Tag every token of a postal address: street number, street name, municipality, ...
+"""Tags every token of a postal address: street number, street name, municipality, ...
 
-The trainer of `conf/sweep.yaml`. What makes it one is the signature `train(cfg, run)`; of `run` it uses
-`seed`, `dir`, `report`, `save` and `restore`. By the time `train` is called, torch has been seeded and has its
-number of threads.
+This is the trainer of `conf/sweep.yaml`. A trainer is a function with the signature `train(cfg, run)`. This one uses
+`seed`, `dir`, `report`, `save` and `restore` of `run`. Before `train` is called, torch is seeded and its number of
+threads is set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainers.tagger import Batch, Encoder, Tagger, loss
 
 
 def train(cfg: Any, run: Any) -> None:
-    """Train for `cfg.training_settings.epochs` epochs; report, and save, after each."""
+    """Train for `cfg.training_settings.epochs` epochs. Report and save after each."""
     device = pick(cfg.training_settings.device)
     labelled, tags = addresses.load(cfg.dataset)
     training, validation = addresses.split(labelled, cfg.dataset.held_out, cfg.dataset.split_seed)
@@ -42,14 +42,14 @@ def train(cfg: Any, run: Any) -> None:
 
 
 def pick(device: str) -> torch.device:
-    """`auto`: the GPU that the trial was given, if any."""
+    """The device. `auto` means the GPU of the trial if it has one, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
 
 
 def resume(model: Tagger, optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> int:
-    """Take up a saved state; the number of epochs done, 0 without one."""
+    """Load a saved state if there is one. Returns the number of finished epochs."""
     if state is None:
         return 0
     model.load_state_dict(state["model"])
@@ -58,12 +58,12 @@ def resume(model: Tagger, optimizer: torch.optim.Optimizer, state: dict[str, Any
 
 
 def shuffled(training: list[addresses.Address], seed: int, epoch: int) -> list[addresses.Address]:
-    """The epoch's order, from (seed, epoch) alone: a resumed trial goes on as if it had never stopped."""
+    """The order of an epoch. It depends only on seed and epoch, so a resumed trial continues as if never stopped."""
     return random.Random(f"{seed} {epoch}").sample(training, len(training))
 
 
 def fit(model: Tagger, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]) -> float:
-    """One epoch; the mean loss over its batches."""
+    """Train for one epoch. Returns the mean loss of its batches."""
     model.train()
     losses = []
     for batch in batches:
@@ -77,24 +77,26 @@ def fit(model: Tagger, optimizer: torch.optim.Optimizer, batches: Iterable[Batch
 
 @torch.no_grad()
 def evaluate(model: Tagger, batches: Iterable[Batch]) -> dict[str, float]:
-    """Mean loss and share of right tags, over tokens."""
+    """The mean loss and the share of correct tags, over all tokens."""
     model.eval()
-    total, right, tokens = 0.0, 0, 0
+    total, correct, tokens = 0.0, 0, 0
     for batch in batches:
         scores = model(batch)
         count = sum(batch.lengths)
         total += loss(scores, batch.tags).item() * count
-        right += int((scores.argmax(-1) == batch.tags).sum())  # never true in the padding: no tag is IGNORE
+        correct += int((scores.argmax(-1) == batch.tags).sum())  # padding is never counted, because no tag is IGNORE
         tokens += count
-    return {"valid/loss": total / tokens, "valid/accuracy": right / tokens}
+    return {"valid/loss": total / tokens, "valid/accuracy": correct / tokens}
 
 
 @torch.no_grad()
 def side_by_side(model: Tagger, encoder: Encoder, examples: list[addresses.Address], tags: list[str]) -> str:
-    """A line a token: the token, its predicted tag, and the true one where they differ."""
+    """One line per token: the token, its predicted tag, and the true tag if it differs."""
     guesses = model(encoder.batch(examples)).argmax(-1)  # [batch, time]
     blocks = []
     for address, row in zip(examples, guesses.tolist(), strict=True):
-        found = [(token, tags[guess], tag) for (token, tag), guess in zip(address, row, strict=False)]  # row: padded
+        found = [
+            (token, tags[guess], tag) for (token, tag), guess in zip(address, row, strict=False)
+        ]  # the row is padded
         blocks.append("".join(f"{t:24} {g}{'' if g == tag else f' (is {tag})'}\n" for t, g, tag in found))
     return "\n".join(blocks)

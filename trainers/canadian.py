@@ -1,6 +1,6 @@
-"""Synthetic Canadian addresses, labelled by construction; the labels are those of usaddress.
+"""Generates synthetic Canadian addresses with the labels of usaddress.
 
-The form of an address is drawn here, the names in it are made up by Faker (`en_CA`, `fr_CA`).
+The form of an address is drawn here; Faker (`en_CA`, `fr_CA`) invents the names in it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DELIVERIES = {"en": "General Delivery", "fr": "Poste restante"}
 
 
 def generate(count: int, locales: Sequence[str], seed: int) -> list[Address]:
-    """`count` addresses, the locales in turn; the same for the same seed and version of Faker."""
+    """`count` addresses, in each locale in turn. The same seed and version of Faker give the same addresses."""
     try:
         from faker import Faker
     except ImportError:
@@ -57,7 +57,7 @@ class Writer:
         self.draw = draw
 
     def address(self) -> Address:
-        """The parts in order, in one of a few styles of writing."""
+        """A random address, in one of a few styles of writing."""
         parts = [self.box() if self.draw.random() < 0.15 else self.street()]
         parts += [label(self.city(), "PlaceName"), self.province()]
         address = join(parts, ", " if self.draw.random() < 0.7 else " ")
@@ -66,7 +66,7 @@ class Writer:
         return [(style(token), tag) for token, tag in address]
 
     def street(self) -> Address:
-        """Number and street, perhaps with a direction and a unit."""
+        """Number and street, sometimes with a direction and a unit."""
         parts = label(str(self.draw.randint(1, 9999)), "AddressNumber")
         name = label(self.names.last_name(), "StreetName")
         if self.language == "fr":
@@ -81,30 +81,30 @@ class Writer:
         return parts
 
     def box(self) -> Address:
-        """A post-office box, or no more than the post office."""
+        """A post-office box, or general delivery."""
         if self.draw.random() < 0.3:
             return label(DELIVERIES[self.language], "USPSBoxType")
-        kind = label(self.draw.choice(BOXES[self.language]), "USPSBoxType")
-        return kind + label(str(self.draw.randint(1, 9999)), "USPSBoxID")
+        box = label(self.draw.choice(BOXES[self.language]), "USPSBoxType")
+        return box + label(str(self.draw.randint(1, 9999)), "USPSBoxID")
 
     def city(self) -> str:
-        """A name of Faker's, its hyphens and apostrophes closed up: "Lac- Olivier", "L' Anne"."""
+        """A name from Faker, without spaces at hyphens and apostrophes, which it leaves: "Lac- Olivier", "L' Anne"."""
         return re.sub(r" ?-+ ?", "-", self.names.city()).replace("' ", "'")
 
     def province(self) -> Address:
-        """Province, short or in full, and a postal code of it."""
+        """A province, short or in full, and one of its postal codes."""
         short = self.draw.choice(list(PROVINCES))
         name = PROVINCES[short][self.language == "fr"] if self.draw.random() < 0.3 else short
         return label(name, "StateName") + label(self.names.postcode_in_province(short), "ZipCode")
 
 
 def label(text: str, tag: str) -> Address:
-    """The tokens of a text, all with one label."""
+    """The tokens of a text, all with the same label."""
     return [(token, tag) for token in text.split()]
 
 
 def join(parts: Sequence[Address], separator: str) -> Address:
-    """One address; as in the real ones, a comma belongs to the token before it."""
+    """Parts joined into one address. As in the real addresses, a comma belongs to the token before it."""
     mark = separator.strip()
     ended = [[*part[:-1], (part[-1][0] + mark, part[-1][1])] for part in parts[:-1]]
     return [pair for part in [*ended, parts[-1]] for pair in part]

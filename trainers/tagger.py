@@ -1,4 +1,4 @@
-"""A small recurrent tagger: hashed n-grams, an LSTM, and a tag for each token."""
+"""A small recurrent tagger: hashed n-grams, an LSTM, and a score for each tag of each token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ IGNORE = -100  # the tag of padding
 
 @dataclass(frozen=True)
 class Batch:
-    """Addresses, ready for the network. `tokens` is the sum of the lengths."""
+    """A batch of addresses as tensors. In the shapes, `tokens` is the sum of the lengths."""
 
     grams: Tensor  # [grams]: rows of the embedding table, token after token
-    offsets: Tensor  # [tokens]: where each token begins in `grams`
+    offsets: Tensor  # [tokens]: the index in `grams` at which each token begins
     lengths: list[int]  # [batch]: tokens of each address
-    tags: Tensor  # [batch, time]: IGNORE behind the end of an address
+    tags: Tensor  # [batch, time]: IGNORE after the end of an address
 
 
 class Encoder:
-    """From tokens and labels to the numbers that the network reads."""
+    """Converts tokens and labels to the network's input."""
 
     def __init__(self, embeddings: Any, tags: Sequence[str], device: torch.device) -> None:
         words, min_n, max_n, buckets = (embeddings[k] for k in ("words", "min_n", "max_n", "buckets"))
@@ -37,7 +37,7 @@ class Encoder:
         self.device = device
 
     def batch(self, addresses: Sequence[Sequence[tuple[str, str]]]) -> Batch:
-        """One batch, padded by hand."""
+        """One batch."""
         bags = [self.subwords(token) for address in addresses for token, _ in address]
         sizes = torch.tensor([len(bag) for bag in bags])
         tags = [torch.tensor([self.index[tag] for _, tag in address]) for address in addresses]
@@ -55,9 +55,9 @@ class Encoder:
 
 
 def subwords(token: str, words: bool, min_n: int, max_n: int, buckets: int) -> list[int]:
-    """Rows for a token's n-grams, its ends marked, and for the word itself.
+    """The rows of the embedding table for a token's n-grams, with marked ends, and for the word itself.
 
-    CRC-32 rather than `hash`: the same in every process and on every machine.
+    CRC-32 gives the same value in every process and on every machine; `hash` does not.
     """
     marked = f"<{token}>"
     grams = [marked[i : i + n] for n in range(min_n, max_n + 1) for i in range(len(marked) - n + 1)]
@@ -67,7 +67,7 @@ def subwords(token: str, words: bool, min_n: int, max_n: int, buckets: int) -> l
 
 
 class Tagger(nn.Module):
-    """Scores for every tag at every token."""
+    """An LSTM that gives a score for each tag of each token."""
 
     def __init__(self, embeddings: Any, model: Any, tags: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Tagger(nn.Module):
         self.score = nn.Linear(model.hidden * (2 if model.bidirectional else 1), tags)
 
     def forward(self, batch: Batch) -> Tensor:
-        """[batch, time, tags]; meaningless behind the end of an address."""
+        """Scores [batch, time, tags]. Those after the end of an address are meaningless."""
         vectors = self.embed(batch.grams, batch.offsets)  # [tokens, dim]
         # Packed, so that the backward direction starts at the last token and not in the padding.
         packed = pack_sequence(vectors.split(batch.lengths), enforce_sorted=False)
@@ -86,5 +86,5 @@ class Tagger(nn.Module):
 
 
 def loss(scores: Tensor, tags: Tensor) -> Tensor:
-    """Cross-entropy, the mean over tokens. `scores`: [batch, time, tags], `tags`: [batch, time]."""
+    """The mean cross-entropy over tokens. `scores`: [batch, time, tags], `tags`: [batch, time]."""
     return cross_entropy(scores.flatten(0, 1), tags.flatten(), ignore_index=IGNORE)

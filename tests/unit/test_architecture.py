@@ -1,4 +1,4 @@
-"""What `lint-imports` cannot say of the code: what needs no library, what a file may hold, what a command loads."""
+"""Rules that `lint-imports` cannot check: modules without libraries, contents of files, what a command imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.manifests import plan, run, trial_spec
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "orchestrator"
 
-# What decides, and what is read before anything heavy may be loaded.
+# Decisions, and modules that are imported before any large library may be.
 STANDARD_ONLY = ("model", "decide", "search", "folder", "ports", "errors", "naming", "files", "coordinator/loop")
 LONGEST = 400  # lines of a file
 
@@ -39,21 +39,21 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules(*STANDARD_ONLY), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_core_needs_the_standard_library_alone(path: Path) -> None:
+def test_the_core_needs_only_the_standard_library(path: Path) -> None:
     assert imported(path) <= {*sys.stdlib_module_names, PACKAGE.name}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_package_says_what_it_is_and_holds_nothing_else(path: Path) -> None:
-    said, *rest = ast.parse(path.read_text(encoding="utf-8")).body
-    assert isinstance(said, ast.Expr)
-    assert ast.literal_eval(said.value)
+def test_an_init_file_contains_only_a_docstring(path: Path) -> None:
+    docstring, *rest = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert ast.literal_eval(docstring.value)
     version = [isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__" for node in rest]
     assert version == ([True] if path.parent == PACKAGE else [])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "trainers").rglob("*.py")), ids=lambda path: path.name)
-def test_trainers_import_nothing_of_ours(path: Path) -> None:
+def test_trainers_import_nothing_from_orchestrator(path: Path) -> None:
     assert PACKAGE.name not in imported(path)
 
 
@@ -62,7 +62,7 @@ def test_files_stay_short() -> None:
     assert {name: count for name, count in lengths.items() if count > LONGEST} == {}
 
 
-# ---------------------------------------------------------------- what a command loads
+# ---------------------------------------------------------------- what a command imports
 
 
 LOADED = """
@@ -72,14 +72,14 @@ with contextlib.redirect_stdout(io.StringIO()):
     for words in {commands!r}:
         try:
             assert main(words) == 0, words
-        except SystemExit as done:
-            assert not done.code, words
+        except SystemExit as ended:
+            assert not ended.code, words
 heavy = {{"ray", "torch", "hydra", "omegaconf", "wandb", "numpy"}} & set(sys.modules)
 assert not heavy, heavy
 """
 
 
-def test_reading_commands_load_nothing_heavy(tmp_path: Path) -> None:
+def test_reading_commands_import_no_large_library(tmp_path: Path) -> None:
     folder = manifests.create(tmp_path / "runs")
     manifest = Manifest.open(folder)
     plan(manifest, [trial_spec(1), trial_spec(2)])

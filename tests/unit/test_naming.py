@@ -1,4 +1,4 @@
-"""Trials, numbers and durations as a person reads them."""
+"""Labels of trials, numbers and durations for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestrator import naming
         ("two\nlines\x1b[31m", "two\\nlines\\x1b[31m"),
     ],
 )
-def test_values(item: Any, text: str) -> None:
+def test_values_as_text(item: Any, text: str) -> None:
     assert naming.value(item) == text
 
 
@@ -42,12 +42,12 @@ def test_values(item: Any, text: str) -> None:
         ([], []),
     ],
 )
-def test_keys_are_as_short_as_they_stay_clear(keys: list[str], short: list[str]) -> None:
+def test_short_keys_are_unique_and_as_short_as_possible(keys: list[str], short: list[str]) -> None:
     assert naming.short_keys(keys) == dict(zip(keys, short, strict=True))
 
 
 @given(st.lists(st.from_regex(r"[+/]?[ab](\.[abc]){0,3}", fullmatch=True), unique=True, max_size=6))
-def test_short_keys_are_never_the_same(keys: list[str]) -> None:
+def test_short_keys_of_any_keys_are_unique(keys: list[str]) -> None:
     short = naming.short_keys(keys)
     assert len(set(short.values())) == len(keys)
 
@@ -65,7 +65,7 @@ def test_labels_keep_the_order_of_the_axes(overrides: dict[str, Any], label: str
     assert naming.label(overrides) == label
 
 
-def test_metrics() -> None:
+def test_metrics_have_four_significant_digits() -> None:
     assert [naming.metric(number) for number in (None, 0.123456, 12345678.0, float("inf"))] == [
         "–",
         "0.1235",
@@ -89,5 +89,5 @@ def test_metrics() -> None:
         (48 * 3600, "2d 0h"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_in_words(seconds: float, text: str) -> None:
     assert naming.duration(seconds) == text

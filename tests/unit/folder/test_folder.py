@@ -1,4 +1,4 @@
-"""A sweep's folder: found by name, held by one, asked by others."""
+"""A sweep's folder: finding it, creating it, locking it, and sending requests to its coordinator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ time.sleep(600)
 
 @pytest.fixture
 def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the sweep."""
+    """Another process that holds the lock of the sweep."""
     with subprocess.Popen([sys.executable, "-c", HOLD, folder.path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -51,14 +51,14 @@ def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
 
 
 def written_sweeps(root: Path, *names: str) -> None:
-    """Sweeps in the order of their last change, the oldest first."""
+    """Create sweeps whose last changes are in this order, the oldest first."""
     for age, name in enumerate(reversed(names)):
         path = manifests.create(root, name).manifest
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
 
 
-def test_finding_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "runs"
     written_sweeps(root, "alpha", "beta", "gamma")
     monkeypatch.chdir(root)
@@ -76,7 +76,7 @@ def test_a_running_sweep_counts_as_changed(tmp_path: Path) -> None:
     assert find_folder(tmp_path, None).name == "alpha"
 
 
-def test_what_is_not_found_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+def test_the_message_for_an_unknown_sweep_suggests_a_name(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no sweep here yet"):
         find_folder(tmp_path / "nowhere", None)
     written_sweeps(tmp_path, "address-tagging")
@@ -86,7 +86,9 @@ def test_what_is_not_found_is_told_with_the_nearest_name(tmp_path: Path) -> None
         find_folder(tmp_path, "zzz")
 
 
-def test_where_sweeps_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_runs_folder_comes_from_option_environment_or_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ORCHESTRATE_RUNS", raising=False)
     assert runs_root(None) == tmp_path / "runs"
@@ -95,10 +97,10 @@ def test_where_sweeps_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert runs_root("mine") == tmp_path / "mine"
 
 
-# ---------------------------------------------------------------- making and undoing
+# ---------------------------------------------------------------- creating and discarding
 
 
-def test_the_runs_folder_is_ignored_by_git(tmp_path: Path) -> None:
+def test_a_new_runs_folder_is_ignored_by_git(tmp_path: Path) -> None:
     folder = create_folder(tmp_path / "runs", "s")
     ignore = tmp_path / "runs" / ".gitignore"
     assert ignore.read_text() == "*\n"
@@ -107,14 +109,14 @@ def test_the_runs_folder_is_ignored_by_git(tmp_path: Path) -> None:
     assert ignore.read_text() == "mine\n"
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ManifestError, match="--runs DIR"):
         create_folder(tmp_path / "file", "s")
 
 
 @pytest.mark.parametrize("root_too", [True, False])
-def test_a_new_sweep_is_undone_without_a_trace(tmp_path: Path, root_too: bool) -> None:
+def test_discarding_a_new_sweep_leaves_nothing(tmp_path: Path, root_too: bool) -> None:
     folder = create_folder(tmp_path / "runs", "s")
     Manifest.open(folder).close()
     discard_folder(folder, folder_too=True, root_too=root_too)
@@ -122,7 +124,7 @@ def test_a_new_sweep_is_undone_without_a_trace(tmp_path: Path, root_too: bool) -
     assert not folder.path.exists()
 
 
-def test_undoing_touches_nothing_of_others(tmp_path: Path) -> None:
+def test_discarding_a_sweep_keeps_files_that_are_not_ours(tmp_path: Path) -> None:
     theirs = tmp_path / "runs" / "s" / "notes.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
@@ -139,25 +141,27 @@ def test_undoing_touches_nothing_of_others(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the lock
 
 
-def test_one_holds_a_sweep_and_others_are_told_who(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(LockedError) as told:
+def test_the_lock_is_exclusive_and_its_error_names_the_holder(
+    folder: SweepFolder, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(LockedError) as caught:
         Lock.take(folder)
-    assert f"pid {holder.pid} on " in str(told.value)
-    assert f"orchestrate stop {folder.name}" in str(told.value)
+    assert f"pid {holder.pid} on " in str(caught.value)
+    assert f"orchestrate stop {folder.name}" in str(caught.value)
     found = holder_of(folder)
     assert found is not None
     assert found.pid == holder.pid
     assert abs(found.since - time.time()) < 600
 
 
-def test_the_lock_goes_with_its_process(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
+def test_the_lock_ends_with_its_process(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
     assert holder_of(folder) is None
     Lock.take(folder).release()
 
 
-def test_the_lock_is_released(folder: SweepFolder) -> None:
+def test_the_lock_can_be_released(folder: SweepFolder) -> None:
     lock = Lock.take(folder)
     with pytest.raises(LockedError):
         Lock.take(folder)
@@ -167,35 +171,40 @@ def test_the_lock_is_released(folder: SweepFolder) -> None:
     Lock.take(folder).release()
 
 
-def test_looking_who_holds_a_sweep_does_not_take_it(folder: SweepFolder) -> None:
+def test_asking_for_the_holder_does_not_take_the_lock(folder: SweepFolder) -> None:
     assert holder_of(folder) is None
     assert not folder.lock.exists()
     stop = threading.Event()
+    seen = []
 
     def look() -> None:
         while not stop.is_set():
-            holder_of(folder)
+            seen.append(holder_of(folder))
 
     looking = threading.Thread(target=look)
     looking.start()
+    taken = 0
     try:
-        for _ in range(20):
+        while taken < 20 or not seen:
             Lock.take(folder).release()
+            taken += 1
     finally:
         stop.set()
         looking.join()
+    # 0: the lock was seen before its holder had written its pid
+    assert {holder.pid for holder in seen if holder is not None} <= {os.getpid(), 0}
 
 
-def test_a_sweep_that_cannot_be_held_is_told(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot write"):
         Lock.take(SweepFolder(tmp_path / "nowhere"))
 
 
-# ---------------------------------------------------------------- asking
+# ---------------------------------------------------------------- requests
 
 
 def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], str]) -> threading.Thread:
-    """A coordinator that holds the sweep until it has answered once."""
+    """A thread that acts as coordinator: it holds the lock until it has answered one request."""
     lock = Lock.take(folder)
 
     def coordinate() -> None:
@@ -211,14 +220,14 @@ def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], 
     return thread
 
 
-def test_a_request_is_answered_and_leaves_nothing(folder: SweepFolder) -> None:
+def test_a_request_is_answered_and_leaves_no_file(folder: SweepFolder) -> None:
     thread = while_answering(folder, lambda request: f"heard {request}")
     assert send_request(folder, {"kind": "stop"}) == "heard {'kind': 'stop'}"
     thread.join()
     assert list(folder.requests.iterdir()) == []
 
 
-def test_nobody_answers(folder: SweepFolder) -> None:
+def test_a_request_that_nobody_answers_returns_none(folder: SweepFolder) -> None:
     assert send_request(folder, {"kind": "stop"}) is None, "nobody holds the sweep"
     lock = Lock.take(folder)
     assert send_request(folder, {"kind": "stop"}, timeout=0.1) is None
@@ -226,21 +235,21 @@ def test_nobody_answers(folder: SweepFolder) -> None:
     assert list(folder.requests.iterdir()) == []
 
 
-def test_requests_come_in_order_and_damaged_ones_are_dropped(folder: SweepFolder) -> None:
+def test_requests_are_read_in_order_and_damaged_ones_are_deleted(folder: SweepFolder) -> None:
     for name, text in (("3", '{"n": 3}'), ("1", '{"n": 1}'), ("2", "{"), ("4", "[]")):
         (folder.requests / f"{name}.json").write_text(text)
     assert [request for _, request in pending_requests(folder)] == [{"n": 1}, {"n": 3}]
     assert sorted(path.name for path in folder.requests.iterdir()) == ["1.json", "3.json"]
 
 
-def test_what_was_asked_of_an_earlier_coordinator_is_forgotten(folder: SweepFolder) -> None:
+def test_requests_to_an_earlier_coordinator_are_discarded(folder: SweepFolder) -> None:
     (folder.requests / "1.json").write_text('{"kind": "stop"}')
     (folder.requests / "0.answer").write_text("done")
     discard_requests(folder)
     assert list(folder.requests.iterdir()) == []
 
 
-def test_a_copied_folder_may_lack_the_place_for_requests(folder: SweepFolder) -> None:
+def test_a_copied_sweep_may_lack_the_requests_folder(folder: SweepFolder) -> None:
     folder.requests.rmdir()
     assert list(pending_requests(folder)) == []
     discard_requests(folder)

@@ -1,4 +1,4 @@
-"""A benchmark that is interrupted leaves no process behind."""
+"""An interrupted benchmark leaves no process behind."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-# A side that would last for ever, with a child of its own. All three hold the pipe, which ends with the last of them.
-SIDE = "import subprocess, sys; subprocess.Popen(['sleep', '1000']); print('ready', flush=True); sys.stdin.read()"
+# A process that never ends, with a child. Both, and the benchmark, hold the pipe open; it closes with the last of them.
+ENDLESS = "import subprocess, sys; subprocess.Popen(['sleep', '1000']); print('ready', flush=True); sys.stdin.read()"
 BENCHMARK = f"""
 import subprocess, sys
 import children
 children.interruptible()
-with children.child([sys.executable, "-c", {SIDE!r}], stdin=subprocess.PIPE) as process:
+with children.child([sys.executable, "-c", {ENDLESS!r}], stdin=subprocess.PIPE) as process:
     process.wait()
 """
 
@@ -33,5 +33,5 @@ def test_an_interrupted_benchmark_ends_its_children(number: signal.Signals) -> N
         with closing(process.stdout) as out:
             assert out.readline() == "ready\n"
             process.send_signal(number)
-            assert out.read() == "", "nobody holds the pipe any more"
+            assert out.read() == "", "no process holds the pipe open any more"
         assert process.wait() == 128 + number

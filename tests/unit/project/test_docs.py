@@ -1,4 +1,4 @@
-"""The examples of docs/sweep-file.md mean what the page says."""
+"""The examples in docs/sweep-file.md work as the page says."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def conf(root: Path, section: str) -> Path:
     return file
 
 
-def test_the_axes(tmp_path: Path) -> None:
+def test_the_axes_of_the_page_give_the_expected_trials(tmp_path: Path) -> None:
     section, union = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     plan = planning.load(conf(tmp_path, section))
     seen = list(plan.trials())
-    optimizers = 2 + 2 * 2 + 1  # SGD's momenta, adam's rows by shuffle, rmsprop
+    optimizers = 2 + 2 * 2 + 1  # momenta of SGD, rows of adam times shuffle, rmsprop
     assert len(seen) == 2 * 2 * 2 * 2 * 4 * 2 * optimizers
     adam = next(trial for trial in seen if trial.overrides["optimizer"] == "adam")
     assert list(adam.config["optimizer"]) == ["lr", "eps"]
@@ -53,7 +53,7 @@ def test_the_axes(tmp_path: Path) -> None:
     assert [trial.overrides["model"] for trial in both.trials()] == ["lstm", "lstm", "gru"]
 
 
-def test_every_key_is_named() -> None:
+def test_the_page_documents_every_key() -> None:
     from orchestrator.language.sweepfile import KEYS
 
     rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))

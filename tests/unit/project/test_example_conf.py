@@ -1,4 +1,4 @@
-"""The shipped configs: every option composes, and the sweep files say only what there is."""
+"""The configs in `conf`: every option composes, and the sweep files name only options and keys that exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(name: str, *overrides: str) -> DictConfig:
         return compose(name, list(overrides))
 
 
-def test_the_groups_of_the_example() -> None:
+def test_the_groups_and_their_options() -> None:
     assert set(GROUPS) == {"data_loader", "dataset", "embeddings", "model", "optimizer", "training_settings"}
     assert GROUPS["dataset"] == ["all", "canadian", "us"]
     assert GROUPS["embeddings"] == ["fast_text", "fast_text_character"]
@@ -35,12 +35,12 @@ def test_the_groups_of_the_example() -> None:
 def test_every_option_composes_and_resolves(group: str, option: str) -> None:
     cfg = config("sweep", f"{group}={option}")
     assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    if group != "dataset":  # `dataset: all` is put together from others
+    if group != "dataset":  # `dataset: all` is composed from other options
         assert cfg[group] == OmegaConf.load(CONF / group / f"{option}.yaml")
 
 
 @pytest.mark.parametrize(("option", "keys"), [("SGD", {"lr", "momentum"}), ("adam", {"lr", "betas"})])
-def test_an_optimizer_has_its_own_keys_and_no_others(option: str, keys: set[str]) -> None:
+def test_an_optimizer_has_only_its_own_keys(option: str, keys: set[str]) -> None:
     cfg = config("sweep", f"optimizer={option}").optimizer
     assert set(cfg) == {"_target_", *keys}
     optimizer = instantiate(cfg, nn.Linear(1, 1).parameters(), _convert_="all")
@@ -53,7 +53,7 @@ def test_dataset_all_is_us_and_canadian() -> None:
     assert sources.canadian == config("sweep", "dataset=canadian").dataset.sources.canadian
 
 
-def test_the_axes_name_options_and_keys_that_exist() -> None:
+def test_the_axes_name_existing_options_and_keys() -> None:
     axes = config("sweep").sweep.axes
     assert list(axes.embeddings) == GROUPS["embeddings"]
     assert sorted(axes.model) == GROUPS["model"]
@@ -63,7 +63,7 @@ def test_the_axes_name_options_and_keys_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["sweep", "toy"])
-def test_the_sweep_section_has_known_keys_and_a_seed_that_exists(name: str) -> None:
+def test_the_sweep_section_has_known_keys_and_names_an_existing_seed(name: str) -> None:
     cfg = config(name)
     assert set(cfg.sweep) <= {field.name for field in fields(SweepSpec)}
     assert isinstance(OmegaConf.select(cfg, cfg.sweep.get("seed", "seed")), int)

@@ -1,4 +1,4 @@
-"""The wheel holds the orchestrator and nothing else; the lock pins, the project gives ranges."""
+"""The wheel contains only the orchestrator. The lock file pins versions; the project gives ranges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_what_the_wheel_holds(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_all_modules_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"orchestrator", "orchestrate_sweeps"}
     assert {f"orchestrator/manifest/schema/{name}.sql" for name in ("0001", "0002", "read-0001")} <= set(names)
@@ -39,14 +39,14 @@ def test_what_the_wheel_holds(wheel: zipfile.ZipFile) -> None:
     assert modules <= set(names)
 
 
-def test_torch_is_a_range(wheel: zipfile.ZipFile) -> None:
+def test_requirements_are_ranges(wheel: zipfile.ZipFile) -> None:
     (metadata,) = [name for name in wheel.namelist() if name.endswith("METADATA")]
-    needs = Parser().parsestr(wheel.read(metadata).decode()).get_all("Requires-Dist") or []
-    assert any(need.startswith("torch>=") for need in needs)
-    assert not [need for need in needs if "==" in need.partition(";")[0]]
+    requirements = Parser().parsestr(wheel.read(metadata).decode()).get_all("Requires-Dist") or []
+    assert any(item.startswith("torch>=") for item in requirements)
+    assert not [item for item in requirements if "==" in item.partition(";")[0]]
 
 
-def test_the_lock_pins_everything() -> None:
+def test_the_lock_pins_every_package() -> None:
     lines = [
         line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")
     ]
