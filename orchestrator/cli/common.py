@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,22 +82,6 @@ def print_json(value: Any) -> None:
     from orchestrator.model.exact_json import dumps
 
     sys.stdout.write(dumps(value) + "\n")
-
-
-def literal(text: str) -> Any:
-    """The value in KEY=VALUE as YAML would read a plain scalar."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    words: dict[str, Any] = {"true": True, "false": False, "null": None, "none": None, "~": None}
-    words.update({".nan": math.nan, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf})
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return float(text) if any(mark in text for mark in ".eE") else int(text)
-    except ValueError:
-        return text
 
 
 def relative(path: Path) -> str:

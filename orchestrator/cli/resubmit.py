@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from orchestrator.cli.common import Parser, find_sweep, find_trial
+from orchestrator.cli.key_value import key_value
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, start_executor
 from orchestrator.coordinator.session import RunLimits, hold, reopen
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
@@ -83,15 +82,7 @@ def _folder(options: argparse.Namespace) -> SweepFolder:
 
 def checked(words: Sequence[str], folder: SweepFolder, trials: Sequence[str]) -> dict[str, Any]:
     """The settings by their keys. Raises ConfigError if one of the trials cannot have them."""
-    settings = {}
-    for word in words:
-        key, sign, text = word.partition("=")
-        try:
-            settings[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            sign = ""
-        if not sign or not key.strip():
-            raise ConfigError(f"{word!r} is not KEY=VALUE", where="--set", fix="--set sweep.resources.gpus=2")
+    settings = dict(key_value(word, "--set", "sweep.resources.gpus=2") for word in words)
     with Reader(folder) as reader:
         plan = reader.plan()
         if plan is not None and settings:

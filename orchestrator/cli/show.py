@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_trial, literal, print_json, relative
+from orchestrator.cli.common import Parser, find_trial, print_json, relative
+from orchestrator.cli.key_value import typed
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
@@ -88,9 +91,17 @@ def _exact(item: Any) -> str:
         return repr(item)
     if isinstance(item, (list, tuple)):
         return "[" + ",".join(map(_exact, item)) + "]"
-    if isinstance(item, str) and (not item or not isinstance(literal(item), str)):
+    if isinstance(item, str) and not _reads_as_text(item):
         return json.dumps(item)
     return naming.value(item)
+
+
+def _reads_as_text(text: str) -> bool:
+    """Whether YAML reads the text as itself, without quotes."""
+    try:
+        return bool(typed(text) == text)
+    except yaml.YAMLError:
+        return False
 
 
 def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from orchestrator.cli.common import Parser, find_sweep, gc_paused, literal, positive
-from orchestrator.errors import ConfigError, OrchestratorError, nearest
+from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
+from orchestrator.cli.key_value import key_value
+from orchestrator.errors import ConfigError, nearest
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import Objective, State
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
             _check_metric(reader, metric)
         query = Query(
             state=_state(options.state),
-            where=dict(_condition(text) for text in options.where),
+            where=dict(key_value(word, "--where", "optimizer=adam") for word in options.where),
             sort=metric,
             descending=descending,
             limit=_limit(options),
@@ -127,10 +127,3 @@ def _state(name: str | None) -> State | None:
         raise ConfigError(
             f"no such state: {name}", where="--state", fix=f"did you mean {near}?" if near else ", ".join(known)
         ) from None
-
-
-def _condition(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise OrchestratorError(f"{text!r} is not KEY=VALUE", where="--where", fix="--where optimizer=adam")
-    return key, literal(value)
