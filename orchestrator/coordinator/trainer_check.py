@@ -29,7 +29,7 @@ class TrainerCheck:
         self._zygote = owned or Zygote.start(gpus, spawn=False)
         self._shared = owned is not None
         if not self._shared:  # import the trainer, and do nothing on its trials' behalf
-            self._zygote.warm(dataclasses.replace(spec, start="spawn"), self._printed)
+            self._zygote.import_early(dataclasses.replace(spec, start="spawn"), self._printed)
 
     def result(self) -> None:
         """Wait for it. Raises TrainerError if the trainer cannot be imported or called."""

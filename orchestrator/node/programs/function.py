@@ -1,4 +1,4 @@
-"""A trainer that is a function: how it is found, and how it is called."""
+"""Find a trainer that is a function, and how it must be called."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from orchestrator.errors import TrainerError, nearest
 
 @lru_cache(maxsize=1)
 def look_up(trainer: str) -> tuple[Callable[..., Any], bool]:
-    """The function, and whether it takes `run`: the same for all trials of a process."""
+    """The function, and whether it takes `run`. Cached, since all trials of a process have the same trainer."""
     function = find(trainer)
     return function, takes_run(function)
 
 
 def find(trainer: str) -> Callable[..., Any]:
-    """The function that "module:function" names. Of one under `@hydra.main`, the function below it."""
+    """The function that "module:function" names; without its decorator if that is `@hydra.main`."""
     module_name, _, path = trainer.partition(":")
     found: Any = importlib.import_module(module_name)
     for name in path.split("."):
@@ -39,9 +39,9 @@ def find(trainer: str) -> Callable[..., Any]:
 
 
 def takes_run(function: Callable[..., Any]) -> bool:
-    """Whether it is called with (cfg, run): not if it has no second parameter that is meant for `run`.
+    """Whether the function is called with (cfg, run) rather than (cfg).
 
-    A second parameter with a default is, if it is called `run`.
+    It is if it has a second parameter; if that one has a default, only if its name is `run`.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(inspect.signature(function).parameters.values())
