@@ -19,6 +19,7 @@ from orchestrator.model.order import Checkpoint
 
 CHUNK = 2**20  # bytes read at once, which limits the size of a batch
 ENTERED, LEFT = "E", "L"
+_INCOMPLETE = "\0"  # ends a line of which only a part could be written; JSON has no such character
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class JournalWriter:
     def _append(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
         if self._incomplete:
-            data = b"\n" + data
+            data = f"{_INCOMPLETE}\n".encode() + data
         try:
             self._incomplete = os.write(self._fd, data) != len(data)
         except OSError:
@@ -106,10 +107,12 @@ class JournalReader:
 
 
 def _entries(text: str) -> Iterator[Entry]:
-    """The entries of these lines, consecutive reports as one. Invalid lines are left out."""
+    """The entries of these lines, consecutive reports as one. Lines that are incomplete or invalid are left out."""
     rows: list[tuple[int, float, str]] = []
     for line in text.split("\n"):
         tag, _, rest = line.partition("\t")
+        if rest.endswith(_INCOMPLETE):
+            continue
         try:
             if tag == "R":
                 step, at, metrics = rest.split("\t", 2)
