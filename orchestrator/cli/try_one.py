@@ -13,7 +13,7 @@ from orchestrator.decide.lifecycle import classify
 from orchestrator.language import planning
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import State
-from orchestrator.node.inside import trial
+from orchestrator.node.inside.inline import run_inline
 
 
 def parser() -> Parser:
@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> int:
         start="spawn",
     )
     print(f"{point.trial_id}  {naming.label(point.overrides)}", flush=True)
-    outcome = classify(trial.run_inline(order, lambda line: print(line, flush=True)))
+    outcome = classify(run_inline(order, lambda line: print(line, flush=True)))
     if outcome.state is State.SUCCEEDED:
         return 0
     print(outcome.traceback or outcome.message, file=sys.stderr)

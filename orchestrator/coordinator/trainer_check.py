@@ -30,8 +30,8 @@ class TrainerCheck:
         owned = Zygote.owned(spec, gpus, self._printed) if shared else None
         self._zygote = owned or Zygote.start(gpus, spawn=False)
         self._shared = owned is not None
-        if not self._shared:  # only import the trainer: it gets no trials
-            self._zygote.warm(dataclasses.replace(spec, start="spawn"), self._printed)
+        if not self._shared:  # import the trainer, and do nothing on its trials' behalf
+            self._zygote.import_early(dataclasses.replace(spec, start="spawn"), self._printed)
 
     def result(self) -> None:
         """Wait for it. Raises TrainerError if the trainer cannot be imported or called."""

@@ -23,7 +23,7 @@ from orchestrator.model.sweep import Resources
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared.placement import Placement
-from orchestrator.node.watch import memory
+from orchestrator.node.watch.memory import NodeMemory
 
 Key = tuple[str, int]
 
@@ -63,7 +63,7 @@ class LocalExecutor:
         there = {
             "CPU": float(cpus or len(os.sched_getaffinity(0))),
             "GPU": float(len(gpus)),
-            "memory": float(memory.room().total),
+            "memory": float(NodeMemory().room().total),
         }
         self._nodes: list[dict[str, Any]] = [{"NodeManagerHostname": self._host, "Resources": there}]
         self._room = _Room({name: there[name] for name in ("CPU", "memory")}, dict.fromkeys(gpus, 1.0))

@@ -1,7 +1,8 @@
 """Supervise one attempt, as a generator of batches of events.
 
-One thread, one loop: it waits for the zygote, for output and for the next batch, whichever comes first. The
-exit of a trial is acted on at once. When the generator is closed early, the attempt's processes end with it.
+One thread runs one loop. It waits for whatever comes first: a message of the zygote, output of the trial, or the time
+of the next batch. So the exit of a trial is handled at once. If the generator is closed early, the attempt's processes
+end with it.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import selectors
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.model.events import Batch, Ended, Event, Failure, Filed, Logged, Noticed, Reported, Saved, Started
+from orchestrator.model.events import Batch, Ended, Event, Failure, Noticed, Started
 from orchestrator.model.order import Order
 from orchestrator.node.inside import checkpoint, stack
-from orchestrator.node.inside.journal import Called, Entry, JournalReader
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared.journal import ENTERED, LEFT
 from orchestrator.node.shared.placement import Placement
-from orchestrator.node.watch import file_transfer, memory
-from orchestrator.node.watch.limits import CAUSES, AttemptLimits
+from orchestrator.node.watch import file_transfer
+from orchestrator.node.watch.event_collector import BATCH, EventCollector
+from orchestrator.node.watch.limits import CAUSES
+from orchestrator.node.watch.memory import NodeMemory
 from orchestrator.node.watch.output import Output
+from orchestrator.node.watch.stop_conditions import Stop, StopConditions
 
-BATCH = 2**20  # bytes of output or reports in one batch
-_HOLD = 0.05  # seconds the first batch may wait: a trial that is shorter needs one message in all
-_STACK = 2**20  # bytes of stacks that are read
-_ASK = 0.1  # seconds between two looks at `asked`
+_FIRST_BATCH = 0.05  # seconds until the first batch: a shorter trial needs only one
+_MAX_STACKS = 2**20  # bytes of stacks that are read
+_STOP_INTERVAL = 0.1  # seconds between two checks of the stop conditions
 
 _zygote_pool: ZygotePool | None = None
 
@@ -40,21 +43,22 @@ def run_attempt(
     asked: Callable[[], str | None],
     zygote_pool: ZygotePool | None = None,
     states: Mapping[str, bytes] = MappingProxyType({}),
+    node_memory: NodeMemory | None = None,
 ) -> Iterator[Batch]:
-    """Run one attempt from `Started` to `Ended`, its process tree being empty by then.
+    """Run one attempt, from `Started` to `Ended`. When `Ended` comes, no process of the attempt is left.
 
-    `asked` is polled and must not block; a reason ends the trial: SIGTERM, the order's grace, SIGKILL. So do the
-    order's limits.
-    `states` are contents of what `order.restore` names, by path, for a node that does not see the sweep's folder. The
-    zygote stays for the next attempt in `zygote_pool`, which is this process's own unless one is given.
+    `asked` is polled and must not block. If it returns a reason, the trial is ended: SIGTERM, the order's grace time,
+    SIGKILL. The order's limits end it in the same way. `states` are files for a node that does not see the sweep's
+    folder: the checkpoints that `order.restore` names and the files of `run.dir`, by path in the trial's folder. The
+    zygote stays in `zygote_pool` for the next attempt; without that argument, in a pool of this process.
     """
     global _zygote_pool
     if zygote_pool is None:
         zygote_pool = _zygote_pool = _zygote_pool or ZygotePool()
-    attempt = _Attempt(order, placement, asked, zygote_pool)
+    attempt = _Attempt(order, placement, asked, zygote_pool, node_memory or NodeMemory())
     try:
-        checkpoint.discard_drafts(attempt.paths.checkpoints)  # of an attempt whose supervisor died with it
-        file_transfer.receive(attempt.paths, states)
+        checkpoint.discard_drafts(attempt.paths.checkpoints)  # of an attempt whose supervisor was killed
+        file_transfer.write_files(attempt.paths, states)
         yield from attempt.batches()
     finally:
         attempt.close()
@@ -63,252 +67,191 @@ def run_attempt(
 
 class _Attempt:
     def __init__(
-        self, order: Order, placement: Placement, asked: Callable[[], str | None], zygote_pool: ZygotePool
+        self,
+        order: Order,
+        placement: Placement,
+        asked: Callable[[], str | None],
+        zygote_pool: ZygotePool,
+        memory: NodeMemory,
     ) -> None:
-        self.order, self.placement, self.asked, self.zygote_pool = order, placement, asked, zygote_pool
+        self.order, self.placement, self.zygote_pool, self.memory = order, placement, zygote_pool, memory
         self.paths = trial_paths.paths_of(order)
-        self.seq = 0
-        self.pid: int | None = None
-        self.why: str | None = None  # we end it
-        self.evidence = ""
-        self.kill_at: float | None = None
-        self.end: dict[str, Any] | None = None  # fields of Ended, once it is over
-        self.failure: Failure | None = None
-        self.times: dict[str, float] = {}
-        self.pending: list[Event] = []
-        self.log = Output(order.log_cap)
-        self.journal_fd = _journal()
+        self.journal_fd = _unnamed_file()
         self.stack_fd = os.memfd_create("stack")
-        self.journal = JournalReader(self.journal_fd)
-        self.limits = AttemptLimits(order, self.journal_fd)
-        self.selector = selectors.PollSelector()  # two files: no use for epoll
+        self.log = Output(order.log_cap)
+        self.events = EventCollector(order, self.paths, self.journal_fd, self.log)
+        self.conditions = StopConditions(order, asked, self.journal_fd, memory)
+        self.pid: int | None = None
+        self.stop: Stop | None = None  # the first condition that was met
+        self.kill_at: float | None = None
+        self.end: dict[str, Any] | None = None  # fields of `Ended`, once the attempt is over
+        self.selector = selectors.PollSelector()  # for two files, epoll would only cost more
         self.selector.register(self.log.fd, selectors.EVENT_READ)
-        self.memory = memory.MemoryWatch()
-        self.ooms = memory.oom_kills()
+        self.oom_kills_before = memory.oom_kills()
 
     # ------------------------------------------------------------ the loop
 
     def batches(self) -> Iterator[Batch]:
         self._launch()
-        due: float | None = None
-        asked_at = 0.0
+        batch_due: float | None = None
+        check_due = 0.0
         while self.end is None:
             now = time.monotonic()
-            if now >= asked_at:
-                asked_at = now + _ASK
-                self._heed(self.asked())
-                self._heed(*self.limits.exceeded(now) or (None,))
-                self._spare_the_node(now)
+            if now >= check_due:
+                check_due = now + _STOP_INTERVAL
+                for stop in self.conditions.met(now):
+                    self._end_early(stop, now)
             self._kill_if_due(now)
-            if due is None and self.pid is not None:
-                due = now + min(_HOLD, self.order.interval)
-            if self.end is None and due is not None and (now >= due or self.log.size >= BATCH):
-                yield from self._batches_of(self._gather())
-                due = now + self.order.interval
-            self._wait(min(moment for moment in (asked_at, due, self.kill_at) if moment is not None))
-        self.log.drain()
-        yield from self._batches_of(self._gather())
+            if batch_due is None and self.pid is not None:
+                batch_due = now + min(_FIRST_BATCH, self.order.interval)
+            if self.end is None and batch_due is not None and (now >= batch_due or self.log.size >= BATCH):
+                yield from self.events.batches(self.events.new())
+                batch_due = now + self.order.interval
+            self._wait(min(moment for moment in (check_due, batch_due, self.kill_at) if moment is not None))
+        yield from self.events.batches(self._last_events(self.end))
 
     def _launch(self) -> None:
         self.zygote = self.zygote_pool.zygote(self.order, self.placement.gpus)
-        self.zygote.run(self.order, self.placement.gpus, self.paths, self.journal_fd, self.stack_fd, self.log.theirs)
+        self.zygote.run(self.order, self.placement.gpus, self.paths, self.journal_fd, self.stack_fd, self.log.write_fd)
         self.selector.register(self.zygote.socket, selectors.EVENT_READ)
-        self.limits.begin(time.monotonic())
+        self.conditions.launched(time.monotonic())
 
     def _wait(self, until: float) -> None:
         if self.end is not None:
             return
         for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
             if key.fd != self.log.fd:
-                self._hear(self.zygote.receive())
-            elif not self.log.read():  # readable and empty: everyone has closed it
+                self._handle_message(self.zygote.receive())
+            elif not self.log.read():  # readable but empty: all writers have closed it
                 self.selector.unregister(self.log.fd)
 
-    def _hear(self, message: dict[str, Any] | None) -> None:
+    def _handle_message(self, message: dict[str, Any] | None) -> None:
         if message is None:
-            if self.pid is None and self._launch_again():
+            if self.pid is None and self._launch_unshared():
                 return
             self.zygote_pool.close()
             self.end = {"lost": "worker", "detail": "the process that starts trials went away"}
         elif "pid" in message:
             self.pid = message["pid"]
-            self.log.given()
-            self.memory.begin(message["pid"])
-            self.limits.begin(time.monotonic())
-            self.pending.append(self._started(message["pid"]))
+            self.log.close_write_end()
+            self.conditions.started(message["pid"], time.monotonic())
+            self.events.add(self._started(message["pid"]))
         elif "unsafe" in message:
-            self._start_fresh(message["unsafe"])
+            self._launch_fresh_process(message["unsafe"])
         elif "ended" in message:
-            self.end = self._status(message["ended"], message["peak"])
+            self.end = self._exit_fields(message["ended"], message["peak"])
         elif "died" in message:
             self.zygote_pool.close()
-            status = self._status(*message["died"])
+            fields = self._exit_fields(*message["died"])
             if self.pid is None:
-                self.end = {**status, "detail": "while the trainer's module was imported"}
+                self.end = {**fields, "detail": "while the trainer's module was imported"}
             else:
-                self.end = {"lost": "worker", "detail": f"the process that starts trials ended: {status}"}
+                detail = f"the process that starts trials ended with {_in_words(**fields)}"
+                self.end = {"lost": "worker", "detail": detail}
 
     def _started(self, pid: int) -> Started:
-        place = self.placement
-        method = self.zygote_pool.method(self.order, place.gpus)
-        return Started(
-            time.time(), place.node, place.node_id, pid, place.gpus, place.gpu_uuids, self.order.threads, method
-        )
+        at, order, method = self.placement, self.order, self.zygote_pool.method(self.order, self.placement.gpus)
+        return Started(time.time(), at.node, at.node_id, pid, at.gpus, at.gpu_uuids, order.threads, method)
 
-    def _start_fresh(self, why: str) -> None:
+    def _launch_fresh_process(self, why: str) -> None:
+        """The zygote cannot be forked."""
         module = self.order.trainer.module
-        self.pending.append(
-            Noticed(f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)")
-        )
+        notice = f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)"
+        self.events.add(Noticed(notice))
         self.selector.unregister(self.zygote.socket)
-        self.zygote_pool.unsafe(self.order, self.placement.gpus, why)
+        self.zygote_pool.mark_unsafe(self.order, self.placement.gpus, why)
         self._launch()
 
-    def _launch_again(self) -> bool:
-        """From a zygote of our own, if a shared one has gone before there was a trial."""
-        gone = self.zygote.socket
-        if not self.zygote_pool.alone(self.order, self.placement.gpus):
+    def _launch_unshared(self) -> bool:
+        """Launch from a zygote of our own, if a shared one was lost before it started the trial."""
+        lost = self.zygote.socket
+        if not self.zygote_pool.stop_sharing(self.order, self.placement.gpus):
             return False
-        self.selector.unregister(gone)
+        self.selector.unregister(lost)
         self._launch()
         return True
 
-    # ------------------------------------------------------------ ending it
+    # ------------------------------------------------------------ ending the attempt
 
-    def _heed(self, why: str | None, evidence: str = "") -> None:
-        """Begin to end the attempt, for the first reason given."""
-        if why is None or self.why is not None:
-            return
-        self.why, self.evidence = why, evidence
-        if self.pid is None:  # still importing: there is nothing to save
-            if why in CAUSES:  # of others too, perhaps, which would keep it alive
-                self.zygote_pool.alone(self.order, self.placement.gpus)
-            else:
-                self.zygote_pool.close()
-            self.evidence += ", while the trainer's module was imported" if evidence else ""
-            self.end = {}
-        else:
-            if why in CAUSES and stack.answers(self.pid):  # where is it?
+    def _end_early(self, stop: Stop, now: float) -> None:
+        if self.stop is None:
+            self.stop = stop
+            if self.pid is None:
+                self._end_import(stop)
+                return
+            if stop.reason in CAUSES and stack.has_handler(self.pid):
                 self.zygote.signal(stack.SIGNAL)
             self.zygote.signal(signal.SIGTERM)
-            self.kill_at = time.monotonic() + self.order.grace
-
-    def _spare_the_node(self, now: float) -> None:
-        """End the attempt at once if its memory would take the node along; there is none left to save with."""
-        evidence = self.memory.guilty(now)
-        if evidence is not None:
-            self._heed("oom", evidence)
+            self.kill_at = now + self.order.grace
+        if stop.at_once:
             self.kill_at = now
+
+    def _end_import(self, stop: Stop) -> None:
+        """The trainer's module is still being imported, so there is no trial yet, and nothing to save."""
+        if stop.reason in CAUSES:  # a shared zygote would live on for other workers that wait for the same import
+            self.zygote_pool.stop_sharing(self.order, self.placement.gpus)
+            self.stop = stop._replace(evidence=f"{stop.evidence}, while the trainer's module was imported")
+        else:
+            self.zygote_pool.close()
+        self.end = {}
 
     def _kill_if_due(self, now: float) -> None:
         if self.end is None and self.kill_at is not None and now >= self.kill_at:
             self.zygote.signal(signal.SIGKILL)
             self.kill_at = None
 
-    def _status(self, status: int, peak: int) -> dict[str, Any]:
+    def _exit_fields(self, status: int, peak: int) -> dict[str, Any]:
+        """Fields of `Ended`, from a wait status and the peak memory in bytes."""
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             return {"exit_code": code}
-        detail = ""
-        if code == -signal.SIGKILL and self.why is None:
-            ooms = memory.oom_kills() - self.ooms
-            detail = f"peak memory {peak / 2**20:.0f} MiB"
-            if ooms > 0:
-                detail += f"; out of memory: the kernel killed {ooms} process(es) of this node meanwhile"
-                return {"signal": -code, "detail": detail, "oom": True}
-        return {"signal": -code, "detail": detail}
+        if code != -signal.SIGKILL or self.stop is not None:
+            return {"signal": -code, "detail": ""}
+        detail = f"peak memory {peak / 2**20:.0f} MiB"
+        kills = self.memory.oom_kills() - self.oom_kills_before
+        if kills <= 0:
+            return {"signal": -code, "detail": detail}
+        detail += f"; out of memory: the kernel killed {kills} process(es) of this node meanwhile"
+        return {"signal": -code, "detail": detail, "oom": True}
 
     def close(self) -> None:
-        """Leave nothing behind; an attempt that is not over ends here."""
+        """Leave nothing behind. An attempt that is not over ends here."""
         if self.end is None:
             self.zygote_pool.close()
-        self.memory.close()
+        self.conditions.close()
         self.selector.close()
         self.log.close()
         os.close(self.journal_fd)
         os.close(self.stack_fd)
 
-    # ------------------------------------------------------------ what is told
+    # ------------------------------------------------------------ its last events
 
-    def _gather(self) -> Iterator[Event]:
-        """What has come in since the last batch; once the attempt is over, all that is left, and `Ended`."""
-        yield from self.pending
-        self.pending = []
-        entries = self.journal.read()
-        while entries is not None:
-            for entry in entries:
-                yield from self._told(entry)
-            entries = self.journal.read() if self.end is not None else None
-        data = self.log.take()
-        if data:
-            yield Logged(data)
-        if self.end is not None:
-            if not self.paths.shared:
-                yield from file_transfer.files(self.paths, self.order, self.end.get("exit_code") == 0)
-            yield self._ended(self.end)
-
-    def _told(self, entry: Entry) -> Iterator[Event]:
-        if isinstance(entry, Called):
-            self.times[entry.kind] = entry.at
-        elif isinstance(entry, Failure):
-            self.failure = entry
-        elif isinstance(entry, Saved) and not self.paths.shared:
-            yield from file_transfer.checkpoint(self.paths, self.order, entry)
-        else:
-            yield entry
-
-    def _ended(self, end: dict[str, Any]) -> Ended:
-        if end.get("exit_code") == 0 and "E" not in self.times and self.why is None:
-            end["exit_code"] = 1  # a module that leaves with 0 has trained nothing
+    def _last_events(self, end: dict[str, Any]) -> Iterator[Event]:
+        yield from self.events.rest(succeeded=end.get("exit_code") == 0)
+        times, failure = self.events.trainer_times, self.events.failure
+        if end.get("exit_code") == 0 and ENTERED not in times and self.stop is None:
+            end["exit_code"] = 1  # a module that exits with 0 when it is imported has trained nothing
             text = "the process ended before the trainer was called, while its module was imported"
-            self.failure = Failure("SystemExit", text, "", text)
-        if self.evidence:
-            end["detail"] = self.evidence
-            end["stack"], end["place"] = self._stack()
-        return Ended(
-            at=time.time(),
-            failure=self.failure,
-            asked=self.why,
-            entered=self.times.get("E"),
-            left=self.times.get("L"),
-            **end,
-        )
+            failure = Failure("SystemExit", text, "", text)
+        if self.stop is not None and self.stop.evidence:
+            end["detail"] = self.stop.evidence
+            end["stack"], end["place"] = self._stacks()
+        asked = self.stop.reason if self.stop else None
+        yield Ended(time.time(), failure=failure, asked=asked, entered=times.get(ENTERED), left=times.get(LEFT), **end)
 
-    def _stack(self) -> tuple[str, str]:
-        """Where the trial was when we ended it."""
-        written = os.pread(self.stack_fd, _STACK, 0).decode("ascii", "replace")
-        return stack.told(written, (*self.order.import_path, self.order.cwd))
-
-    def _batches_of(self, events: Iterator[Event]) -> Iterator[Batch]:
-        """The events in batches of about `BATCH` bytes at most; an event is never split."""
-        group: list[Event] = []
-        size = 0
-        for event in events:
-            weight = _weight(event)
-            if group and size + weight > BATCH:
-                yield self._batch(group)
-                group, size = [], 0
-            group.append(event)
-            size += weight
-        if group:
-            yield self._batch(group)
-
-    def _batch(self, events: Sequence[Event]) -> Batch:
-        batch = Batch(self.order.trial_id, self.order.attempt, self.seq, tuple(events))
-        self.seq += 1
-        return batch
+    def _stacks(self) -> tuple[str, str]:
+        """Where the trial was when it was asked to end: its stacks, and the user's innermost frame."""
+        dump = os.pread(self.stack_fd, _MAX_STACKS, 0).decode("ascii", "replace")
+        return stack.format_stacks(dump, (*self.order.import_path, self.order.cwd))
 
 
-def _weight(event: Event) -> int:
-    if isinstance(event, (Logged, Filed)):
-        return len(event.data)
-    if isinstance(event, Reported):
-        return sum(len(text) + 32 for _, _, text in event.rows)
-    return 256
+def _in_words(exit_code: int | None = None, signal: int | None = None, detail: str = "", oom: bool = False) -> str:
+    how = f"exit code {exit_code}" if signal is None else f"signal {signal}"
+    return f"{how} ({detail})" if detail else how
 
 
-def _journal() -> int:
-    """A file without a name: it goes when the last process that has it open does. On disk, since it may grow."""
+def _unnamed_file() -> int:
+    """A file that vanishes with the last process that has it open. It is on disk, since a journal may grow."""
     try:
         return os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError:  # not every file system can do that

@@ -48,13 +48,13 @@ def fork_here(count: int) -> None:
     preload()
     import torch
 
-    from orchestrator.node.shared import processes
+    from orchestrator.node.shared import memory_pages
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     gc.collect()
     gc.freeze()
-    processes.gather_pages()
+    memory_pages.collapse_into_huge_pages()
     print("ready", flush=True)
     sys.stdin.read()
     for _ in range(count):

@@ -62,7 +62,7 @@ class Bed(Project):
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "manners.py", self.root / "work.py")
+        shutil.copy(HERE / "faulty_trainers.py", self.root / "work.py")
         for name in ("conf", "meet", "tmp"):
             (self.root / name).mkdir()
         (self.root / "conf" / "sweep.yaml").write_text(SWEEP)

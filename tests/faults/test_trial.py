@@ -15,11 +15,16 @@ from tests.ray.support import until
 ENDS = {  # do: how it is said, what the trial does at its third step, the settings it needs, its end
     "raises": ("an exception", "`raise ValueError`", (), ("FAILED", "exception")),
     "leaves": ("it leaves early", "`sys.exit(0)` in the middle", (), ("SUCCEEDED", "")),
-    "leaves_unheard": ("it leaves at once", "`sys.exit(0)` without a report", (), ("SUCCEEDED", "")),
+    "exits_without_report": ("it leaves at once", "`sys.exit(0)` without a report", (), ("SUCCEEDED", "")),
     "leaves_hard": ("a hard exit", "`os._exit(3)`", (), ("FAILED", "exit")),
     "segfaults": ("a crash", "SIGSEGV", (), ("FAILED", "signal")),
     "is_killed": ("killed from outside", "SIGKILL", (), ("FAILED", "signal")),
-    "hoards": ("it takes all memory", "allocates without end below a limit of 2 GiB", (), ("FAILED", "oom")),
+    "allocates_without_end": (
+        "it takes all memory",
+        "allocates without end below a limit of 2 GiB",
+        (),
+        ("FAILED", "oom"),
+    ),
     "loops": ("it never ends", "an endless loop, `sweep.timeout=2s`", ("sweep.timeout=2s",), ("FAILED", "timeout")),
     "leaves_a_child": (
         "a grandchild stays",
@@ -73,7 +78,7 @@ def small_node(bed: Bed) -> Iterator[Bed]:
 )
 def test_a_node_without_memory(small_node: Bed, uninjured: Callable[..., Series]) -> None:
     bed, expected = small_node, uninjured("x=range(4)")
-    out = bed.sweep("do=hoards_really", "x=range(4)", code=1)
+    out = bed.sweep("do=exhausts_memory", "x=range(4)", code=1)
     assert "Traceback" not in out
     bed.sound()
     assert bed.attempts() == [("SUCCEEDED", ""), ("FAILED", "oom"), *[("SUCCEEDED", "")] * 2]

@@ -192,7 +192,7 @@ class RayExecutor:
         folder = Path(order.folder)
         found = {saved.path: folder / saved.path for saved in order.restore[:2]}
         if order.attempt > 1:
-            found |= file_transfer.kept(folder, order.file_cap)
+            found |= file_transfer.files_to_send(folder, order.file_cap)
         return {name: ray.put(path.read_bytes()) for name, path in found.items()}
 
     def poll(self, timeout: float) -> list[Batch]:

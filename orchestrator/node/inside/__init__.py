@@ -1,1 +1,1 @@
-"""What happens in the trial's own process."""
+"""What runs in the trial's own process."""

@@ -1,4 +1,4 @@
-"""States on disk: atomic, and read back without ever executing what is in them."""
+"""Saved states on disk: written atomically, and read back without executing anything in them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from typing import Any
 from orchestrator.files import replacing, sync
 from orchestrator.node.watch import archive
 
-_PLAIN = b"orchestrate state 1\n"  # first bytes of a state written without torch
-_ARRAY = "\0array"  # key of an array inside a saved state
+_MAGIC = b"orchestrate state 1\n"  # first bytes of a state written without torch
+_ARRAY = "\0array"  # key that marks a numpy array inside a saved state
 _NAME = re.compile(r"(\d+)-step-(\d+)\.state")
-_KEPT = 2
-_YOUNG = 10.0  # seconds
-_UNPACKED = ".restored"  # where a folder that was restored lies, until the attempt ends
+_KEPT = 2  # states
+_MIN_AGE = 10.0  # seconds
+_UNPACKED = ".restored"  # holds copies of folders that were restored, until the attempt ends
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
 
 
 def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
-    """Write a state, or the folder of that path, and the generators; it is on the disk when this returns."""
+    """Write a state, or the folder at that path, with the random generators. It is on the disk when this returns."""
     source = state if isinstance(state, Path) else None
     if source is not None and not source.is_dir():
         raise NotADirectoryError(f"{source} is not a folder, and run.save takes a state or a folder")
-    data = {"step": step, "state": None if source else _portable(state, "state"), "generators": _generators()}
+    data = {"step": step, "state": None if source else _to_portable(state, "state"), "generators": _generators()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{attempt}-step-{step}.state"
     with replacing(path, durable=True, tag=f".{os.getpid()}") as draft, draft.open("wb") as file:
@@ -45,14 +45,17 @@ def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
 
 
 def prune(folder: Path, now: float) -> None:
-    """Keep the newest states, by attempt and step, and those so young that the coordinator may not know of a newer."""
-    for _, path in _known(folder)[:-_KEPT]:
-        if now - path.stat().st_mtime > _YOUNG:
+    """Keep the newest states, by attempt and step, and those of the last seconds; delete the others.
+
+    Those of the last seconds stay because the coordinator may not know of a newer one yet.
+    """
+    for _, path in _saved_states(folder)[:-_KEPT]:
+        if now - path.stat().st_mtime > _MIN_AGE:
             path.unlink(missing_ok=True)
 
 
 def discard_drafts(folder: Path) -> None:
-    """Remove what a killed process was writing, or had unpacked. Only while no attempt at the trial runs."""
+    """Delete what a killed process was writing, and folders it had restored. Call it while no attempt runs."""
     if not os.path.isdir(folder):
         return
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
@@ -61,10 +64,10 @@ def discard_drafts(folder: Path) -> None:
 
 
 def load(path: Path) -> tuple[int, Any]:
-    """Step and state, or the path of the folder; the generators are set as they were when it was saved."""
+    """The step, and the state or the path of the folder. Sets the random generators as they were saved."""
     folder = None
     with path.open("rb") as file:
-        if file.read(len(archive.MARK)) == archive.MARK:
+        if file.read(len(archive.MAGIC)) == archive.MAGIC:
             folder = path.parent / _UNPACKED / path.stem
             shutil.rmtree(folder, ignore_errors=True)
             data = _read(io.BytesIO(archive.read(file, folder)))
@@ -72,10 +75,10 @@ def load(path: Path) -> tuple[int, Any]:
             file.seek(0)
             data = _read(file)
     _set_generators(data["generators"])
-    return int(data["step"]), folder / archive.FILES if folder else _original(data["state"])
+    return int(data["step"]), folder / archive.FILES if folder else _from_portable(data["state"])
 
 
-def _known(folder: Path) -> list[tuple[tuple[int, int], Path]]:
+def _saved_states(folder: Path) -> list[tuple[tuple[int, int], Path]]:
     names = ((_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ()))
     return sorted(((int(found[1]), int(found[2])), path) for found, path in names if found)
 
@@ -84,7 +87,7 @@ def _known(folder: Path) -> list[tuple[tuple[int, int], Path]]:
 
 
 class _DataOnly(pickle.Unpickler):
-    """Reads containers and numbers; a file that names a class or function is refused."""
+    """Reads containers and numbers; refuses a file that names a class or a function."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -95,7 +98,7 @@ class _DataOnly(pickle.Unpickler):
 def _write(data: Any, file: Any) -> None:
     torch = sys.modules.get("torch")
     if torch is None:
-        file.write(_PLAIN)
+        file.write(_MAGIC)
         pickle.dump(data, file, protocol=4)
     else:
         torch.save(data, file)
@@ -108,7 +111,7 @@ def _bytes(data: Any) -> bytes:
 
 
 def _read(file: Any) -> Any:
-    if file.read(len(_PLAIN)) == _PLAIN:
+    if file.read(len(_MAGIC)) == _MAGIC:
         return _DataOnly(file).load()
     import torch
 
@@ -119,35 +122,35 @@ def _read(file: Any) -> Any:
 # ---------------------------------------------------------------- what a state may hold
 
 
-def _portable(value: Any, name: str) -> Any:
-    """The same state with numpy's arrays as bytes; a TypeError names what could not be read back."""
-    kind = type(value)
-    if kind in _SCALARS or _is_tensor(value):
+def _to_portable(value: Any, name: str) -> Any:
+    """The state with numpy arrays as bytes. Raises a TypeError that names what could not be read back."""
+    cls = type(value)
+    if cls in _SCALARS or _is_tensor(value):
         return value
-    if kind in (list, tuple):
-        return kind(_portable(item, f"{name}[{index}]") for index, item in enumerate(value))
-    if kind is set:
-        return {_portable(item, f"{name}{{...}}") for item in value}
-    if kind in (dict, collections.OrderedDict):
-        return _portable_dict(value, name)
+    if cls in (list, tuple):
+        return cls(_to_portable(item, f"{name}[{index}]") for index, item in enumerate(value))
+    if cls is set:
+        return {_to_portable(item, f"{name}{{...}}") for item in value}
+    if cls in (dict, collections.OrderedDict):
+        return _to_portable_dict(value, name)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
         file = io.BytesIO()
         numpy.save(file, numpy.asarray(value), allow_pickle=False)
         return {_ARRAY: file.getvalue(), "scalar": isinstance(value, numpy.generic)}
     raise TypeError(
-        f"{name} is a {kind.__module__}.{kind.__qualname__}, which run.restore() could not read back: save numbers, "
+        f"{name} is a {cls.__module__}.{cls.__qualname__}, which run.restore() could not read back: save numbers, "
         "strings, bytes, lists, tuples, sets, dicts, numpy arrays and tensors (state_dict() of an object)"
     )
 
 
-def _portable_dict(value: Any, name: str) -> Any:
+def _to_portable_dict(value: Any, name: str) -> Any:
     for key in value:
         if type(key) not in (*_SCALARS, tuple):
             raise TypeError(f"a key of {name} is a {type(key).__qualname__}: keys are numbers, strings or tuples")
-    copy = type(value)((key, _portable(item, f"{name}[{key!r}]")) for key, item in value.items())
+    copy = type(value)((key, _to_portable(item, f"{name}[{key!r}]")) for key, item in value.items())
     if hasattr(value, "__dict__"):
-        copy.__dict__.update(value.__dict__)  # torch keeps versions of modules beside a state_dict
+        copy.__dict__.update(value.__dict__)  # torch keeps module versions as an attribute of a state_dict
     return copy
 
 
@@ -158,7 +161,7 @@ def _is_tensor(value: Any) -> bool:
     return type(value) in (torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)
 
 
-def _original(value: Any) -> Any:
+def _from_portable(value: Any) -> Any:
     if isinstance(value, dict) and _ARRAY in value:
         import numpy
 
@@ -166,14 +169,14 @@ def _original(value: Any) -> Any:
         return array[()] if value["scalar"] else array
     if isinstance(value, dict):
         for key, item in value.items():
-            value[key] = _original(item)
+            value[key] = _from_portable(item)
         return value
     if type(value) in (list, tuple, set):
-        return type(value)(_original(item) for item in value)
+        return type(value)(_from_portable(item) for item in value)
     return value
 
 
-# ---------------------------------------------------------------- generators
+# ---------------------------------------------------------------- random generators
 
 
 def _generators() -> dict[str, Any]:
@@ -209,4 +212,4 @@ def _set_cuda(torch: Any, states: list[Any]) -> None:
     if torch.cuda.device_count() == len(states):
         torch.cuda.set_rng_state_all(states)
     else:
-        warnings.warn("the saved state had another number of GPUs: their generators were not set")
+        warnings.warn("the state was saved with another number of GPUs: the generators of the GPUs were not set")

@@ -1,4 +1,4 @@
-"""The `cfg` that a trainer gets: plain data as OmegaConf, and the references that only a node can resolve."""
+"""The `cfg` that a trainer is called with: plain data as an OmegaConf config, with references resolved on this node."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from orchestrator.model.order import Order
 from orchestrator.node.shared.trial_paths import TrialPaths
 
 _Change = tuple[Any, Any, Any]  # a DictConfig or ListConfig, a key of it, its value
-_OPENING = re.compile(r"(\\*)\$\{")
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def resolve(config: DictConfig, order: Order, paths: TrialPaths) -> None:
-    """Interpolate the paths in `order.references`; other text is literal. Raises ConfigError where one does not."""
+    """Set each key of `order.references` to what its text resolves to here. Raises ConfigError if one does not."""
     _register_resolvers(order, paths)
     OmegaConf.set_struct(config, False)
     for key, text in order.references.items():
@@ -38,16 +38,17 @@ def resolve(config: DictConfig, order: Order, paths: TrialPaths) -> None:
 
 
 def create(data: Mapping[str, Any]) -> DictConfig:
-    """Plain data as a config that can be written, but takes no new keys; all text is literal."""
+    """Plain data as a config whose values can be changed, but that takes no new keys. All text is literal."""
     config: DictConfig = OmegaConf.create(escape(data))
     OmegaConf.set_struct(config, True)
     return config
 
 
-class Configs:
-    """The configs of one trial after another, each gone when the next is asked for.
+class ReusedConfig:
+    """The configs of one trial after another, in one object: a config is valid until the next one is asked for.
 
-    Where only some values differ, as mostly in a sweep, these are set: a tenth of the work of a new config.
+    Where two trials differ in some values only, as they mostly do in a sweep, only these values are set. That takes a
+    tenth of the time of a new config.
     """
 
     def __init__(self) -> None:
@@ -55,9 +56,9 @@ class Configs:
         self._config = create({})
 
     def of(self, data: Mapping[str, Any]) -> DictConfig:
-        """The same as `create(data)`."""
+        """A config that equals `create(data)`."""
         changes: list[_Change] = []
-        if not _only_values(self._config, self._data, data, changes):
+        if not _only_values_differ(self._config, self._data, data, changes):
             self._config = create(data)
         for holder, key, value in changes:
             holder._get_node(key)._set_value(value)
@@ -65,8 +66,8 @@ class Configs:
         return self._config
 
 
-def _only_values(node: Any, before: Any, after: Any, changes: list[_Change]) -> bool:
-    """Whether only values differ, none of which needs `escape`; they are noted."""
+def _only_values_differ(node: Any, before: Any, after: Any, changes: list[_Change]) -> bool:
+    """Whether only values differ, none of which needs `escape`. Adds them to `changes`; clears `changes` if not."""
     if isinstance(before, dict) and isinstance(after, dict) and list(before) == list(after):
         keys: Iterable[Any] = before
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
@@ -77,20 +78,20 @@ def _only_values(node: Any, before: Any, after: Any, changes: list[_Change]) -> 
     for key in keys:
         old, new = before[key], after[key]
         if isinstance(old, (dict, list)):
-            if not _only_values(node[key], old, new, changes):
+            if not _only_values_differ(node[key], old, new, changes):
                 return False
         elif isinstance(new, (dict, list)) or (isinstance(new, str) and ("$" in new or new == "???")):
             changes.clear()
             return False
-        elif repr(old) != repr(new):  # 1, 1.0 and true are equal, and different
+        elif repr(old) != repr(new):  # `==` takes 1, 1.0 and True for the same
             changes.append((node, key, new))
     return True
 
 
 def escape(value: Any) -> Any:
-    """The same data, written so that OmegaConf reads `${` as text."""
+    """The same data with each `${` escaped, so that OmegaConf takes it as text."""
     if isinstance(value, str):
-        return _OPENING.sub(lambda found: found[1] * 2 + r"\${", value) if "${" in value else value
+        return _INTERPOLATION.sub(lambda found: found[1] * 2 + r"\${", value) if "${" in value else value
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, Mapping):
@@ -101,7 +102,7 @@ def escape(value: Any) -> Any:
 
 
 def imitate_hydra(order: Order, paths: TrialPaths) -> None:
-    """For a trainer that is a Hydra app: what `HydraConfig.get()` and Hydra's logging would give it."""
+    """Set up `HydraConfig.get()` and Hydra's logging, if the trainer has imported Hydra."""
     if "hydra.core.hydra_config" not in sys.modules:
         return
     node = OmegaConf.structured(sys.modules["hydra.conf"].HydraConf)
@@ -115,7 +116,7 @@ def imitate_hydra(order: Order, paths: TrialPaths) -> None:
 
 
 def _job(order: Order, paths: TrialPaths) -> dict[str, dict[str, Any]]:
-    """A trial in Hydra's words."""
+    """What Hydra's own config would say of this trial."""
     name = order.trainer.module.rpartition(".")[2]
     return {
         "job": {"num": 0, "id": order.trial_id, "name": name},
@@ -125,13 +126,13 @@ def _job(order: Order, paths: TrialPaths) -> dict[str, dict[str, Any]]:
 
 
 def _register_resolvers(order: Order, paths: TrialPaths) -> None:
-    """Hydra's own `now` and `hydra` as a job of ours sees them; `oc.env` and its kin come with OmegaConf."""
+    """Register Hydra's `now` and `hydra` for this trial; `oc.env` and the like come with OmegaConf."""
     hydra = OmegaConf.create(_job(order, paths))
 
     def look_up(path: str) -> Any:
         value = OmegaConf.select(hydra, path)
         if value is None:
-            raise KeyError(f"hydra.{path} has no meaning in a trial")
+            raise KeyError(f"hydra.{path} is not defined in a trial")
         return value
 
     now = time.localtime()

@@ -1,4 +1,4 @@
-"""An exception of the trainer, told the way its author wants to read it."""
+"""Describe an exception of the trainer as its author wants to read it: with frames of the user's code only."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from collections.abc import Iterable
 from orchestrator.files import PACKAGE
 from orchestrator.model.events import Failure
 
-_OURS = PACKAGE + os.sep
-_LONGEST = 20_000  # characters of a traceback; the middle of a longer one is left out
+_OUR_PACKAGE = PACKAGE + os.sep
+_MAX_TRACEBACK = 20_000  # characters; the middle of a longer one is left out
 
 
 def describe(error: BaseException, roots: Iterable[str]) -> Failure:
-    """Type, message, last frame of the user's code below `roots`, and a traceback without frames of ours."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=False)
-    _strip(told, set())
-    text = "".join(told.format())
-    if len(text) > _LONGEST:
-        half = _LONGEST // 2
+    """Type, message, the last frame below one of `roots`, and a traceback without internal frames."""
+    trace = traceback.TracebackException.from_exception(error, capture_locals=False)
+    _remove_internal_frames(trace, set())
+    text = "".join(trace.format())
+    if len(text) > _MAX_TRACEBACK:
+        half = _MAX_TRACEBACK // 2
         text = f"{text[:half]}\n  ... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    return Failure(_type_name(type(error)), _message(error), _where(told, error, tuple(roots)), text)
+    return Failure(_type_name(type(error)), _message(error), _user_frame(trace, error, tuple(roots)), text)
 
 
-def _type_name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def _type_name(exception: type[BaseException]) -> str:
+    name = exception.__qualname__
+    return name if exception.__module__ == "builtins" else f"{exception.__module__}.{name}"
 
 
 def _message(error: BaseException) -> str:
@@ -38,34 +39,36 @@ def _message(error: BaseException) -> str:
         return f"(its message cannot be shown: {type(broken).__name__})"
 
 
-def hidden(filename: str) -> bool:
-    """Whether a frame in this file tells the user nothing: it is ours, or of the import system."""
-    return filename.startswith((_OURS, "<frozen importlib")) or filename.endswith(f"importlib{os.sep}__init__.py")
+def is_internal(filename: str) -> bool:
+    """Whether frames in this file tell the user nothing: it belongs to this package or to the import system."""
+    return filename.startswith((_OUR_PACKAGE, "<frozen importlib")) or filename.endswith(
+        f"importlib{os.sep}__init__.py"
+    )
 
 
-def _strip(told: traceback.TracebackException, seen: set[int]) -> None:
-    if id(told) in seen:
+def _remove_internal_frames(trace: traceback.TracebackException, seen: set[int]) -> None:
+    if id(trace) in seen:
         return
-    seen.add(id(told))
-    told.stack[:] = [frame for frame in told.stack if not hidden(frame.filename)]
-    for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
+    seen.add(id(trace))
+    trace.stack[:] = [frame for frame in trace.stack if not is_internal(frame.filename)]
+    for other in (trace.__cause__, trace.__context__, *(getattr(trace, "exceptions", None) or ())):
         if other is not None:
-            _strip(other, seen)
+            _remove_internal_frames(other, seen)
 
 
-def _where(told: traceback.TracebackException, error: BaseException, roots: tuple[str, ...]) -> str:
-    frames = [(frame.filename, frame.lineno) for frame in told.stack]
+def _user_frame(trace: traceback.TracebackException, error: BaseException, roots: tuple[str, ...]) -> str:
+    frames = [(frame.filename, frame.lineno) for frame in trace.stack]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno))
     for filename, line in reversed(frames):
-        name = below(filename, roots)
+        name = name_below(filename, roots)
         if name:
             return f"{name}:{line}"
     return f"{os.path.basename(frames[-1][0])}:{frames[-1][1]}" if frames else ""
 
 
-def below(filename: str, roots: tuple[str, ...]) -> str | None:
-    """The file's name relative to a root that holds it; None for installed libraries."""
+def name_below(filename: str, roots: tuple[str, ...]) -> str | None:
+    """The file's path relative to the root that holds it; None outside of all roots and for installed libraries."""
     if f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}dist-packages{os.sep}" in filename:
         return None
     for root in roots:

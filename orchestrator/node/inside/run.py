@@ -12,20 +12,20 @@ from typing import Any
 
 from orchestrator.model.order import Checkpoint, Order
 from orchestrator.node.inside import checkpoint
-from orchestrator.node.inside.journal import JournalWriter
+from orchestrator.node.shared.journal import JournalWriter
 from orchestrator.node.shared.trial_paths import CHECKPOINTS, TrialPaths
 
-_LONGEST = 2**16  # characters of one row
-_WARNINGS = 20  # an attempt says no more than this about bad values
+_MAX_ROW = 2**16  # characters of one row as JSON
+_MAX_WARNINGS = 20  # of one attempt, about values that cannot be reported
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class Run:
-    """One attempt, seen by its trainer: `report` numbers, `save` and `restore` states, keep files in `dir`."""
+    """What a trainer can do in an attempt: `report` numbers, `save` and `restore` states, keep files in `dir`."""
 
     def __init__(self, order: Order, writer: JournalWriter, paths: TrialPaths) -> None:
         self.id, self.attempt, self.seed = order.trial_id, order.attempt, order.seed
-        self._writer, self._paths, self._offered = writer, paths, order.restore
+        self._writer, self._paths, self._checkpoints = writer, paths, order.restore
         self._step = -1
         self._warned: set[str] = set()
 
@@ -38,8 +38,8 @@ class Run:
     def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record numbers at a step (the next one if left out); several reports of one step are one row.
 
-        A value is a number, or an array or tensor of one element; NaN and infinities are kept. A mapping inside
-        joins its keys by "/". What cannot be recorded is left out, with one warning; a report never raises.
+        A value is a number, or an array or tensor of one element; NaN and infinities are kept. The keys of a nested
+        mapping are joined by "/". What cannot be recorded is left out, with one warning; `report` never raises.
         """
         try:
             self._report(metrics, step)
@@ -57,7 +57,7 @@ class Run:
             else:
                 clean.update(self._clean(str(key), value))
         text = _encode(clean)
-        if len(text) > _LONGEST:
+        if len(text) > _MAX_ROW:
             return self._warn("row", f"a report at step {at} was left out: its {len(text)} characters are too many")
         self._step = at
         if clean:
@@ -76,16 +76,16 @@ class Run:
             yield key, number
 
     def _warn(self, about: str, text: str) -> None:
-        if about not in self._warned and len(self._warned) < _WARNINGS:
+        if about not in self._warned and len(self._warned) < _MAX_WARNINGS:
             self._warned.add(about)
             self._writer.notice(text)
 
     def save(self, state: Any, step: int | None = None) -> None:
-        """Keep a state, durably, for `restore` of a later attempt: the newest two, and all of the last seconds.
+        """Save a state for `restore` in a later attempt; it is on the disk when this returns.
 
-        It may hold containers, numbers, strings, bytes, numpy arrays and tensors; anything else is a TypeError
-        that names it. A `Path` stands for the folder there with all that is in it. The random number generators are
-        saved as well.
+        A state may hold containers, numbers, strings, bytes, numpy arrays and tensors; anything else is a TypeError
+        that names it. A `Path` to a folder saves the folder with all that is in it. The random number generators are
+        saved as well. The newest two states are kept, and those of the last seconds.
         """
         at = max(self._step, 0) if step is None else _whole(step)
         if at is None:
@@ -95,20 +95,20 @@ class Run:
         checkpoint.prune(self._paths.checkpoints, time.time())
 
     def restore(self) -> Any:
-        """The state that an earlier attempt saved, or the path of a copy of the folder; None in a first attempt.
+        """The state that an earlier attempt saved, or the path of a copy of the folder; None if there is none.
 
-        Sets the random number generators as they were; call it after the model is built. Tensors come back on
-        the CPU.
+        The random number generators continue from where they were saved, so call this after the model is built.
+        Tensors come back on the CPU.
         """
-        for offered in self._offered:
+        for saved in self._checkpoints:
             try:
-                step, state = checkpoint.load(self._paths.root / offered.path)
-            except Exception as error:  # torn, foreign, gone: the one before will do
+                step, state = checkpoint.load(self._paths.root / saved.path)
+            except Exception as error:  # damaged, of another version, or deleted: take the one before
                 why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                self._writer.notice(f"the checkpoint of step {offered.step} cannot be read and is passed over ({why})")
+                self._writer.notice(f"the checkpoint of step {saved.step} cannot be read and is skipped ({why})")
                 continue
             self._step = max(self._step, step)
-            self._writer.restored(Checkpoint(step, offered.path))
+            self._writer.restored(Checkpoint(step, saved.path))
             return state
         return None
 
@@ -122,7 +122,7 @@ def _whole(step: Any) -> int | None:
 
 
 def _number(value: Any) -> float | int | str | None:
-    """A number that JSON can hold, with names for the non-finite; None if it is none."""
+    """The value as a number that JSON can hold, or the name of a non-finite one; None if it is not a number."""
     if hasattr(value, "item"):  # numpy and torch: one element, on any device
         try:
             value = value.item()

@@ -1,6 +1,6 @@
-"""Same seed, same numbers: generators, thread pools and deterministic algorithms of a trial.
+"""Make a trial's numbers depend on its seed alone: random generators, thread pools, deterministic algorithms.
 
-A library that the trainer imports late is set up at its import, so it does not matter when that happens.
+If the trainer imports numpy or torch only when it runs, an import hook sets it up at that moment.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Literal
 
-IMPORT_SEED = 0  # while the trainer's module is imported, which all trials of a zygote share
-_Calls = list[tuple[Callable[[int], Any], int]]
+IMPORT_SEED = 0  # used while a zygote imports the trainer's module, for all its trials at once
+_Calls = list[tuple[Callable[[int], Any], int]]  # functions and what to call them with
 _NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 class Setup:
-    """What python, numpy and torch are to be set to."""
+    """Sets up python, numpy and torch: `configure` in the zygote, before the fork; `seed` in the trial."""
 
     def __init__(self, seed: int, threads: int, deterministic: Literal["warn", "error", "off"]) -> None:
         self._seed, self._threads, self._deterministic = seed, threads, deterministic
         self._calls: _Calls = []
 
-    def settle(self) -> None:
-        """Choose algorithms, and what is to be done by `seed`, also with libraries imported later."""
+    def configure(self) -> None:
+        """Choose algorithms, collect what `seed` has to do, and set up libraries that are imported later."""
         self._calls = [(random.seed, self._seed)]
-        late = {"numpy.random": self._numpy, "torch": self._torch}
-        missing = {name: ready for name, ready in late.items() if name not in sys.modules}
-        for name in late.keys() - missing.keys():
-            self._calls += late[name](sys.modules[name])
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Late)]
+        libraries = {"numpy.random": self._numpy, "torch": self._torch}
+        missing = {name: set_up for name, set_up in libraries.items() if name not in sys.modules}
+        for name in libraries.keys() - missing.keys():
+            self._calls += libraries[name](sys.modules[name])
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _ImportHook)]
         if missing:
-            sys.meta_path.insert(0, _Late(missing))
+            sys.meta_path.insert(0, _ImportHook(missing))
 
     def seed(self) -> None:
-        """Set generators and thread pools, in the process itself: some libraries draw a seed after a fork."""
+        """Seed the generators and size the thread pools, after the fork: some libraries draw a new seed there."""
         for function, number in self._calls:
             function(number)
         if self._threads > 1 and ("numpy" in sys.modules or "torch" in sys.modules):
@@ -60,7 +60,7 @@ class Setup:
         mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         if self._deterministic != "off" and mode != (True, warn):
             torch.use_deterministic_algorithms(True, warn_only=warn)
-        # `torch.manual_seed` also seeds devices, and notes a traceback for each: 4 ms that a trial without one saves.
+        # `torch.manual_seed` also seeds devices and records a stack for each: 4 ms that a trial without devices saves.
         cuda = torch.backends.cuda.is_built() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
         devices = cuda or torch.xpu.is_available()
         calls = [(torch.manual_seed if devices else torch.default_generator.manual_seed, self._seed % 2**63)]
@@ -69,60 +69,61 @@ class Setup:
         return calls
 
 
-class _Late(importlib.abc.MetaPathFinder):
-    """Sets up the named modules when they have been imported."""
+class _ImportHook(importlib.abc.MetaPathFinder):
+    """Sets up some modules once they have been imported."""
 
-    def __init__(self, ready: dict[str, Callable[[Any], _Calls]]) -> None:
-        self._ready = ready
+    def __init__(self, set_up: dict[str, Callable[[Any], _Calls]]) -> None:
+        self._set_up = set_up
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        ready = self._ready.get(name)
-        if ready is None:
+        set_up = self._set_up.get(name)
+        if set_up is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            _call_after(spec.loader, ready)
+            _call_after_import(spec.loader, set_up)
         return spec
 
 
-def _call_after(loader: Any, ready: Callable[[Any], _Calls]) -> None:
+def _call_after_import(loader: Any, set_up: Callable[[Any], _Calls]) -> None:
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        for function, number in ready(module):
+        for function, number in set_up(module):
             function(number)
 
     loader.exec_module = exec_module
 
 
-def name_operations(notice: Callable[[str], None]) -> None:
-    """Turn torch's warnings of operations without a deterministic algorithm into one notice for each."""
-    shown = warnings.showwarning
-    warnings.showwarning = _Naming(shown.shown if isinstance(shown, _Naming) else shown, notice)
+def notice_nondeterminism(notice: Callable[[str], None]) -> None:
+    """Give one notice for each operation of which torch warns that it has no deterministic algorithm."""
+    current = warnings.showwarning
+    warnings.showwarning = _ShowWarning(current.original if isinstance(current, _ShowWarning) else current, notice)
 
 
-class _Naming:
-    """In the place of `warnings.showwarning`."""
+class _ShowWarning:
+    """Replaces `warnings.showwarning`."""
 
-    def __init__(self, shown: Callable[..., None], notice: Callable[[str], None]) -> None:
-        self.shown, self._notice = shown, notice
-        self._named: set[str] = set()
+    def __init__(self, original: Callable[..., None], notice: Callable[[str], None]) -> None:
+        self.original, self._notice = original, notice
+        self._noticed: set[str] = set()
 
     def __call__(self, message: Any, *rest: Any, **options: Any) -> None:
         found = _NOT_DETERMINISTIC.search(str(message))
         if found is None:
-            self.shown(message, *rest, **options)
-        elif found[1] not in self._named:
-            self._named.add(found[1])
+            self.original(message, *rest, **options)
+        elif found[1] not in self._noticed:
+            self._noticed.add(found[1])
             self._notice(f"{found[1]} has no deterministic algorithm: results may differ in the last digits")
 
 
 def warm_torch() -> None:
-    """Import what torch leaves for the first optimizer and for deterministic algorithms: 1.3 s each.
+    """Do once what torch would do in every trial.
 
-    And run small operations on the CPU, which set up torch's dispatcher. They start no thread: there is one for now,
-    and pools, which do not survive a fork, start with the second. No gradients: with CUDA they start threads.
+    torch imports modules at the first optimizer and at the choice of deterministic algorithms: 1.3 s each. The first
+    operations set up its dispatcher. Those here start no thread, which would not survive a fork: with one thread set,
+    torch starts no pool, and without gradients, which start threads where there is CUDA, nothing else does.
     """
     import torch._compile
     import torch._dynamo
@@ -131,9 +132,9 @@ def warm_torch() -> None:
     import torch.optim
 
     for module in (torch._dynamo.eval_frame, torch._compile, torch.random, torch.cuda.random):
-        linecache.getlines(str(module.__file__))  # `torch.manual_seed` notes a traceback: 5 ms to read its sources
+        linecache.getlines(str(module.__file__))  # `torch.manual_seed` records a stack: it reads these for 5 ms
 
-    if not logging.getLogger("torch").isEnabledFor(logging.INFO):  # what was compiled is told at that level
+    if not logging.getLogger("torch").isEnabledFor(logging.INFO):  # torch reports at exit what it compiled, if asked to
         for module, name in (
             (torch._dynamo.utils, "dump_compile_times"),
             (torch._dynamo.eval_frame, "_log_traced_frames"),

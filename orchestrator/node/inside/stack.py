@@ -1,6 +1,6 @@
-"""Where a trial is that has to be ended: its threads' stacks, asked for with a signal and told as a traceback.
+"""Find out where a trial is that has to end: a signal makes it write its threads' stacks, which become a traceback.
 
-The stack is written by C code inside the signal's handler, so it comes from a trial that hangs in a library too.
+The signal handler is C code, which writes the stacks itself: this also works while a library keeps the interpreter.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.node.inside.failure import below, hidden
+from orchestrator.node.inside.failure import is_internal, name_below
 
-SIGNAL = signal.SIGRTMAX - 4  # of the real-time signals one that nobody is known to use
-_LONGEST = 20_000  # characters of all stacks; of more the end is kept, where the main thread is
+SIGNAL = signal.SIGRTMAX - 4  # a real-time signal that no library is known to use
+_MAX_TEXT = 20_000  # characters; of a longer text the end is kept, where the main thread is
 _THREAD = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+)(?: \[(.*)\])? \(most recent call first\):")
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 
 
-def answer_to_signal(fd: int) -> None:
-    """In the trial: at each `SIGNAL` write the stacks of all threads there; the trial goes on undisturbed."""
+def install_handler(fd: int) -> None:
+    """In the trial: write the stacks of all threads to `fd` at each `SIGNAL`. The trial goes on undisturbed."""
     faulthandler.register(SIGNAL, file=fd, all_threads=True)
 
 
-def answers(pid: int) -> bool:
-    """Whether the process has a handler for `SIGNAL`; without one it would kill."""
+def has_handler(pid: int) -> bool:
+    """Whether the process handles `SIGNAL`; one that does not would be killed by it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -39,34 +39,37 @@ def answers(pid: int) -> bool:
 
 @dataclass
 class _Thread:
-    main: bool  # the one that the signal has reached
+    main: bool  # the thread that ran the signal handler
     name: str
     frames: list[tuple[str, int, str]] = field(default_factory=list)  # file, line, function; innermost last
 
 
-def told(written: str, roots: Sequence[str]) -> tuple[str, str]:
-    """The stacks without frames of ours, the main thread's last, and its innermost frame below `roots`."""
-    threads = [thread for thread in _threads(written) if thread.frames]
+def format_stacks(dump: str, roots: Sequence[str]) -> tuple[str, str]:
+    """The stacks that a trial wrote, as text, and the main thread's innermost frame below `roots`.
+
+    Internal frames are left out; the main thread comes last.
+    """
+    threads = [thread for thread in _threads(dump) if thread.frames]
     threads.sort(key=lambda thread: thread.main)
     text = "".join(map(_text, threads))
-    if len(text) > _LONGEST:
-        text = f"... {len(text) - _LONGEST} characters left out ...\n{text[-_LONGEST:]}"
-    return text, _place(threads[-1], roots) if threads and threads[-1].main else ""
+    if len(text) > _MAX_TEXT:
+        text = f"... {len(text) - _MAX_TEXT} characters left out ...\n{text[-_MAX_TEXT:]}"
+    return text, _user_frame(threads[-1], roots) if threads and threads[-1].main else ""
 
 
-def _threads(written: str) -> list[_Thread]:
+def _threads(dump: str) -> list[_Thread]:
     found: list[_Thread] = []
-    for line in written.splitlines():
+    for line in dump.splitlines():
         head, frame = _THREAD.fullmatch(line), _FRAME.fullmatch(line)
         if head:
             found.append(_Thread(head[1] != "Thread", head[3] or head[2]))
-        elif frame and found and not hidden(_decoded(frame[1])):
-            found[-1].frames.insert(0, (_decoded(frame[1]), int(frame[2]), frame[3]))
+        elif frame and found and not is_internal(_unescape(frame[1])):
+            found[-1].frames.insert(0, (_unescape(frame[1]), int(frame[2]), frame[3]))
     return found
 
 
-def _decoded(name: str) -> str:
-    r"""The name of a file, in which everything beyond ASCII stands as `\xe9` or `\u20ac`."""
+def _unescape(name: str) -> str:
+    r"""A file's name as it is: the handler writes characters beyond ASCII as `\xe9` or `\u20ac`."""
     return re.sub(r"\\(?:x(..)|u(....)|U(.{8}))", lambda found: chr(int(found[found.lastindex or 0], 16)), name)
 
 
@@ -80,9 +83,9 @@ def _text(thread: _Thread) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place(thread: _Thread, roots: Sequence[str]) -> str:
+def _user_frame(thread: _Thread, roots: Sequence[str]) -> str:
     for file, line, _ in reversed(thread.frames):
-        name = below(file, tuple(roots))
+        name = name_below(file, tuple(roots))
         if name:
             return f"{name}:{line}"
     file, line, _ = thread.frames[-1]

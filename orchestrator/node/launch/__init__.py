@@ -1,1 +1,1 @@
-"""How a trial's process starts: the warm process it is forked from."""
+"""Start the processes of trials, most of them by forking a warm process."""

@@ -1,8 +1,9 @@
-"""What is done once for all trials of a process: imports, and whatever else each of them would do anew.
+"""Do in the zygote, once, whatever each of its trials would do again: imports above all.
 
-A page of memory that a trial writes to is copied for it first, which takes longer than most of what is done there; and
-Python writes wherever it looks, since it counts references. So a short trial costs what it touches. It touches less
-where names were looked up, code was specialised and memory was sorted before the fork.
+After a fork, a page of memory that the trial writes to is copied first (copy-on-write), which takes longer than most of
+the trial's own work on it. Python writes to every object that it uses, since it counts references. So a short trial
+costs as much as the pages it touches. It touches fewer if, before the fork, names were looked up, code was specialised
+and objects lie close together.
 """
 
 from __future__ import annotations
@@ -15,32 +16,35 @@ import io
 import itertools
 import linecache
 import logging
+import math
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.node.inside import config, seeding, trial
-from orchestrator.node.inside.journal import JournalWriter
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
-from orchestrator.node.shared import processes
+from orchestrator.node.shared import memory_pages, processes
+from orchestrator.node.shared.journal import JournalWriter
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
 _REHEARSALS = 20  # Python specialises code that has run a few times
-_MENDED = {1, 4, 32, 128}  # trials after which torn huge pages are mended if that is quick: it spares each trial 1 ms
-_MEND = 256  # and those after which they are in any case
-_QUICK = 0.01  # seconds; 0.3 where memory is dear
-_dear = False
+
+# Forks split huge pages into small ones; collapsing them again makes each later trial 1 ms faster. It takes 0.3 s where
+# a virtual machine asks its host for memory.
+_IF_QUICK = {1, 4, 32, 128}  # after so many trials it is tried, until it has once taken longer than _QUICK
+_QUICK = 0.01  # seconds
+_EVERY = 256  # trials after which it is done in any case
 
 
 def preload(spec: ZygoteSpec) -> BaseException | None:
-    """Import the trainer's module; what it raised, if it did."""
+    """Import the trainer's module; returns what that raised."""
     trial.import_from(spec.import_path)
     sys.argv = [str(spec.trainer)]
     _enter_cwd(spec)
@@ -48,53 +52,56 @@ def preload(spec: ZygoteSpec) -> BaseException | None:
     faulthandler.enable()
     gc.disable()
     setup = seeding.Setup(seeding.IMPORT_SEED, 1, "off")
-    setup.settle()
+    setup.configure()
     setup.seed()
     try:
         importlib.import_module(spec.trainer.module)
-        with contextlib.suppress(Exception):  # a package may import on demand; what is missing is the trial's failure
+        with contextlib.suppress(Exception):  # for packages that import on demand; a missing function fails the trial
             look_up(spec.trainer)
-    except BaseException as error:  # an exit, too: it is the trial's failure, told there
+    except BaseException as error:  # SystemExit too: the trial raises it again, and fails
         return error
     return None
 
 
-def expect_forks() -> None:
-    """Do now what every trial would do first. Starts no thread; there must be none but this one."""
-    with contextlib.suppress(Exception):  # what fails here, if a trial needs it, fails there and is told
+def prepare_for_forks() -> None:
+    """Do now what every trial would do first. This starts no thread, and must run with one thread only."""
+    with contextlib.suppress(Exception):  # if a trial needs what fails here, it fails there and is reported
         _rehearse()
-    _keep_for_children()
+    _exempt_from_cleanup()
+    memory_pages.fill_heap_gaps()
+    memory_pages.collapse_into_huge_pages()
 
 
 def _rehearse() -> None:
+    """Run an empty trial some times, so that names are looked up and code is specialised."""
     for module in (trial, seeding):
-        linecache.getlines(str(module.__file__))  # of tracebacks
+        linecache.getlines(str(module.__file__))  # tracebacks read them
     linecache.getlines(str(Path(__file__).with_name("zygote.py")))
     if "torch" in sys.modules:
         seeding.warm_torch()
     with open(os.devnull, "wb") as null:
-        nothing = _trial_of_nothing(JournalWriter(null.fileno()))
+        empty = _empty_trial(JournalWriter(null.fileno()))
         for _ in range(_REHEARSALS):
-            processes.die_with(os.getppid())  # as it is
-            trial.attempt(nothing)
-            trial.flush()
+            processes.die_with(os.getppid())  # is so already
+            trial.call_trainer(empty)
+            trial.flush_output()
 
 
-def _trial_of_nothing(writer: JournalWriter) -> trial.Ready:
-    """A trial that only looks at its config and reports a number."""
+def _empty_trial(writer: JournalWriter) -> trial.PreparedTrial:
+    """A trial that only reads its config and reports a number."""
     sweep = SweepSpec(name="", trainer="", deterministic="off")
     order = Order.of(sweep, TrialSpec("", {"a": {"b": [0, 0.5, "", True, None]}}, {}, seeding.IMPORT_SEED, ""))
     paths = TrialPaths("", shared=True)
     run = Run(order, writer, paths)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
-    setup.settle()
-    return trial.Ready(
+    setup.configure()
+    return trial.PreparedTrial(
         order, paths, writer, lambda cfg, run: cfg.a.b[1], (config.create(order.config), run), run, setup
     )
 
 
-def _keep_for_children() -> None:
-    """What is loaded now belongs to all trials: no collection walks (and copies) it, no trial's end destroys it."""
+def _exempt_from_cleanup() -> None:
+    """Have no trial collect, finalize or flush what exists now: each would copy the pages that it lies on."""
     gc.collect()
     gc.freeze()
     finalizers = _Finalizers(weakref.finalize._registry)  # type: ignore[attr-defined]
@@ -102,36 +109,43 @@ def _keep_for_children() -> None:
         finalizer.atexit = False  # torch alone has 170, 30 ms at each exit
     weakref.finalize._registry = finalizers  # type: ignore[attr-defined]
     handlers = logging._handlerList  # type: ignore[attr-defined]
-    handlers[:] = [known for known in handlers if not _keeps_nothing(known())]
+    handlers[:] = [handler for handler in handlers if not _needs_no_flush(handler())]
     logging._at_fork_reinit_lock_weakset = _Locks(logging._at_fork_reinit_lock_weakset)  # type: ignore[attr-defined]
-    processes.fill_gaps()
-    processes.gather_pages()
 
 
-def tidy(trials: int) -> None:
-    """Now and then, after so many trials: drop what is not used any more, and mend what forks have torn."""
-    global _dear
-    if trials % _MEND == 0:
-        gc.collect(1)  # not all: that empties Python's stores of small objects, to be filled again from everywhere
-        processes.gather_pages()
-    elif trials in _MENDED and not _dear:
-        _dear = not processes.gather_pages(_QUICK)
+class Upkeep:
+    """What a zygote does between two trials, while nobody waits for it."""
+
+    def __init__(self, collapse_pages: Callable[[float], bool] = memory_pages.collapse_into_huge_pages) -> None:
+        """`collapse_pages`: gives up after so many seconds, and returns False then."""
+        self._collapse_pages = collapse_pages
+        self._trials = 0
+        self._quick = True
+
+    def trial_ended(self) -> None:
+        """Now and then, free what is not used any more, and collapse the pages that forks have split."""
+        self._trials += 1
+        if self._trials % _EVERY == 0:
+            gc.collect(1)  # a full collection empties Python's free lists, which then refill from scattered pages
+            self._collapse_pages(math.inf)
+        elif self._trials in _IF_QUICK and self._quick:
+            self._quick = self._collapse_pages(_QUICK)
 
 
-def _keeps_nothing(handler: logging.Handler | None) -> bool:
-    """Whether it writes out each record as it comes, so that there is nothing left to do at an exit."""
+def _needs_no_flush(handler: logging.Handler | None) -> bool:
+    """Whether the handler writes each record at once, so that nothing is left to do at an exit."""
     if handler is None:
         return True
-    spec = type(handler)
+    cls = type(handler)
     return (
-        spec.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
-        and spec.flush in (logging.StreamHandler.flush, logging.Handler.flush)
-        and spec.close is logging.Handler.close
+        cls.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
+        and cls.flush in (logging.StreamHandler.flush, logging.Handler.flush)
+        and cls.close is logging.Handler.close
     )
 
 
 class _Finalizers(dict[Any, Any]):
-    """What `weakref` keeps; at its exit a trial looks at its own only. To look at one is to copy the page it is on."""
+    """Replaces the registry of `weakref.finalize`: when a trial exits, it looks at its own finalizers only."""
 
     def __init__(self, inherited: Mapping[Any, Any]) -> None:
         super().__init__(inherited)
@@ -141,28 +155,28 @@ class _Finalizers(dict[Any, Any]):
         return next(reversed(self), None) is not self._last
 
     def items(self) -> Any:
-        """Those from before the fork need not run."""
+        """Without those from before the fork, which need not run; to look at one copies its page."""
         return list(itertools.takewhile(lambda item: item[0] is not self._last, reversed(super().items())))
 
 
 class _Locks(weakref.WeakSet[Any]):
-    """What holds a lock that `logging` makes anew after a fork, since another thread might have held it.
+    """Replaces the set of objects whose locks `logging` renews after a fork, in case another thread held one.
 
-    A process that trials are forked from has no other thread. What a trial forks itself is treated as ever.
+    A zygote has no other thread, so a trial need not renew them. A child that a trial forks renews them as usual.
     """
 
     def __iter__(self) -> Iterator[Any]:
-        return super().__iter__() if trial.begun() else iter(())
+        return super().__iter__() if trial.is_trial() else iter(())
 
 
 def _console(fd: int) -> io.TextIOWrapper:
-    """A stream whose lines arrive as they are printed; a module may keep it from its import on."""
+    """A stream that passes on each line at once. Modules may keep a reference to it from their import on."""
     raw = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _enter_cwd(spec: ZygoteSpec) -> None:
-    """The project's folder where this node has it, else the copy of its code."""
+    """Go to the project's folder if this node has it, else to the copy of its code."""
     for folder in (spec.cwd, *spec.import_path):
         if folder and os.path.isdir(folder):
             os.chdir(folder)

@@ -1,17 +1,18 @@
-"""One warm process for all workers of a machine: the first one that needs it starts it, and each gets a copy.
+"""Share one zygote among all workers of a machine: the first worker starts it, and each worker gets a copy.
 
     worker ──connection── host ── keeper ── zygote                 imports once
-       │                                      ├── keeper ── copy ── trial …
-       └───────────────socket─────────────────────────┘
+       │                                      └── keeper ── copy ── trial …
+       └──channel─────────────────────────────────────────────┘
 
-Workers of one sweep find the name of its sharing in their environment, and each other by the spec of trial that they
-need. A connection counts as an interest in the zygote: when nobody has any, it ends. A copy dies with its worker as if
-that had started it. Where Ray is the coordinator's own, the coordinator comes first: it imports while Ray starts, and
-all ends with it (`{"do": "own"}`).
+The workers of one sweep have a name in their environment. It and the zygote's spec give the address of the host's
+listening socket. The zygote lives as long as somebody has a connection to its host. A copy dies with its worker, as if
+the worker had started it. Where Ray was started by the coordinator, the coordinator connects first, so that the import
+runs while Ray starts; it owns the zygote (`{"do": "own"}`), so everything ends with it.
 
-The host runs no code of the user, so it answers while the zygote imports; if that cannot be forked, the host ends it
-and says so to all. The import sees the GPUs of whoever came first, to its end, even if that one has given up meanwhile
-and others wait. The address is abstract (no file is left behind), and both sides insist on a peer of their own user.
+The host (`zygote_host`) runs no code of the user, so it answers while the zygote imports. If the zygote cannot be
+forked, the host ends it and tells every worker. The import sees the GPUs of the first worker; it goes on even if that
+worker gives up while others wait. The address is abstract, so that no file is left behind, and both sides accept only a
+peer of their own user.
 """
 
 from __future__ import annotations
@@ -21,33 +22,28 @@ import errno
 import hashlib
 import os
 import secrets
-import select
-import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
 
-from orchestrator.node.launch import zygote
-from orchestrator.node.shared import messages, processes
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 
-NAME = "ORCHESTRATE_ZYGOTE"  # in the environment of coordinator and workers, not of trials
-_TRIES, _PAUSE = 100, 0.01  # how often it is looked for while another one starts or ends, and seconds between
-_PATIENCE = 10.0  # seconds for a host to let somebody in; it runs nothing that takes long
+NAME = "ORCHESTRATE_ZYGOTE"  # in the environment of coordinator and workers, but not of trials
+_TRIES, _PAUSE = 100, 0.01  # how often to look for a host while another one starts or ends, and seconds between
+_PATIENCE = 10.0  # seconds for a host to accept a connection; nothing that it does takes long
 
 
 def new_name() -> str:
-    """What the workers of one run of a sweep have in common."""
+    """A name for the workers of one run of a sweep."""
     return secrets.token_hex(16)
 
 
-def connect(spec: ZygoteSpec, start: Callable[[socket.socket], None]) -> socket.socket | None:
-    """A connection to the host of this spec; `start` makes one of a listening socket, if there is none yet.
+def connect(spec: ZygoteSpec, start: Callable[[socket.socket], None], user: int | None = None) -> socket.socket | None:
+    """A connection to the host for this spec. If there is none, `start` must start one with a listening socket.
 
-    None where nothing is shared: a worker then has a zygote of its own.
+    None if nothing can be shared; the worker then starts a zygote of its own. `user`: whose host to accept, by default
+    this user's.
     """
     name = os.environ.get(NAME)
     if not name or spec.start != "fork":
@@ -55,14 +51,15 @@ def connect(spec: ZygoteSpec, start: Callable[[socket.socket], None]) -> socket.
     with contextlib.suppress(OSError):  # such sockets may be forbidden here
         address = _address(name, spec)
         for _ in range(_TRIES):
-            found = _found(address) or _made(address, start)
-            if found is not None:
-                return _trusted(found)
+            connection = _connect(address) or _start_host(address, start)
+            if connection is not None:
+                return trusted(connection, user)
             time.sleep(_PAUSE)
     return None
 
 
-def _found(address: str) -> socket.socket | None:
+def _connect(address: str) -> socket.socket | None:
+    """None if nobody listens."""
     connection = _socket()
     connection.settimeout(_PATIENCE)
     try:
@@ -76,8 +73,8 @@ def _found(address: str) -> socket.socket | None:
     return connection
 
 
-def _made(address: str, start: Callable[[socket.socket], None]) -> socket.socket | None:
-    """None where another one is faster, or has not quite gone."""
+def _start_host(address: str, start: Callable[[socket.socket], None]) -> socket.socket | None:
+    """None if another worker was faster, or if an earlier host has not quite ended."""
     with _socket() as listener:
         try:
             listener.bind(address)
@@ -86,159 +83,28 @@ def _made(address: str, start: Callable[[socket.socket], None]) -> socket.socket
                 return None
             raise
         listener.listen(socket.SOMAXCONN)
-        connection = _found(address)  # before it starts: a host to whom nobody comes would not know when to end
+        connection = _connect(address)  # before the host starts: it ends as soon as it has no connection
         start(listener)
     return connection
 
 
-def host() -> NoReturn:
-    """In a fresh interpreter: leave the worker's children, and be a host with a zygote."""
-    listener, (spec, printed) = socket.socket(fileno=int(sys.argv[2])), map(int, sys.argv[3:5])
-    for fd in (listener.fileno(), spec, printed):
-        os.set_inheritable(fd, False)
-    if os.fork():
-        os._exit(0)
-    processes.fresh_signals()
-    os.setsid()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not os.fork():
-        ours.close()
-        listener.close()
-        os.close(spec)
-        os.close(printed)
-        zygote.live(theirs)
-    theirs.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of the keeper
-    messages.send(ours, {"do": "import"}, [spec, printed])
-    try:
-        os.close(spec)
-        _Host(listener, ours, printed).serve()
-    finally:
-        os._exit(0)
-
-
-class _Host:
-    """Passes on who wants a copy, once the zygote has imported."""
-
-    def __init__(self, listener: socket.socket, channel: socket.socket, printed: int) -> None:
-        """`channel`: to the zygote. `printed`: the file with what its import prints."""
-        self._listener, self._zygote, self._printed = listener, channel, printed
-        self._connections: dict[int, socket.socket] = {}
-        self._waiting: list[tuple[socket.socket, socket.socket]] = []  # connections, and the channels of copies to be
-        self._owner: socket.socket | None = None
-        self._said: dict[str, Any] | None = None  # what the zygote says of its import, or of its end
-        self._told = False  # the owner knows
-        self._over = False
-        self._poll = select.poll()
-        for each in (listener, channel):
-            self._poll.register(each, select.POLLIN)
-
-    def serve(self) -> None:
-        """Until nobody is interested, the owner leaves, or the zygote dies."""
-        self._accept()
-        while not self._over and (self._connections or self._last_call()):
-            for fd, _ in self._poll.poll():
-                if fd == self._listener.fileno():
-                    self._accept()
-                elif fd == self._zygote.fileno():
-                    self._heed()
-                else:
-                    self._hear(self._connections[fd])
-            self._settle()
-        self._end()
-
-    def _accept(self) -> None:
-        connection = _trusted(self._listener.accept()[0])
-        if connection:
-            self._connections[connection.fileno()] = connection
-            self._poll.register(connection, select.POLLIN)
-
-    def _last_call(self) -> bool:
-        """Refuse whoever comes from now on; whether somebody has come before."""
-        if self._listener.fileno() >= 0:
-            self._poll.unregister(self._listener)
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    self._accept()
-            self._listener.close()
-        return bool(self._connections)
-
-    def _hear(self, connection: socket.socket) -> None:
-        """What the other side of a connection wants."""
-        message, fds = messages.receive(connection)
-        if message is not None and fds:
-            self._waiting.append((connection, socket.socket(fileno=fds[0])))
-        elif message is not None:
-            self._owner = connection
-        elif connection is self._owner:  # not closed: it waits until all has ended
-            self._over = True
-        else:
-            self._poll.unregister(connection)
-            self._connections.pop(connection.fileno()).close()
-
-    def _heed(self) -> None:
-        message, _ = messages.receive(self._zygote)
-        self._said = message or {}
-        if "checked" not in self._said:
-            self._over = True
-            self._listener.close()  # before anybody hears of it, and comes again
-        elif self._said["unsafe"]:
-            self._poll.unregister(self._zygote)
-            self._end_zygote()  # it may hold a GPU
-
-    def _settle(self) -> None:
-        """Tell what is known by now, to whom it concerns."""
-        if self._owner and self._said and not self._told:
-            messages.send(self._owner, self._said)
-            self._told = True
-        for entry in list(self._waiting):
-            connection, channel = entry
-            gone = connection.fileno() < 0
-            if self._said is None and not (gone and self._connections):  # if all have gone, its end comes first
-                continue
-            self._waiting.remove(entry)
-            with channel:
-                if gone or self._zygote.fileno() < 0 or self._over:
-                    why = {key: value for key, value in (self._said or {}).items() if key != "checked" and value}
-                    zygote.refuse(channel, self._printed, why)
-                else:
-                    messages.send(self._zygote, {"do": "copy"}, [channel.fileno()])
-
-    def _end(self) -> None:
-        self._listener.close()
-        self._end_zygote()
-        self._said = self._said or {}
-        self._settle()
-
-    def _end_zygote(self) -> None:
-        """Nothing is left of it when this returns."""
-        if self._zygote.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                self._zygote.shutdown(socket.SHUT_WR)
-            while messages.receive(self._zygote)[0] is not None:
-                pass
-            self._zygote.close()
-
-
 def _address(name: str, spec: ZygoteSpec) -> str:
-    """Nobody is found who sees other files or processes, or has other limits: containers, and jobs, share a network."""
-    place = [os.readlink(f"/proc/self/ns/{space}") for space in ("mnt", "pid")]
+    """It depends on cgroup and namespaces: containers and jobs share a network, but not processes or limits."""
+    surroundings = [os.readlink(f"/proc/self/ns/{namespace}") for namespace in ("mnt", "pid")]
     with open("/proc/self/cgroup") as groups:
-        place.append(groups.read())
-    return f"\0orchestrate-{name}-{hashlib.sha256(repr((spec, place)).encode()).hexdigest()[:16]}"
+        surroundings.append(groups.read())
+    return f"\0orchestrate-{name}-{hashlib.sha256(repr((spec, surroundings)).encode()).hexdigest()[:16]}"
 
 
 def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _trusted(peer: socket.socket) -> socket.socket | None:
-    """It, if the process at the other end is of this user."""
+def trusted(connection: socket.socket, user: int | None = None) -> socket.socket | None:
+    """The connection, if the process at its other end belongs to `user`, by default to this user; else None."""
     layout = struct.Struct("3i")  # pid, uid, gid
-    _, uid, _ = layout.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))
-    if uid == os.getuid():
-        return peer
-    peer.close()
+    _, uid, _ = layout.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))
+    if uid == (os.getuid() if user is None else user):
+        return connection
+    connection.close()
     return None

@@ -1,1 +1,1 @@
-"""What a trial runs: a function."""
+"""The programs that a trial can run: a function."""

@@ -1,4 +1,4 @@
-"""A trainer that is a function: how it is found, and how it is called."""
+"""Find a trainer that is a function, and how it must be called."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orchestrator.model.trainer import Function
 
 @lru_cache(maxsize=1)
 def look_up(trainer: Function) -> tuple[Callable[..., Any], bool]:
-    """The function, and whether it takes `run`: the same for all trials of a process."""
+    """The function, and whether it takes `run`. Cached, since all trials of a process have the same trainer."""
     function = find(trainer)
     return function, takes_run(function)
 
 
 def find(trainer: Function) -> Callable[..., Any]:
-    """The function itself. Of one under `@hydra.main`, the function below it."""
+    """The function itself; without its decorator if that is `@hydra.main`."""
     found: Any = importlib.import_module(trainer.module)
     for name in trainer.name.split("."):
         if not hasattr(found, name):
@@ -41,9 +41,9 @@ def find(trainer: Function) -> Callable[..., Any]:
 
 
 def takes_run(function: Callable[..., Any]) -> bool:
-    """Whether it is called with (cfg, run): not if it has no second parameter that is meant for `run`.
+    """Whether the function is called with (cfg, run) rather than (cfg).
 
-    A second parameter with a default is, if it is called `run`.
+    It is if it has a second parameter; if that one has a default, only if its name is `run`.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(inspect.signature(function).parameters.values())

@@ -1,4 +1,4 @@
-"""What is wrong with a trainer, in words: it cannot be imported, or not be called."""
+"""Describe what is wrong with a trainer: it cannot be imported, or it cannot be called."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 
 
 def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
-    """What is wrong, under "what", and perhaps "fix"; empty if nothing is. `error`: what the import raised."""
+    """The problem, under "what" and perhaps "fix"; empty if there is none. `error`: what the import raised."""
     module_name, name = trainer.module, trainer.name
     if error is not None:
-        return _unimported(module_name, error)
-    module = importlib.import_module(module_name)  # again, from sys.modules
+        return _import_problem(module_name, error)
+    module = importlib.import_module(module_name)  # it is in sys.modules
     function = getattr(module, name, None)
     if function is None:
         near = nearest(name, [key for key, item in vars(module).items() if callable(item)])
         fix = f"did you mean {module_name}:{near}?" if near else "name a function as module:function"
         return {"what": f"{module_name} has no function {name!r}", "fix": fix}
     if not callable(function):
-        return {"what": f"{name} is of type {type(function).__name__}, not a function"}
-    return _arity(inspect.unwrap(function))
+        return {"what": f"{name} is not a function: its type is {type(function).__name__}"}
+    return _signature_problem(inspect.unwrap(function))
 
 
-def _unimported(module_name: str, error: BaseException) -> dict[str, str]:
+def _import_problem(module_name: str, error: BaseException) -> dict[str, str]:
     if not isinstance(error, ModuleNotFoundError):
         return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {error}"}
     if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
@@ -41,8 +41,8 @@ def _unimported(module_name: str, error: BaseException) -> dict[str, str]:
     return {"what": f"cannot be imported: {_frame(error)}{error}", **missing}
 
 
-def _arity(function: object) -> dict[str, str]:
-    """A trainer takes (cfg, run) or (cfg)."""
+def _signature_problem(function: object) -> dict[str, str]:
+    """Whether it can be called with (cfg, run) or (cfg)."""
     try:
         signature = inspect.signature(function)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -53,19 +53,19 @@ def _arity(function: object) -> dict[str, str]:
     named = [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY]
     needed = [name for name in named if signature.parameters[name].default is inspect.Parameter.empty]
     if needed:
-        return {"what": f"needs the argument {needed[0]!r}, which nobody gives it", "fix": CALLED}
-    variadic = any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
+        return {"what": f"needs the argument {needed[0]!r}, which orchestrate does not pass", "fix": CALLED}
+    takes_any = any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
     required = sum(item.default is inspect.Parameter.empty for item in positional)
-    if variadic or (required <= 2 and positional):
+    if takes_any or (required <= 2 and positional):
         return {}
     return {"what": f"takes {required} arguments", "fix": CALLED}
 
 
 def _frame(error: BaseException) -> str:
-    """ "train.py:3: " of the user's frame that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith(PACKAGE)]
+    """Where in the user's code the error was raised: "train.py:3: ", or ""."""
+    raised = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in raised if "importlib" not in frame.filename and not frame.filename.startswith(PACKAGE)]
     libraries = (sysconfig.get_path("stdlib"), "<frozen")
-    own = [each for each in users if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
-    users = own or users
-    return f"{Path(users[-1].filename).name}:{users[-1].lineno}: " if users else ""
+    own = [each for each in frames if "site-packages" not in each.filename and not each.filename.startswith(libraries)]
+    frames = own or frames
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""

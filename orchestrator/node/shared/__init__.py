@@ -1,1 +1,1 @@
-"""What several parts of the node need: paths, processes, messages."""
+"""What several parts of the node use: paths, processes, memory pages, messages."""

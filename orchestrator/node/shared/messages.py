@@ -1,4 +1,4 @@
-"""What a worker and its zygote say to each other over a socket of theirs: datagrams, file descriptors beside them."""
+"""Messages between a worker and its zygote: pickled dicts over SOCK_SEQPACKET, file descriptors beside them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LONGEST = 2**16  # bytes of a message
-_SPACE = socket.CMSG_SPACE(4 * struct.calcsize("i"))
+MAX_MESSAGE = 2**16  # bytes
+_ANCILLARY_SPACE = socket.CMSG_SPACE(4 * struct.calcsize("i"))  # for at most 4 descriptors
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """The two connected ends of a new channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-    """Say it; that the other side has gone is for `receive` to tell."""
+    """Send a message. If the other side has closed the channel, nothing happens: `receive` reports that."""
     data = pickle.dumps(message)
     try:
         if fds:
@@ -27,10 +32,10 @@ def send(channel: socket.socket, message: Mapping[str, Any], fds: Sequence[int] 
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, Sequence[int]]:
-    """The next message and its descriptors; None at the end."""
+    """Wait for the next message and its descriptors; None if the other side has closed the channel."""
     try:
-        data, ancillary, _, _ = channel.recvmsg(LONGEST, _SPACE, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:  # it has left without reading all: its own last words come now
+        data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, _ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it closed the channel before it read all of our messages; its last ones come now
         return receive(channel)
     except ConnectionError:
         return None, ()
@@ -38,6 +43,6 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, Sequence[int
     return (pickle.loads(data) if data else None), fds
 
 
-def content(fd: int) -> bytes:
-    """All that is in a file."""
+def read_file(fd: int) -> bytes:
+    """The whole content of a file."""
     return os.pread(fd, os.fstat(fd).st_size, 0)

@@ -1,4 +1,4 @@
-"""Where an attempt keeps its files: the trial's folder where the node sees it, else a scratch folder there."""
+"""Where an attempt keeps its files: in the trial's folder if the node sees it, else in a scratch folder of the node."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FILES, CHECKPOINTS = "files", "checkpoints"
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """`folder` holds `files/` (`run.dir`) and `checkpoints/`. `shared`: the coordinator sees them there."""
+    """The paths of one trial on this node. `shared`: `folder` is in the sweep's folder, which the coordinator sees."""
 
     folder: str
     shared: bool
 
     @property
     def root(self) -> Path:
-        """The folder."""
+        """The folder itself; it holds the other two."""
         return Path(self.folder)
 
     @property
@@ -36,7 +36,7 @@ class TrialPaths:
 
 
 def sees(order: Order) -> bool:
-    """Whether the sweep's folder is on this node: a folder of the same name elsewhere has another uid."""
+    """Whether this node sees the sweep's folder. A folder with the same name on another disk has another uid."""
     if not order.folder:
         return False
     try:
@@ -47,7 +47,7 @@ def sees(order: Order) -> bool:
 
 
 def paths_of(order: Order) -> TrialPaths:
-    """The same place for every attempt of a trial on one node, so that a retry finds what was saved."""
+    """The same paths for all attempts of a trial on one node, so that a retry finds what was saved."""
     if sees(order):
         return TrialPaths(os.path.abspath(order.folder), shared=True)
     return TrialPaths(str(scratch() / order.sweep_uid / order.trial_id), shared=False)

@@ -1,4 +1,4 @@
-"""What trials have in common that are forked from one warm process, and what differs between them before they begin."""
+"""What trials that are forked from one zygote have in common, and how their environments differ."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from orchestrator.model.trainer import Trainer
 
 @dataclass(frozen=True)
 class ZygoteSpec:
-    """What all trials of one zygote have in common, and all that is known when it imports."""
+    """What all trials of one zygote have in common. It is all that the zygote knows when it imports the trainer."""
 
     trainer: Trainer
     import_path: tuple[str, ...]
     cwd: str
-    gpus: int  # how many they see
+    gpus: int  # how many a trial sees; which ones differs from trial to trial
     start: Literal["fork", "spawn"]
     deterministic: bool
 
@@ -28,7 +28,7 @@ class ZygoteSpec:
 
 
 def trial_environment(threads: int, gpus: Sequence[str] | None) -> dict[str, str]:
-    """What differs between the environments of two trials of one zygote; None: whatever GPUs there are."""
+    """The environment variables that differ between trials of one zygote. With `gpus=None` a trial sees all GPUs."""
     pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     visible = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     return {**dict.fromkeys(pools, str(threads)), **visible}

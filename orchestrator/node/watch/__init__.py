@@ -1,1 +1,1 @@
-"""An attempt seen from outside: its output, limits, memory and files."""
+"""Watch an attempt from outside: its output, limits, memory and files."""

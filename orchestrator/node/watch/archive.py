@@ -1,7 +1,7 @@
-"""A folder as one file: what `run.save` makes of it, so that it is written, kept, sent and lost whole, like a state.
+"""A folder in one file, as `run.save` writes it: it can be written, sent and deleted as one, like any other state.
 
-A zip archive without compression: its checksums tell a damaged one, and nothing in it is executed when it is read.
-Links are followed; owners, and modes but for "executable", are not kept.
+It is a zip archive without compression. Its checksums detect damage, and reading it executes nothing. Symbolic links
+are followed. Owners are not kept, nor are modes, except "executable".
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-MARK = b"orchestrate folder 1\n"  # first bytes of the file
-FILES = "files/"  # where they lie in it
+MAGIC = b"orchestrate folder 1\n"  # the file's first bytes
+FILES = "files/"  # the folder's content inside the archive
 _STATE = "orchestrate.state"
 
 
 def write(file: IO[bytes], state: bytes, folder: Path) -> None:
-    """Pack what is in `folder`, with `state` beside it."""
-    file.write(MARK)
+    """Pack the content of `folder`, with `state` beside it."""
+    file.write(MAGIC)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         archive.writestr(_STATE, state)
         for parent, folders, names in os.walk(folder, followlinks=True):
@@ -29,10 +29,10 @@ def write(file: IO[bytes], state: bytes, folder: Path) -> None:
 
 
 def read(file: IO[bytes], target: Path) -> bytes:
-    """Unpack into `target`, a new folder; the state. Raises zipfile.BadZipFile if it is damaged."""
+    """Unpack into the new folder `target`; returns the state. Raises zipfile.BadZipFile if the file is damaged."""
     target.mkdir(parents=True)
     with zipfile.ZipFile(file) as archive:
-        if _STATE not in archive.namelist():  # cut, an archive inside it can pass for the whole
+        if _STATE not in archive.namelist():  # a truncated file can look like an archive that it contains
             raise zipfile.BadZipFile("its end is missing")
         for entry in archive.infolist():
             if entry.filename.startswith(FILES):

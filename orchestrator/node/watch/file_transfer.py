@@ -1,4 +1,4 @@
-"""Files that go back to the sweep's folder from a node that does not see it."""
+"""Carry files between the sweep's folder and a node that does not see it, in both directions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from orchestrator.model.order import Order
 from orchestrator.node.shared.trial_paths import FILES, TrialPaths
 
 
-def checkpoint(paths: TrialPaths, order: Order, saved: Saved) -> Iterator[Event]:
-    """A saved state, and then the word of it. One that newer ones have replaced meanwhile is passed over."""
+def checkpoint_events(paths: TrialPaths, order: Order, saved: Saved) -> Iterator[Event]:
+    """A saved state, followed by `saved`. Nothing if newer states have replaced it meanwhile."""
     path = paths.root / saved.checkpoint.path
     try:
         if path.stat().st_size > order.file_cap:
@@ -27,32 +27,34 @@ def checkpoint(paths: TrialPaths, order: Order, saved: Saved) -> Iterator[Event]
     yield saved
 
 
-def files(paths: TrialPaths, order: Order, succeeded: bool) -> Iterator[Event]:
-    """What the trainer left in `run.dir`, up to the cap of the order.
+def file_events(paths: TrialPaths, order: Order, succeeded: bool) -> Iterator[Event]:
+    """The files in `run.dir`, up to the order's cap.
 
-    A trial that failed may come back to this node, so its scratch folder stays.
+    The trial's scratch folder on this node is deleted if the trial has succeeded and all files fit; a trial that failed
+    may be tried again here.
     """
-    left, behind = order.file_cap, 0
-    for path in sorted(_regular(paths.files)):
+    room, left_out = order.file_cap, 0
+    for path in sorted(_regular_files(paths.files)):
         size = path.stat().st_size
-        if size > left:
-            behind += 1
+        if size > room:
+            left_out += 1
             continue
-        left -= size
+        room -= size
         yield Filed(f"{FILES}/{path.relative_to(paths.files)}", path.read_bytes())
-    if not behind and succeeded:
+    if not left_out and succeeded:
         shutil.rmtree(paths.root, ignore_errors=True)
-    if behind:
-        yield Noticed(f"{behind} file(s) of run.dir are above the cap of {order.file_cap} bytes: {_stays(paths.files)}")
+    if left_out:
+        where = _stays(paths.files)
+        yield Noticed(f"{left_out} file(s) of run.dir are above the cap of {order.file_cap} bytes: {where}")
 
 
-def receive(paths: TrialPaths, states: Mapping[str, bytes]) -> None:
-    """Put states where `run.restore` looks for them, and files into `run.dir`; by path below the trial's folder.
+def write_files(paths: TrialPaths, files: Mapping[str, bytes]) -> None:
+    """Write what the coordinator sent: states for `run.restore`, and files of `run.dir`, by path in the trial's folder.
 
-    A state of a name is always the same. A file is not: the coordinator's is what an attempt ended with, while what
-    lies here may be from one before that.
+    A state that is here already stays, since states of one name are equal. A file of `run.dir` is overwritten: the
+    coordinator has what the last attempt left, while the file here may come from an attempt before that.
     """
-    for name, data in states.items():
+    for name, data in files.items():
         path = paths.root / name
         if not paths.shared and (name.startswith(f"{FILES}/") or not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,17 +62,17 @@ def receive(paths: TrialPaths, states: Mapping[str, bytes]) -> None:
                 draft.write_bytes(data)
 
 
-def kept(folder: Path, cap: int) -> Iterator[tuple[str, Path]]:
-    """What of `run.dir` is put back before a further attempt, by path below the trial's folder; up to `cap` bytes."""
-    left = cap
-    for path in sorted(_regular(folder / FILES)):
+def files_to_send(folder: Path, cap: int) -> Iterator[tuple[str, Path]]:
+    """The files of `run.dir` that a further attempt gets back, by path in the trial's folder; up to `cap` bytes."""
+    room = cap
+    for path in sorted(_regular_files(folder / FILES)):
         size = path.stat().st_size
-        if size <= left:
-            left -= size
+        if size <= room:
+            room -= size
             yield str(path.relative_to(folder)), path
 
 
-def _regular(folder: Path) -> Iterator[Path]:
+def _regular_files(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)

@@ -1,7 +1,8 @@
-"""Memory of this node: how much is left, and which trial has to go before the kernel chooses.
+"""Watch the memory of this node, and end a trial before the kernel chooses which process to kill.
 
-Every runner watches its own trial. While memory is short, each leaves in a folder of the node what its trial holds, and
-the one whose trial holds most ends it. A look costs two small files as long as there is room.
+Each trial is watched by the process that supervises it. While memory is short, each of these writes what its trial uses
+into a folder of the node, and the one whose trial uses most ends that trial. While there is room, a look costs two
+small files.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from pathlib import Path
 from orchestrator.files import replacing, scratch
 from orchestrator.node.shared import processes
 
-SHARE, MOST = 0.05, 4 * 2**30  # of the memory, and bytes: less than both is what must stay free
-SHORT = 4  # times that: trials are measured from here on
+RESERVE_SHARE, MAX_RESERVE = 0.05, 4 * 2**30  # what must stay free: this share of the memory, at most so many bytes
+SHORT = 4  # memory is short below so many reserves: trials are then measured
 _OOM_KILLS = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
-_SELDOM, _OFTEN = 1.0, 0.25  # seconds between two looks
-_STALE = 10.0  # seconds: whoever wrote so long ago is no more
+_INTERVAL, _SHORT_INTERVAL = 1.0, 0.25  # seconds between two looks; while memory is short
+_MAX_AGE = 10.0  # seconds; a file that is older comes from a process that has died
 
 
 @dataclass(frozen=True)
 class Room:
-    """Where memory is limited, in bytes."""
+    """The memory of this node or of one control group, in bytes."""
 
     total: int
     free: int
@@ -32,47 +33,70 @@ class Room:
 
     @property
     def reserve(self) -> int:
-        return int(min(SHARE * self.total, MOST))
+        """What must stay free."""
+        return int(min(RESERVE_SHARE * self.total, MAX_RESERVE))
 
 
-def room(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> Room:
-    """The tightest of the node and the control groups that this process is in."""
-    fields = _fields(proc / "meminfo")
-    total, free = fields.get("MemTotal:", 0) * 1024, fields.get("MemAvailable:", 0) * 1024
-    return min([Room(total, free), *_cgroup_rooms(proc, cgroups)], key=lambda room: room.free)
+class NodeMemory:
+    """What the kernel says of this node's memory."""
 
+    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
+        self._proc, self._cgroups = proc, cgroups
 
-def _cgroup_rooms(proc: Path, root: Path) -> Iterator[Room]:
-    """Each group from our own up that has a limit; of version 1 and 2."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        base = root / controllers
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        group = Path(path.lstrip("/"))
-        for folder in (base / part for part in (group, *group.parents)):
-            limit, used = (_number(folder / name) for name in names)
-            if limit is None or used is None or limit > 2**60:
+    def room(self) -> Room:
+        """The node or the control group of this process that has the least memory left."""
+        fields = _fields(self._proc / "meminfo")
+        total, free = fields.get("MemTotal:", 0) * 1024, fields.get("MemAvailable:", 0) * 1024
+        return min([Room(total, free), *self._cgroup_rooms()], key=lambda room: room.free)
+
+    def _cgroup_rooms(self) -> Iterator[Room]:
+        """This process's control groups that have a limit, and those above them; of cgroup versions 1 and 2."""
+        try:
+            lines = (self._proc / "self" / "cgroup").read_text().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
                 continue
-            stat = _fields(folder / "memory.stat")
-            cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)  # given back when it is needed
-            yield Room(limit, max(0, limit - max(0, used - cache)), "its control group")
+            base, group = self._cgroups / controllers, Path(path.lstrip("/"))
+            names = _CGROUP_1 if controllers else _CGROUP_2
+            for folder in (base / part for part in (group, *group.parents)):
+                limit, used = (_number(folder / name) for name in names)
+                if limit is None or used is None or limit > 2**60:
+                    continue
+                stat = _fields(folder / "memory.stat")
+                cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)  # the kernel frees it when needed
+                yield Room(limit, max(0, limit - max(0, used - cache)), "its control group")
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed for memory on this node so far, also for control groups' limits."""
+        try:
+            with open(self._proc / "vmstat", "rb", buffering=0) as file:
+                found = _OOM_KILLS.search(file.read())
+        except OSError:
+            return 0
+        return int(found[1]) if found else 0
+
+    def used_below(self, pid: int) -> int:
+        """Bytes that the descendants of a process use; memory that several processes share is split among them."""
+        pids = processes.descendants(pid)
+        return sum(_fields(self._proc / str(each) / "smaps_rollup").get("Pss:", 0) for each in pids) * 1024
+
+
+_CGROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+_CGROUP_2 = ("memory.max", "memory.current")
 
 
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # no such group, or "max"
+    except (OSError, ValueError):  # no such group, or its limit is "max"
         return None
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
+    """The file's lines that are a name and a number."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -80,68 +104,53 @@ def _fields(path: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
-def oom_kills() -> int:
-    """How many processes the kernel has killed for memory on this node so far, in control groups too."""
-    try:
-        with open("/proc/vmstat", "rb", buffering=0) as file:
-            found = _OOM_KILLS.search(file.read())
-    except OSError:
-        return 0
-    return int(found[1]) if found else 0
-
-
-def held(zygote: int) -> int:
-    """Bytes that everything below this process holds; what several share is divided among them."""
-    pids = processes.descendants(zygote)
-    return sum(_fields(Path(f"/proc/{pid}/smaps_rollup")).get("Pss:", 0) for pid in pids) * 1024
-
-
 class MemoryWatch:
-    """Looks now and then whether one trial must end, so that the node lives."""
+    """Decides now and then whether one trial must end so that the node survives."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: NodeMemory) -> None:
+        self._node = node
         self._trial: int | None = None
         self._zygote: int | None = None
         self._due = 0.0
-        self._told = False
+        self._published = False
 
     def begin(self, trial: int) -> None:
-        """The trial's process exists; its parent adopts all its orphans."""
+        """The trial's process exists. Its parent, the zygote, adopts all its orphans."""
         self._trial, self._zygote = trial, None
 
-    def guilty(self, now: float) -> str | None:
-        """The numbers, if this trial has to go: memory is out, and no other one that we know of holds more."""
+    def must_end(self, now: float) -> str | None:
+        """The evidence, if this trial must end: memory has run out, and no other known trial uses more."""
         if self._trial is None or now < self._due:
             return None
         if self._zygote is None:
             self._zygote = processes.parent(self._trial)
             self._folder = scratch() / "memory"
             self._file = self._folder / str(self._trial)
-        left = room()
-        if left.free >= SHORT * left.reserve:
-            self._due = now + _SELDOM
+        room = self._node.room()
+        if room.free >= SHORT * room.reserve:
+            self._due = now + _INTERVAL
             self.close()
             return None
-        self._due = now + _OFTEN
-        mine, told = held(self._zygote) if self._zygote else 0, self._told
-        self._told = self._tell(mine)
-        if not told or left.free >= left.reserve or mine < left.reserve:  # the others get time to say what they hold
-            return None
+        self._due = now + _SHORT_INTERVAL
+        used, published = self._node.used_below(self._zygote) if self._zygote else 0, self._published
+        self._published = self._publish(used)
+        if not published or room.free >= room.reserve or used < room.reserve:
+            return None  # also in the first round, so that the other trials' use gets known
         others = self._others()
-        if any(other > mine for other in others):
+        if any(other > used for other in others):
             return None
-        return f"its processes held {_gb(mine)}, the most of {len(others) + 1} trial(s) here, " + (
-            f"when {_gb(left.free)} of the {_gb(left.total)} of {left.of} were free"
+        return f"its processes held {_gb(used)}, the most of {len(others) + 1} trial(s) here, " + (
+            f"when {_gb(room.free)} of the {_gb(room.total)} of {room.of} were free"
         )
 
     def close(self) -> None:
-        """Forget what this trial held."""
-        if self._told:
+        """Delete the file that tells the others what this trial uses."""
+        if self._published:
             self._file.unlink(missing_ok=True)
-            self._told = False
+            self._published = False
 
-    def _tell(self, size: int) -> bool:
-        """Whether others can read it now."""
+    def _publish(self, size: int) -> bool:
+        """Write what this trial uses where the others read it; whether that worked."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._file) as draft:
@@ -151,15 +160,15 @@ class MemoryWatch:
         return True
 
     def _others(self) -> list[int]:
-        """What the other trials of this node hold."""
+        """What the other trials of this node use."""
         found = []
         for path in self._folder.iterdir():
             try:
-                if time.time() - path.stat().st_mtime > _STALE:
+                if time.time() - path.stat().st_mtime > _MAX_AGE:
                     path.unlink(missing_ok=True)
                 elif path != self._file and not path.suffix:
                     found.append(int(path.read_text()))
-            except (OSError, ValueError):  # gone, while we looked
+            except (OSError, ValueError):  # deleted since it was listed
                 continue
         return found
 

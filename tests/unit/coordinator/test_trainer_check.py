@@ -106,7 +106,7 @@ def test_a_good_trainer(project: Path, trainer: str) -> None:
         ("bad:none", ["takes 0 arguments", "train(cfg, run) or train(cfg)"]),
         ("bad:three", ["takes 3 arguments"]),
         ("bad:needs", ["needs the argument 'device'"]),
-        ("bad:number", ["number is of type int, not a function"]),
+        ("bad:number", ["number is not a function: its type is int"]),
     ],
 )
 def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str]) -> None:

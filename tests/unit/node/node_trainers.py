@@ -1,10 +1,11 @@
-"""Trainers of many manners, for the tests of the node's side. Without torch."""
+"""Trainers that the tests of the node run, without torch."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def nothing(cfg, run):
 
 
 def facts(cfg, run):
-    """What a trial sees of its surroundings."""
+    """Writes down what a trial sees of its environment."""
     seen = {
         "cwd": os.getcwd(),
         "stdin": sys.stdin.read(),
@@ -51,7 +52,7 @@ def _target(fd):
 
 
 def _numpy_draw():
-    import numpy  # late: it is seeded when it is imported
+    import numpy  # here: the trial seeds it at its import
 
     return float(numpy.random.rand())
 
@@ -125,7 +126,7 @@ def shell(cfg, run):
 
 
 def leaves_stubborn_child(cfg, run):
-    """A grandchild in a session of its own that ignores SIGTERM."""
+    """Leaves a child in a session of its own that ignores SIGTERM."""
     child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
     pid = int(child.stdout.readline())
     Path(cfg.pids).write_text(f"{os.getpid()} {pid}\n")
@@ -134,7 +135,7 @@ def leaves_stubborn_child(cfg, run):
 
 
 def waits(cfg, run):
-    """Saves while it is asked to end."""
+    """Reports once more when it is asked to end."""
     try:
         run.report({"ready": 1.0})
         print("ready")
@@ -150,14 +151,14 @@ def ignores(cfg, run):
     time.sleep(600)
 
 
-def stuck(cfg, run):
-    """In C code, and it never gives the interpreter back."""
+def hangs_in_c(cfg, run):
+    """Runs C code that never releases the interpreter."""
     import itertools
 
     sum(itertools.repeat(1))
 
 
-def takes_the_signal(cfg, run):
+def removes_the_stack_handler(cfg, run):
     import faulthandler
 
     from orchestrator.node.inside.stack import SIGNAL
@@ -166,12 +167,12 @@ def takes_the_signal(cfg, run):
     time.sleep(600)
 
 
-def hoards(cfg, run):
-    """Holds so many bytes."""
-    held = b"x" * cfg.size
+def uses_memory(cfg, run):
+    """Uses `cfg.size` bytes."""
+    data = b"x" * cfg.size
     print("ready")
     time.sleep(600)
-    del held
+    del data
 
 
 def config(cfg, run):
@@ -187,7 +188,7 @@ def config(cfg, run):
 
 
 def keeps(cfg, run):
-    """Counts on from what it saved, drawing random numbers."""
+    """Draws random numbers, and continues with those that it saved."""
     state = run.restore() or {"drawn": [], "at": 0}
     for at in range(state["at"], cfg.steps):
         state = {"drawn": [*state["drawn"], random.random()], "at": at + 1, "key": {1: (2, b"3")}}
@@ -198,7 +199,7 @@ def keeps(cfg, run):
 
 
 def keeps_a_folder(cfg, run):
-    """As `keeps`, with a folder."""
+    """Like `keeps`, but saves a folder."""
     before = run.restore()
     drawn = (before / "sub" / "drawn").read_text().split() if before else []
     for at in range(len(drawn), cfg.steps):
@@ -218,8 +219,11 @@ def lists(cfg, run):
 
 
 def dies_while_it_saves(cfg, run):
-    os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
-    run.save({"at": 1}, step=1)
+    """The kernel kills it when its file exceeds the limit."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    run.save({"data": bytes(1_000_000)}, step=1)
 
 
 def fills(cfg, run):

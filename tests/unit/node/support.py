@@ -1,9 +1,11 @@
-"""Orders, and what became of them."""
+"""Make orders, run attempts, and look at their events."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +17,13 @@ from orchestrator.model.sweep import SweepSpec, TrialSpec
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared.placement import Placement
+from orchestrator.node.watch.memory import NodeMemory
 
 HERE = str(Path(__file__).parent)
 
 
 def order(folder: Path, trainer: str, config: dict[str, Any] | None = None, **changes: Any) -> Order:
-    """An order for `node_trainers:<trainer>`, or for `module:function`, in a sweep's folder that the node sees."""
+    """An order for `node_trainers:<trainer>` or for `module:function`, in a sweep's folder that the node sees."""
     sweep = folder / "sweep"
     sweep.mkdir(exist_ok=True)
     (sweep / "uid").write_text("uid-1")
@@ -38,7 +41,7 @@ def order(folder: Path, trainer: str, config: dict[str, Any] | None = None, **ch
 
 @dataclass
 class Result:
-    """The events of an attempt, by kind."""
+    """The events of an attempt, by type."""
 
     batches: list[Batch]
 
@@ -87,8 +90,10 @@ def stream(
     gpus: Sequence[str] = (),
     asked: Callable[[], str | None] = lambda: None,
     states: Mapping[str, bytes] | None = None,
+    node_memory: NodeMemory | None = None,
 ) -> Iterator[Batch]:
-    return run_attempt(wanted, Placement("here", gpus=tuple(gpus)), asked, zygote_pool, states or {})
+    placement = Placement("here", gpus=tuple(gpus))
+    return run_attempt(wanted, placement, asked, zygote_pool, states or {}, node_memory)
 
 
 def run(wanted: Order, zygote_pool: ZygotePool, **options: Any) -> Result:
@@ -104,21 +109,32 @@ def file(wanted: Order, name: str) -> Any:
     return json.loads((Path(wanted.folder) / "files" / name).read_text())
 
 
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file can grow beyond this size; a write past it fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def wait_gone(pid: int) -> None:
-    """Wait until a process that is not our child is gone, without polling."""
+def wait_for_exit(pid: int) -> None:
+    """Wait, without polling, until a process that is not our child has exited."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     import select
 
-    assert select.select([fd], [], [], 60)[0], f"process {pid} is still there"
+    assert select.select([fd], [], [], 60)[0], f"process {pid} has not exited"
     os.close(fd)

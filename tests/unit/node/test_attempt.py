@@ -1,4 +1,4 @@
-"""Attempts from start to end: exits, signals, logs, stopping, and files from a node of its own."""
+"""Attempts from start to end: exits, signals, logs, stopping, and files of a node that does not see the sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.node.support import HERE, Result, alive, order, run, stream
 
 
 def test_a_short_trial_is_one_batch(tmp_path: Path, zygote_pool: ZygotePool) -> None:
-    run(order(tmp_path, "nothing"), zygote_pool)  # warm
+    run(order(tmp_path, "nothing"), zygote_pool)  # imports
     result = run(order(tmp_path, "nothing", interval=60.0), zygote_pool)
     started = result.started
     assert started.node == "here"
@@ -37,7 +37,7 @@ def test_hard_exit(tmp_path: Path, zygote_pool: ZygotePool) -> None:
 def test_signals(tmp_path: Path, zygote_pool: ZygotePool, number: int) -> None:
     result = run(order(tmp_path, "crashes", {"signal": int(number)}), zygote_pool)
     assert (result.ended.exit_code, result.ended.signal) == (None, number)
-    if number == signal.SIGSEGV:  # the place is shown
+    if number == signal.SIGSEGV:  # faulthandler has written where
         assert "node_trainers.py" in result.log
     if number == signal.SIGKILL:
         assert "peak memory" in result.ended.detail
@@ -66,7 +66,7 @@ def test_large_logs_come_in_pieces(tmp_path: Path, zygote_pool: ZygotePool) -> N
 
 
 def run_until_it_prints(wanted: Order, zygote_pool: ZygotePool, why: str) -> Result:
-    """Ask the attempt to end once its first output has come."""
+    """Ask the attempt to end once its first output has arrived."""
     batches: list[Batch] = []
     printed: list[bool] = []
 
@@ -79,7 +79,7 @@ def run_until_it_prints(wanted: Order, zygote_pool: ZygotePool, why: str) -> Res
     return Result(batches)
 
 
-def test_stop_gives_time_to_save(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_stopped_trial_has_time_to_save(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run_until_it_prints(order(tmp_path, "waits"), zygote_pool, "cancelled")
     assert result.ended.asked == "cancelled"
     assert result.ended.exit_code == 128 + signal.SIGTERM
@@ -88,12 +88,12 @@ def test_stop_gives_time_to_save(tmp_path: Path, zygote_pool: ZygotePool) -> Non
     assert result.log.endswith("cleaned up\n")
 
 
-def test_stop_kills_after_the_grace(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_stopped_trial_is_killed_after_the_grace_time(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     ended = run_until_it_prints(order(tmp_path, "ignores", grace=0.1), zygote_pool, "stopped").ended
     assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
 
 
-def test_stop_during_the_import_ends_it(tmp_path: Path) -> None:
+def test_a_stop_ends_an_import(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
     wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),))
     looks = iter((None, None, "cancelled"))
@@ -103,18 +103,18 @@ def test_stop_during_the_import_ends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "why"), [("timeout", "timeout"), ("heartbeat", "hang")])
-def test_limits_end_a_trial_as_a_stop_does(tmp_path: Path, zygote_pool: ZygotePool, limit: str, why: str) -> None:
+def test_a_trial_that_exceeds_a_limit_is_stopped(tmp_path: Path, zygote_pool: ZygotePool, limit: str, why: str) -> None:
     run(order(tmp_path, "nothing"), zygote_pool)  # warm
     result = run(order(tmp_path, "waits", **{limit: 2.0}), zygote_pool)
     assert result.ended.asked == why
     assert f"2s, which is sweep.{limit}" in result.ended.detail
     assert result.ended.exit_code == 128 + signal.SIGTERM
     assert result.rows[-1][1] == {"saved": 1.0}
-    assert_stands_at(result.ended, "time.sleep(600)")
+    assert_stack_ends_at(result.ended, "time.sleep(600)")
 
 
-def assert_stands_at(ended: Ended, source: str) -> None:
-    """The stack ends at this line of the trainer, and tells nothing of ours."""
+def assert_stack_ends_at(ended: Ended, source: str) -> None:
+    """The stack ends at this line of the trainer and has no internal frames."""
     assert ended.stack.startswith("Stack (most recent call last):\n")
     assert ended.stack.rstrip().endswith(source)
     assert "orchestrator" not in ended.stack
@@ -124,16 +124,16 @@ def assert_stands_at(ended: Ended, source: str) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_hang_in_a_library_is_told_with_its_place(tmp_path: Path, start: str) -> None:
+def test_a_hang_in_a_library_is_reported_with_its_line(tmp_path: Path, start: str) -> None:
     zygote_pool = ZygotePool()
-    ended = run(order(tmp_path, "stuck", heartbeat=4.0, grace=0.1, start=start), zygote_pool).ended
+    ended = run(order(tmp_path, "hangs_in_c", heartbeat=4.0, grace=0.1, start=start), zygote_pool).ended
     zygote_pool.close()
     assert (ended.asked, ended.signal) == ("hang", signal.SIGKILL)
-    assert_stands_at(ended, "sum(itertools.repeat(1))")
+    assert_stack_ends_at(ended, "sum(itertools.repeat(1))")
 
 
-def test_a_trial_that_took_the_signal_away_is_ended_in_order(tmp_path: Path, zygote_pool: ZygotePool) -> None:
-    ended = run(order(tmp_path, "takes_the_signal", heartbeat=1.0), zygote_pool).ended
+def test_a_trial_without_the_stack_handler_is_stopped_without_a_stack(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run(order(tmp_path, "removes_the_stack_handler", heartbeat=1.0), zygote_pool).ended
     assert (ended.asked, ended.exit_code, ended.stack) == ("hang", 128 + signal.SIGTERM, "")
 
 
@@ -163,7 +163,7 @@ def test_a_report_is_a_sign_of_life(tmp_path: Path) -> None:
         assert hang == ("hang", "no report for 10s, which is sweep.heartbeat, after 20s in all")
         journal.write(b"x")
         assert limits.exceeded(20.0) is None
-        limits.begin(50.0)  # the process exists
+        limits.begin(50.0)  # both clocks start again
         assert limits.exceeded(59.0) is None
         assert limits.exceeded(150.0) == ("timeout", "ran for 1m 40s, which is sweep.timeout")
 
@@ -178,12 +178,12 @@ def test_closing_the_generator_ends_the_trial(tmp_path: Path, zygote_pool: Zygot
     assert run(order(tmp_path, "nothing"), zygote_pool).ended.exit_code == 0  # and the next one runs
 
 
-def test_threads_and_exit_handlers_run_to_their_end(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_trial_waits_for_threads_and_runs_exit_handlers(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "waits_for_threads", {"x": 1}), zygote_pool)
     assert result.log == "thread\nexit handler\n"
 
 
-def test_files_come_back_from_a_node_of_its_own(
+def test_files_come_back_from_a_node_that_does_not_see_the_sweep(
     tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zygote_pool.close()
@@ -229,22 +229,22 @@ def test_a_folder_is_saved_and_restored(tmp_path: Path, zygote_pool: ZygotePool)
     assert (second.ended.exit_code, second.restored, second.notices) == (0, [2], [])
     folder = Path(order(tmp_path, "keeps_a_folder").folder)
     found = (folder / "files" / "drawn").read_text()
-    assert {path.suffix for path in (folder / "checkpoints").iterdir()} == {".state"}, "no copy stays"
+    assert {path.suffix for path in (folder / "checkpoints").iterdir()} == {".state"}, "no copy is left"
     (tmp_path / "other").mkdir()
     whole = order(tmp_path / "other", "keeps_a_folder", {"steps": 5})
     run(whole, zygote_pool)
     assert (Path(whole.folder) / "files" / "drawn").read_text() == found
 
 
-def test_files_are_put_back_where_the_sweeps_folder_is_not_seen(
+def test_files_are_sent_to_a_node_that_does_not_see_the_sweep(
     tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the coordinator has counts: what lies on the node may be of an attempt before the last."""
+    """They replace the node's own, which may come from an attempt before the last."""
     home = tmp_path / "home"
     (home / "files" / "sub").mkdir(parents=True)
     (home / "files" / "sub" / "last.ckpt").write_text("new")
     (home / "files" / "large").write_text("x" * 100)
-    sent = {name: path.read_bytes() for name, path in file_transfer.kept(home, cap=50)}
+    sent = {name: path.read_bytes() for name, path in file_transfer.files_to_send(home, cap=50)}
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     wanted = order(tmp_path, "lists", sweep_uid="another", attempt=2)
@@ -257,17 +257,17 @@ def test_files_are_put_back_where_the_sweeps_folder_is_not_seen(
     assert result.log == "sub/last.ckpt new\n"
 
 
-def test_a_half_written_checkpoint_does_not_stay(tmp_path: Path, zygote_pool: ZygotePool) -> None:
-    """Neither that of an attempt whose supervisor died, nor that of this one."""
+def test_half_written_checkpoints_are_deleted(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    """That of an attempt whose supervisor was killed, and that of this one."""
     wanted = order(tmp_path, "dies_while_it_saves")
     earlier = Path(wanted.folder) / "checkpoints" / ".1-step-3.state.77.part"
     earlier.parent.mkdir(parents=True)
     earlier.touch()
-    assert run(wanted, zygote_pool).ended.signal == signal.SIGKILL
+    assert run(wanted, zygote_pool).ended.signal == signal.SIGXFSZ
     assert list(earlier.parent.iterdir()) == []
 
 
-def test_missing_checkpoint_is_said(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "keeps", {"steps": 1}, restore=(Checkpoint(3, "checkpoints/1-step-3.state"),))
     result = run(wanted, zygote_pool)
     assert result.ended.exit_code == 0

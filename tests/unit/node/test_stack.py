@@ -1,4 +1,4 @@
-"""What a stack that C code has written says to the user."""
+"""The text that users see of a stack that faulthandler has written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Current thread 0x00007f03 (most recent call first):
 """
 
 
-def test_the_main_thread_comes_last_and_ours_are_left_out() -> None:
-    assert stack.told(WRITTEN, ["/jos\u00e9"]) == (
+def test_the_main_thread_comes_last_and_internal_frames_are_left_out() -> None:
+    assert stack.format_stacks(WRITTEN, ["/jos\u00e9"]) == (
         "Stack of thread loader (most recent call last):\n"
         '  File "/usr/lib/python3/threading.py", line 5, in wait\n'
         "Stack (most recent call last):\n"
@@ -29,10 +29,10 @@ def test_the_main_thread_comes_last_and_ours_are_left_out() -> None:
     )
 
 
-def test_nothing_written_tells_nothing() -> None:
-    assert stack.told("", ["/x"]) == ("", "")
+def test_an_empty_dump_gives_no_text() -> None:
+    assert stack.format_stacks("", ["/x"]) == ("", "")
 
 
-def test_a_process_without_a_handler_would_die_of_the_signal() -> None:
-    assert not stack.answers(os.getpid())
-    assert not stack.answers(2**22 + 1)  # no such process
+def test_a_process_without_a_handler_is_recognised() -> None:
+    assert not stack.has_handler(os.getpid())
+    assert not stack.has_handler(2**22 + 1)  # no such process

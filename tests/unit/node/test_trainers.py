@@ -1,4 +1,4 @@
-"""The example's trainers: real data, learning, one result for one seed, and going on after an interruption."""
+"""The example's trainers: their data, that they learn, that one seed gives one result, and that they resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def config(name: str, *overrides: str) -> DictConfig:
 
 
 class Run:
-    """Stands in for the orchestrator: seeds as it does, and keeps what it is told."""
+    """A fake `run`: seeds torch as the orchestrator does, and keeps what is reported and saved."""
 
     def __init__(self, folder: Path, seed: int = 42, state: Any = None, stop_after: int | None = None) -> None:
         self.dir, self.seed, self.state, self.stop_after = folder, seed, state, stop_after
@@ -56,7 +56,7 @@ def tag(run: Run, *overrides: str) -> dict[int, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One whole training."""
+    """An uninterrupted training."""
     run = Run(tmp_path_factory.mktemp("finished"))
     tag(run, *LEARNS)
     return run
@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 # ---------------------------------------------------------------- the data
 
 
-def test_the_real_addresses_are_all_there() -> None:
+def test_all_real_addresses_are_loaded() -> None:
     labelled, tags = addresses.load(config("sweep").dataset)
     assert len(labelled) == 1513
     assert len(tags) == 29
@@ -74,7 +74,7 @@ def test_the_real_addresses_are_all_there() -> None:
     assert all(token and not any(c.isspace() for c in token) for address in labelled for token, _ in address)
 
 
-def test_1308_of_them_map_onto_eight_tags() -> None:
+def test_1308_real_addresses_map_onto_eight_tags() -> None:
     labelled, tags = addresses.load(config("sweep", "dataset.tags=eight").dataset)
     assert len(labelled) == 1308
     assert set(tags) == {"StreetNumber", "StreetName", "Unit", "Municipality", "Province", "PostalCode"} | {
@@ -93,7 +93,7 @@ def test_the_synthetic_addresses_are_repeatable_and_use_every_tag() -> None:
     assert {label for address in mapped for _, label in address} == set(filter(None, addresses.EIGHT.values()))
 
 
-def test_all_is_both() -> None:
+def test_the_data_set_all_has_real_and_synthetic_addresses() -> None:
     labelled, tags = addresses.load(config("sweep", "dataset=all").dataset)
     assert len(labelled) == 1308 + 1500
     assert len(tags) == 8
@@ -104,7 +104,7 @@ def test_unknown_tags_are_refused() -> None:
         addresses.load(config("sweep", "dataset.tags=nine", "dataset=canadian").dataset)
 
 
-def test_the_split_holds_every_address_once_and_depends_on_its_seed_alone() -> None:
+def test_the_split_has_every_address_once_and_depends_on_its_seed_alone() -> None:
     labelled = [[(str(i), "ZipCode")] for i in range(100)]
     training, validation = addresses.split(labelled, 0.2, seed=0)
     assert len(validation) == 20
@@ -141,7 +141,7 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypat
         addresses.sdist(config("sweep").dataset.sources.us)
 
 
-def test_trials_that_start_at_once_fetch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_start_together_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = config("sweep").dataset.sources.us
     real = addresses.sdist(source)
     fetched = []
@@ -211,7 +211,7 @@ def test_predictions_are_written(finished: Run) -> None:
     assert guess in addresses.EIGHT
 
 
-def test_one_seed_one_series(finished: Run, tmp_path: Path) -> None:
+def test_one_seed_gives_one_series(finished: Run, tmp_path: Path) -> None:
     assert tag(Run(tmp_path), *LEARNS) == finished.rows
     assert tag(Run(tmp_path, seed=43), *LEARNS, "training_settings.epochs=1")[1] != finished.rows[1]
 
@@ -228,10 +228,13 @@ def test_a_resumed_training_equals_an_uninterrupted_one(finished: Run, tmp_path:
 
 def test_every_operation_is_deterministic(tmp_path: Path) -> None:
     torch.use_deterministic_algorithms(True)
-    try:
-        tag(Run(tmp_path), "training_settings.epochs=1", "dataset=canadian", "dataset.sources.canadian.addresses=50")
+    try:  # an operation without a deterministic algorithm raises
+        rows = tag(
+            Run(tmp_path), "training_settings.epochs=1", "dataset=canadian", "dataset.sources.canadian.addresses=50"
+        )
     finally:
         torch.use_deterministic_algorithms(False)
+    assert list(rows) == [1]
 
 
 def test_a_warm_process_may_fork_after_the_import() -> None:

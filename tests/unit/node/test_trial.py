@@ -1,9 +1,8 @@
-"""What a trial sees, and what it can say."""
+"""What a trial sees, and what it can report."""
 
 from __future__ import annotations
 
 import bdb
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.unit.node.support import HERE, file, order, run
 ROOT = Path(__file__).parents[3]
 
 
-def test_surroundings(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trials_environment(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch) -> None:
     zygote_pool.close()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     wanted = order(tmp_path, "facts", threads=3)
@@ -36,7 +35,7 @@ def test_surroundings(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pyte
     assert seen["seed"] == 7
 
 
-def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_fork_and_a_fresh_interpreter_draw_the_same_numbers(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "facts")
     spawned = order(tmp_path, "facts", start="spawn")
     seen = []
@@ -51,7 +50,7 @@ def test_fork_and_fresh_interpreter_draw_the_same(tmp_path: Path, zygote_pool: Z
     assert other["numpy"] != seen[0]["numpy"]
 
 
-def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_trials_of_one_zygote_see_different_gpus(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     seen, parents = [], set()
     for gpus in (("0",), ("3",), ("GPU-5a",)):
         wanted = order(tmp_path, "facts", gpus=1.0)
@@ -62,13 +61,13 @@ def test_gpus_change_between_trials_of_one_zygote(tmp_path: Path, zygote_pool: Z
     assert len(parents) == 1
 
 
-def test_missing_cwd_gives_the_code(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_the_copy_of_the_code_is_the_cwd_if_the_project_is_missing(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "facts", cwd="/not/on/this/node")
     run(wanted, zygote_pool)
     assert file(wanted, "facts.json")["cwd"] == HERE
 
 
-def test_reports(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_reports_keep_numbers_and_warn_of_the_rest(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "reports"), zygote_pool)
     assert result.ended.exit_code == 0
     assert result.rows == [
@@ -96,7 +95,7 @@ def test_reports(tmp_path: Path, zygote_pool: ZygotePool) -> None:
         ("run_by_name", []),
     ],
 )
-def test_calls_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool, trainer: str, rows: object) -> None:
+def test_signatures_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool, trainer: str, rows: object) -> None:
     result = run(order(tmp_path, trainer), zygote_pool)
     assert result.ended.failure is None
     assert result.rows == rows
@@ -104,7 +103,7 @@ def test_calls_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool, trai
     assert result.ended.left is not None
 
 
-def test_exception(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_an_exception_is_reported_without_internal_frames(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "raises"), zygote_pool)
     failure = result.ended.failure
     assert failure is not None
@@ -119,15 +118,17 @@ def test_exception(tmp_path: Path, zygote_pool: ZygotePool) -> None:
 
 
 def test_a_breakpoint_needs_a_terminal() -> None:
-    told = failure.describe(bdb.BdbQuit(), ())
-    assert "orchestrate try" in told.message
+    described = failure.describe(bdb.BdbQuit(), ())
+    assert "orchestrate try" in described.message
 
 
 @pytest.mark.parametrize(
     ("code", "exit_code", "message"),
     [("0", 0, None), ("None", 0, None), ("3", 3, None), ("'bad data'", 1, "bad data")],
 )
-def test_sys_exit(tmp_path: Path, zygote_pool: ZygotePool, code: str, exit_code: int, message: str | None) -> None:
+def test_sys_exit_gives_its_exit_code(
+    tmp_path: Path, zygote_pool: ZygotePool, code: str, exit_code: int, message: str | None
+) -> None:
     ended = run(order(tmp_path, "leaves", {"code": code}), zygote_pool).ended
     assert ended.exit_code == exit_code
     assert (ended.failure and ended.failure.message) == message
@@ -148,7 +149,7 @@ def test_hydra_main_is_unwrapped(tmp_path: Path, zygote_pool: ZygotePool) -> Non
     assert result.log.endswith(f"[root][INFO] - {wanted.folder}/files\n")
 
 
-def test_config_is_private_writable_and_struct(
+def test_the_config_is_private_and_writable_but_takes_no_new_keys(
     tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zygote_pool.close()
@@ -165,7 +166,7 @@ def test_config_is_private_writable_and_struct(
     assert seen["struct"] == "ConfigAttributeError"
 
 
-def test_unresolvable_reference_names_its_key(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_reference_that_does_not_resolve_is_named_with_its_key(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "nothing", {"a": None}, references={"a": "${oc.env:NOT_SET_ANYWHERE}"})
     failure = run(wanted, zygote_pool).ended.failure
     assert failure is not None
@@ -180,7 +181,7 @@ def test_any_text_reads_back_as_itself(text: str) -> None:
     assert OmegaConf.create(config.escape({"key": text})).key == text
 
 
-def test_libraries_imported_late_are_deterministic_too(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_library_that_the_trainer_imports_late_is_deterministic(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "late.py").write_text(
         "def train(cfg, run):\n"
         "    import torch\n"
@@ -200,15 +201,15 @@ INLINE = """
 import sys
 from pathlib import Path
 from tests.unit.node.support import order
-from orchestrator.node.inside import trial
+from orchestrator.node.inside.inline import run_inline
 for name in ("returns_mapping", "raises"):
-    ended = trial.run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
+    ended = run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
     print(ended.exit_code, ended.failure and ended.failure.type)
-ended = trial.run_inline(order(Path(sys.argv[1]), "node_trainers:asks"), print)
+ended = run_inline(order(Path(sys.argv[1]), "node_trainers:asks"), print)
 """
 
 
-def test_inline_keeps_the_terminal(tmp_path: Path) -> None:
+def test_an_inline_trial_has_the_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, input="typed\n", text=True, capture_output=True
     )
@@ -220,20 +221,3 @@ def test_inline_keeps_the_terminal(tmp_path: Path) -> None:
         "1 ValueError",
         "got typed",
     ]
-
-
-def test_reports_in_a_row_are_one_event(tmp_path: Path) -> None:
-    """Three reports are three lines, read as one event."""
-    from orchestrator.node.inside.journal import JournalReader, JournalWriter
-    from orchestrator.node.inside.run import Run
-    from orchestrator.node.shared.trial_paths import TrialPaths
-
-    with (tmp_path / "journal").open("a+b") as journal:
-        subject = Run(
-            order(tmp_path, "nothing"), JournalWriter(journal.fileno()), TrialPaths(str(tmp_path), shared=True)
-        )
-        for step in range(3):
-            subject.report({"loss": math.pi}, step=step)
-        entries = JournalReader(journal.fileno()).read()
-    assert entries is not None
-    assert len(entries) == 1

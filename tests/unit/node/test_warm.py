@@ -1,4 +1,4 @@
-"""What is done once for many trials changes none of them."""
+"""Work that is done once for many trials does not change their results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from orchestrator.node.inside import config
-from orchestrator.node.launch import warm
+from orchestrator.node.launch.warm import Upkeep
 from orchestrator.node.launch.zygote_pool import ZygotePool
-from orchestrator.node.shared import processes
+from orchestrator.node.shared import memory_pages
 from tests.unit.node.support import order, run
 
 ROOT = Path(__file__).parents[3]
@@ -28,32 +28,32 @@ def mappings(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
     return st.dictionaries(st.sampled_from(["a", "b.c", "$"]), inner, max_size=2)
 
 
-# Few keys and values, so that one trial's config is often another's with some values changed.
+# Few keys and values, so that two trials' configs often differ in some values only.
 values = st.sampled_from([None, True, 1, 1.0, -0.0, 0.0, "1", "", "???", "${x}", "$", r"\${a}", float("nan"), 2**70])
 trees = st.recursive(values, lambda inner: st.lists(inner, max_size=2) | mappings(inner), max_leaves=5)
 
 
 def nodes(node: Any) -> Any:
-    """A config down to its types, flags and parents."""
-    kind = type(node), node._metadata.ref_type, node._metadata.optional, node._metadata.flags
+    """All that makes up a config, types and flags included."""
+    description = type(node), node._metadata.ref_type, node._metadata.optional, node._metadata.flags
     if isinstance(node, DictConfig) and node._value() is not None:
         inner = {key: nodes(child) for key, child in node._value().items()}  # type: ignore[union-attr]
     elif isinstance(node, ListConfig) and node._value() is not None:
         inner = [nodes(child) for child in node._value()]  # type: ignore[assignment,union-attr]
     else:
         inner = repr(node._value())  # type: ignore[assignment]
-    return kind, list(inner) if isinstance(inner, dict) else None, inner
+    return description, list(inner) if isinstance(inner, dict) else None, inner
 
 
 @given(st.lists(mappings(trees), max_size=6))
-def test_a_config_after_another_is_what_it_would_be_anew(sweep: list[dict[str, Any]]) -> None:
-    configs = config.Configs()
+def test_a_reused_config_equals_a_new_one(sweep: list[dict[str, Any]]) -> None:
+    configs = config.ReusedConfig()
     for data in sweep:
         assert nodes(configs.of(data)) == nodes(config.create(data))
 
 
-def test_a_config_with_other_values_is_not_made_anew() -> None:
-    configs = config.Configs()
+def test_a_config_is_reused_if_only_values_differ() -> None:
+    configs = config.ReusedConfig()
     first = configs.of({"lr": 0.1, "model": {"sizes": [1, 2], "name": "a"}})
     second = configs.of({"lr": 0.2, "model": {"sizes": [1, 3], "name": "b"}})
     assert second is first
@@ -61,7 +61,7 @@ def test_a_config_with_other_values_is_not_made_anew() -> None:
     assert configs.of({"lr": 0.2, "model": {"sizes": [1], "name": "b"}}) is not first
 
 
-def test_what_a_trial_does_to_its_config_stays_with_it(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_trial_that_changes_its_config_does_not_affect_the_next(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     (tmp_path / "changing.py").write_text(
         "from omegaconf import OmegaConf, open_dict\n"
         "def train(cfg, run):\n"
@@ -105,7 +105,7 @@ def train(cfg, run):
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_trial_ends_as_an_interpreter_does(tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_exits_as_an_interpreter_does(tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ending.py").write_text(ENDING)
     monkeypatch.setenv("WRITTEN", str(tmp_path / "written"))
     zygote_pool = ZygotePool()
@@ -122,18 +122,18 @@ handler = logging.StreamHandler()
 logger = logging.getLogger("mine")
 logger.addHandler(handler)
 def train(cfg, run):
-    held, done = threading.Event(), threading.Event()
+    locked, done = threading.Event(), threading.Event()
     def hold():
         with handler.lock:
-            held.set()
+            locked.set()
             done.wait()
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait()
+    locked.wait()
     child = os.fork()
     if not child:
         signal.alarm(20)
-        logger.warning("said by the child")
+        logger.warning("logged by the child")
         os._exit(0)
     run.report({"status": os.waitpid(child, 0)[1]})
     done.set()
@@ -141,12 +141,14 @@ def train(cfg, run):
 """
 
 
-def test_locks_of_logging_are_made_anew_in_what_a_trial_forks(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_logging_works_in_a_child_that_a_trial_forks_while_a_thread_logs(
+    tmp_path: Path, zygote_pool: ZygotePool
+) -> None:
     (tmp_path / "locked.py").write_text(LOCKED)
     result = run(order(tmp_path, "locked:train", import_path=(str(tmp_path),)), zygote_pool)
     assert result.started.method == "fork"
     assert result.rows == [(0, {"status": 0})]
-    assert result.log == "said by the child\n"
+    assert result.log == "logged by the child\n"
 
 
 DRAWING = """
@@ -159,14 +161,14 @@ INLINE = """
 import sys
 from pathlib import Path
 from tests.unit.node.support import order
-from orchestrator.node.inside import trial
+from orchestrator.node.inside.inline import run_inline
 folder = Path(sys.argv[1])
-trial.run_inline(order(folder, "drawing:train", import_path=(str(folder),)), print)
+run_inline(order(folder, "drawing:train", import_path=(str(folder),)), print)
 """
 
 
-def test_a_module_that_draws_numbers_changes_no_trial(tmp_path: Path, zygote_pool: ZygotePool) -> None:
-    """Forked, as a fresh process, or in the user's terminal: the seed is set when the trainer is called."""
+def test_a_module_that_draws_random_numbers_does_not_affect_trials(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    """The seed is set when the trainer is called: after a fork, in a fresh process, and in the user's terminal."""
     (tmp_path / "drawing.py").write_text(DRAWING)
     rows = []
     for start in ("fork", "spawn"):
@@ -176,12 +178,12 @@ def test_a_module_that_draws_numbers_changes_no_trial(tmp_path: Path, zygote_poo
     done = subprocess.run(
         [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, text=True, capture_output=True, check=True
     )
-    said = re.fullmatch(r"step 0: (.*)\n", done.stdout)
-    assert said is not None
-    assert rows == [(0, json.loads(said[1]))] * 2
+    echoed = re.fullmatch(r"step 0: (.*)\n", done.stdout)
+    assert echoed is not None
+    assert rows == [(0, json.loads(echoed[1]))] * 2
 
 
-def test_what_a_package_imports_on_demand_is_imported_before_the_first_fork(tmp_path: Path) -> None:
+def test_a_package_that_imports_on_demand_does_so_before_the_first_fork(tmp_path: Path) -> None:
     (tmp_path / "lazy").mkdir()
     (tmp_path / "lazy" / "__init__.py").write_text(
         "import importlib\ndef __getattr__(name):\n    return getattr(importlib.import_module('lazy.heavy'), name)\n"
@@ -197,14 +199,14 @@ def test_what_a_package_imports_on_demand_is_imported_before_the_first_fork(tmp_
     assert result.rows == [(0, {"threads": 2})]
 
 
-def test_an_import_that_is_tried_again_has_one_thread_as_the_first_had(tmp_path: Path) -> None:
+def test_a_repeated_import_has_one_thread_like_the_first(tmp_path: Path) -> None:
     (tmp_path / "second.py").write_text(
         "import os, pathlib\n"
         "print('imported with', os.environ['OPENBLAS_NUM_THREADS'])\n"
         "marker = pathlib.Path(__file__).with_suffix('.once')\n"
         "if not marker.exists():\n"
         "    marker.touch()\n"
-        "    raise OSError('the network is away')\n"
+        "    raise OSError('the network is down')\n"
         "def train(cfg, run):\n"
         "    print('runs with', os.environ['OPENBLAS_NUM_THREADS'])\n"
     )
@@ -213,11 +215,11 @@ def test_an_import_that_is_tried_again_has_one_thread_as_the_first_had(tmp_path:
     first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
     zygote_pool.close()
     assert first.ended.failure is not None
-    assert first.ended.failure.message == "the network is away"
+    assert first.ended.failure.message == "the network is down"
     assert (second.ended.exit_code, second.log) == (0, "imported with 1\nruns with 4\n")
 
 
-def test_a_process_that_a_module_starts_fails_no_trial(tmp_path: Path) -> None:
+def test_a_module_may_start_a_process(tmp_path: Path) -> None:
     (tmp_path / "helped.py").write_text(
         "import multiprocessing, time\n"
         "helper = multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,))\n"
@@ -231,22 +233,20 @@ def test_a_process_that_a_module_starts_fails_no_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quick", "early"), [(True, [1, 4, 32, 128]), (False, [1])])
-def test_pages_are_mended_early_only_where_that_is_quick(
-    quick: bool, early: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mended: list[int] = []
+def test_pages_are_collapsed_early_only_while_that_is_quick(quick: bool, early: list[int]) -> None:
+    collapsed: list[int] = []
 
-    def gather(patience: float = math.inf) -> bool:
-        mended.append(trials)
+    def collapse(patience: float) -> bool:
+        collapsed.append(trials)
         return quick or patience == math.inf
 
-    monkeypatch.setattr(processes, "gather_pages", gather)
-    monkeypatch.setattr(warm, "_dear", False)
-    for trials in range(1, 257):
-        warm.tidy(trials)
-    assert mended == [*early, 256]
+    upkeep, trials = Upkeep(collapse), 0
+    while trials < 256:
+        trials += 1
+        upkeep.trial_ended()
+    assert collapsed == [*early, 256]
 
 
-def test_mending_pages_can_be_left() -> None:
-    assert not processes.gather_pages(patience=-1.0)
-    assert processes.gather_pages()
+def test_collapsing_pages_gives_up_when_its_time_is_over() -> None:
+    assert not memory_pages.collapse_into_huge_pages(patience=-1.0)
+    assert memory_pages.collapse_into_huge_pages()

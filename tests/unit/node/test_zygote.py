@@ -1,4 +1,4 @@
-"""No process survives; what cannot be forked is started fresh; what cannot be imported is said."""
+"""No process survives; unsafe forks are replaced by fresh processes; import errors are reported."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node.launch import zygote
+from orchestrator.node.launch.fork_safety import unsafe_to_fork
 from orchestrator.node.launch.zygote_pool import ZygotePool
-from tests.unit.node.support import HERE, alive, order, run, wait_gone
+from tests.unit.node.support import HERE, alive, order, run, wait_for_exit
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_stubborn_grandchild_goes_with_the_attempt(tmp_path: Path, zygote_pool: ZygotePool, start: str) -> None:
+def test_a_child_that_ignores_sigterm_ends_with_the_attempt(
+    tmp_path: Path, zygote_pool: ZygotePool, start: str
+) -> None:
     pids = tmp_path / "pids"
     result = run(order(tmp_path, "leaves_stubborn_child", {"pids": str(pids)}, start=start), zygote_pool)
     assert result.ended.exit_code == 0
@@ -58,10 +60,10 @@ def test_nothing_survives_the_worker(tmp_path: Path, start: str, number: int) ->
         assert os.getsid(parent) == keeper
         worker.send_signal(number)
     for pid in (trial, grandchild, parent, keeper):
-        wait_gone(pid)
+        wait_for_exit(pid)
 
 
-def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
+def test_a_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
     (tmp_path / "kills.py").write_text(
         "import os, signal, time\n"
         "def train(cfg, run):\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)\n"
@@ -69,14 +71,14 @@ def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
     zygote_pool = ZygotePool()
     result = run(order(tmp_path, "kills:train", import_path=(str(tmp_path),)), zygote_pool)
     assert result.ended.lost == "worker"
-    assert "9" in result.ended.detail
+    assert result.ended.detail.startswith("the process that starts trials ended with signal 9")
     assert not alive(result.started.pid)
     assert run(order(tmp_path, "nothing"), zygote_pool).ended.exit_code == 0
     zygote_pool.close()
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "where"),
+    ("text", "error", "where"),
     [
         ("import no_such_library\n", "ModuleNotFoundError", "broken.py:1"),
         ("x = 1\ny = {}['k']\n", "KeyError", "broken.py:2"),
@@ -86,20 +88,20 @@ def test_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_import_errors_are_the_trials_failure(tmp_path: Path, text: str, kind: str, where: str, start: str) -> None:
+def test_an_import_error_is_the_trials_failure(tmp_path: Path, text: str, error: str, where: str, start: str) -> None:
     (tmp_path / "broken.py").write_text(text)
     zygote_pool = ZygotePool()
     ended = run(order(tmp_path, "broken:train", import_path=(str(tmp_path),), start=start), zygote_pool).ended
     zygote_pool.close()
     assert ended.failure is not None
     assert ended.exit_code == 1
-    assert ended.failure.type == kind
+    assert ended.failure.type == error
     assert ended.failure.where == where or not where
     assert "orchestrator/" not in ended.failure.traceback
     assert "importlib" not in ended.failure.traceback
 
 
-def test_crash_of_an_import(tmp_path: Path) -> None:
+def test_a_crash_during_an_import_is_reported(tmp_path: Path) -> None:
     (tmp_path / "crashes.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     zygote_pool = ZygotePool()
     ended = run(order(tmp_path, "crashes:train", import_path=(str(tmp_path),)), zygote_pool).ended
@@ -108,7 +110,7 @@ def test_crash_of_an_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_an_import_that_leaves_is_no_success(tmp_path: Path, start: str) -> None:
+def test_a_module_that_exits_with_0_is_not_a_success(tmp_path: Path, start: str) -> None:
     (tmp_path / "leaves.py").write_text("import os\nos._exit(0)\n")
     wanted = order(tmp_path, "leaves:train", import_path=(str(tmp_path),), start=start)
     zygote_pool = ZygotePool()
@@ -119,7 +121,7 @@ def test_an_import_that_leaves_is_no_success(tmp_path: Path, start: str) -> None
     assert "before the trainer was called" in ended.failure.message
 
 
-def test_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
+def test_a_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run):\n    run.report({'threads': threading.active_count()})\n"
@@ -136,16 +138,25 @@ def test_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
         assert result.rows == [(0, {"threads": 2})]
 
 
-def test_cuda_makes_a_fork_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zygote, "_thread_name", lambda tid: "harmless")
-    monkeypatch.setattr(zygote, "HARMLESS_THREADS", {"harmless"})
-    assert zygote.unsafe_to_fork() is None
-    real = os.readlink
-    monkeypatch.setattr(os, "readlink", lambda path: "/dev/nvidia-uvm" if str(path).endswith("/1") else real(path))
-    assert "CUDA" in str(zygote.unsafe_to_fork())
+def test_threads_and_cuda_make_a_fork_unsafe(tmp_path: Path) -> None:
+    """Judged by a folder that looks like /proc/self."""
+
+    def add_thread(tid: int, name: str) -> None:
+        (tmp_path / "task" / str(tid)).mkdir(parents=True)
+        (tmp_path / "task" / str(tid) / "comm").write_text(f"{name}\n")
+
+    (tmp_path / "fd").mkdir()
+    (tmp_path / "fd" / "0").symlink_to("/dev/null")
+    add_thread(os.getpid(), "python")
+    add_thread(1, "jemalloc_bg_thd")
+    assert unsafe_to_fork(str(tmp_path)) is None
+    (tmp_path / "fd" / "1").symlink_to("/dev/nvidia-uvm")
+    assert unsafe_to_fork(str(tmp_path)) == "it initialises CUDA when it is imported"
+    add_thread(2, "loader")
+    assert unsafe_to_fork(str(tmp_path)) == "it starts threads when it is imported (loader)"
 
 
-def test_what_an_import_prints_is_in_the_first_log(tmp_path: Path) -> None:
+def test_what_an_import_prints_is_in_the_first_trials_log(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text("print('importing')\ndef train(cfg):\n    print('training')\n")
     zygote_pool = ZygotePool()
     wanted = order(tmp_path, "chatty:train", import_path=(str(tmp_path),))

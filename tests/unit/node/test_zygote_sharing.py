@@ -1,4 +1,4 @@
-"""A zygote that workers share: who gets it, who keeps it alive, and that its trials are like any other's."""
+"""A zygote that workers share: who gets a copy, who keeps it alive, and that its trials are like those of any other."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ import pytest
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.model.order import Order
 from orchestrator.node.launch import zygote_sharing
+from orchestrator.node.launch.zygote_host import Host
 from orchestrator.node.launch.zygote_pool import ZygotePool
-from orchestrator.node.shared import processes
+from orchestrator.node.shared import messages, processes
+from orchestrator.node.shared.process_settings import current_settings
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
-from tests.unit.node.support import Result, alive, file, order, run, stream, wait_gone
+from tests.unit.node.support import Result, alive, file, order, run, stream, wait_for_exit
 
 ROOT = Path(__file__).parents[3]
 TRAINER = """
@@ -99,14 +101,14 @@ TWICE = """
 import json, os, resource, sys
 from pathlib import Path
 from orchestrator.node.launch import zygote_sharing
-from orchestrator.node.shared import processes
+from orchestrator.node.shared.process_settings import ProcessSettings, apply_settings
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit.node.support import file, order, run
 folder = Path(sys.argv[1])
 wanted = order(folder, "early:train", import_path=(str(folder),))
 cpus = frozenset(sorted(os.sched_getaffinity(0))[:1])
 limits = ((resource.RLIMIT_NOFILE, (500, 600)),)
-processes.apply_settings(processes.ProcessSettings(nice=19, oom=500, cpus=cpus, umask=0o77, limits=limits))
+apply_settings(ProcessSettings(nice=19, oom_score_adj=500, cpus=cpus, umask=0o77, limits=limits))
 found = []
 for _ in range(2):
     zygote_pool = ZygotePool()
@@ -120,7 +122,7 @@ print(json.dumps(found))
 
 @pytest.fixture(autouse=True)
 def name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the environment of a sweep's workers."""
+    """The environment of a sweep's workers."""
     monkeypatch.setenv(zygote_sharing.NAME, zygote_sharing.new_name())
 
 
@@ -139,7 +141,7 @@ def zygote_pool() -> Iterator[ZygotePool]:
 
 @pytest.fixture
 def early(wanted: Order) -> Iterator[TrainerCheck]:
-    """A zygote on offer, for trials of this order."""
+    """A shared zygote for trials of this order, started by the coordinator before any worker."""
     check = TrainerCheck(ZygoteSpec.of(wanted, ()), shared=True)
     check.result()
     yield check
@@ -147,12 +149,12 @@ def early(wanted: Order) -> Iterator[TrainerCheck]:
 
 
 def imported(folder: Path) -> list[int]:
-    """The processes that have imported the trainer."""
+    """The pids of all processes that have imported the trainer."""
     return [int(pid) for pid in (folder / "imported").read_text().split()]
 
 
 def start(script: str, *words: object) -> subprocess.Popen[str]:
-    """A process that says when it is ready."""
+    """A process that prints "ready" when it is."""
     command = [sys.executable, "-c", script, *map(str, words)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -166,7 +168,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.usefixtures("early")
-def test_the_first_trial_needs_no_second_import(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_the_first_trial_does_not_import_again(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
     assert (first.log, second.log) == ("importing\ntraining\n", "training\n")
     assert first.started.pid != second.started.pid
@@ -174,29 +176,29 @@ def test_the_first_trial_needs_no_second_import(tmp_path: Path, wanted: Order, z
 
 
 @pytest.mark.usefixtures("early")
-def test_its_trials_are_like_those_of_a_workers_own(tmp_path: Path, wanted: Order) -> None:
-    """The worker stands lower with the scheduler and the out-of-memory killer, as Ray's do."""
+def test_its_trials_are_like_those_of_a_workers_own_zygote(tmp_path: Path, wanted: Order) -> None:
+    """Also where the worker has a lower priority and a higher out-of-memory score, as Ray's workers have."""
     command = [sys.executable, "-c", TWICE, str(tmp_path)]
-    mine, own = json.loads(subprocess.check_output(command, cwd=ROOT, env=dict(os.environ), text=True))
+    shared, own = json.loads(subprocess.check_output(command, cwd=ROOT, env=dict(os.environ), text=True))
     assert len(imported(tmp_path)) == 2
-    for facts in (mine, own):
+    for facts in (shared, own):
         facts["env"].pop("PYTEST_CURRENT_TEST", None)
-    assert mine == own
-    assert (mine["nice"], int(mine["oom"])) == (19, 500)
-    assert mine["limits"] == [[500, 600], 1, 0o77]
-    assert zygote_sharing.NAME not in mine["env"]
+    assert shared == own
+    assert (shared["nice"], int(shared["oom"])) == (19, 500)
+    assert shared["limits"] == [[500, 600], 1, 0o77]
+    assert zygote_sharing.NAME not in shared["env"]
 
 
 @pytest.mark.usefixtures("early")
-def test_a_trial_goes_before_its_coordinator(wanted: Order, zygote_pool: ZygotePool) -> None:
-    """When memory runs out: the kernel ends whoever has the most points, and each may have more than it began with."""
+def test_the_kernel_kills_a_trial_before_its_coordinator(wanted: Order, zygote_pool: ZygotePool) -> None:
+    """When memory runs out, it kills the process with the highest score; a trial's is raised."""
     run(wanted, zygote_pool)
-    assert int(file(wanted, "facts")["oom"]) == max(300, processes.process_settings().oom)
+    assert int(file(wanted, "facts")["oom"]) == max(300, current_settings().oom_score_adj)
 
 
 @pytest.mark.usefixtures("early")
-def test_every_worker_gets_one(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
-    """They share the import, and nothing else."""
+def test_every_worker_gets_a_copy(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+    """The copies share the import, and nothing else."""
     another = ZygotePool()
     first, second = run(wanted, zygote_pool), run(wanted, another)
     assert (first.log, second.log) == ("importing\ntraining\n",) * 2
@@ -205,7 +207,9 @@ def test_every_worker_gets_one(tmp_path: Path, wanted: Order, zygote_pool: Zygot
     assert len(imported(tmp_path)) == 1
 
 
-def test_one_that_has_seen_a_gpu_is_for_trials_with_one(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_a_zygote_whose_import_saw_one_gpu_serves_trials_with_one_gpu(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
+) -> None:
     check = TrainerCheck(ZygoteSpec.of(wanted, ("1",)), ("1",), shared=True)
     check.result()
     assert run(wanted, zygote_pool, gpus=("0",)).ended.exit_code == 0
@@ -223,11 +227,11 @@ def test_copies_die_with_the_coordinator(
     keeper, copy = processes.descendants(pid)
     early.close()
     for each in (pid, keeper, copy):
-        wait_gone(each)
+        wait_for_exit(each)
 
 
 @pytest.mark.parametrize("phase", ["importing", "imported"])
-def test_it_dies_with_the_coordinator(tmp_path: Path, wanted: Order, phase: str) -> None:
+def test_the_zygote_dies_with_the_coordinator(tmp_path: Path, wanted: Order, phase: str) -> None:
     if phase == "importing":
         (tmp_path / "hold").write_text("")
     coordinator = start(COORDINATOR, tmp_path, phase)
@@ -235,41 +239,49 @@ def test_it_dies_with_the_coordinator(tmp_path: Path, wanted: Order, phase: str)
     keeper = processes.parent(pid)
     assert keeper
     kill(coordinator)
-    wait_gone(pid)
-    wait_gone(keeper)
+    wait_for_exit(pid)
+    wait_for_exit(keeper)
 
 
 @pytest.mark.usefixtures("early")
-def test_it_dies_with_its_worker(tmp_path: Path, wanted: Order) -> None:
+def test_a_copy_dies_with_its_worker(tmp_path: Path, wanted: Order) -> None:
     worker = start(WORKER, tmp_path)
     (pid,) = imported(tmp_path)
     tree = processes.descendants(pid)
     assert len(tree) == 3  # keeper, copy, trial
     kill(worker)
     for each in tree:
-        wait_gone(each)
+        wait_for_exit(each)
     assert alive(pid)
 
 
 @pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("other", [{"gpus": ["0"]}, {"deterministic": "off"}])
-def test_another_kind_is_not_given_it(
+def test_a_trial_of_another_spec_gets_another_zygote(
     tmp_path: Path, wanted: Order, zygote_pool: ZygotePool, other: dict[str, Any]
 ) -> None:
     gpus = other.pop("gpus", ())
-    unlike = order(tmp_path, "early:train", import_path=(str(tmp_path),), **other)
-    assert run(unlike, zygote_pool, gpus=gpus).ended.exit_code == 0
+    different = order(tmp_path, "early:train", import_path=(str(tmp_path),), **other)
+    assert run(different, zygote_pool, gpus=gpus).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
-def test_a_stranger_gets_nothing(wanted: Order, early: TrainerCheck, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(os, "getuid", lambda: -1)
-        assert zygote_sharing.connect(ZygoteSpec.of(wanted, ()), lambda listener: None) is None
+@pytest.mark.usefixtures("early")
+def test_a_host_of_another_user_is_not_trusted(wanted: Order) -> None:
+    def start(listener: socket.socket) -> None:
+        pytest.fail("there is a host already")
+
+    spec = ZygoteSpec.of(wanted, ())
+    assert zygote_sharing.connect(spec, start, user=os.getuid() + 1) is None
+    connection = zygote_sharing.connect(spec, start)
+    assert connection
+    connection.close()
 
 
 @pytest.mark.parametrize("owned", [True, False])
-def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, zygote_pool: ZygotePool, owned: bool) -> None:
+def test_a_module_that_cannot_be_forked_is_reported_as_without_sharing(
+    tmp_path: Path, zygote_pool: ZygotePool, owned: bool
+) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def train(cfg, run): pass\n"
@@ -284,10 +296,12 @@ def test_what_cannot_be_forked_is_said_as_ever(tmp_path: Path, zygote_pool: Zygo
     assert result.ended.exit_code == 0
 
 
-# ---------------------------------------------------------------- workers among themselves, as on a cluster
+# ---------------------------------------------------------------- without a coordinator on the machine
 
 
-def test_workers_share_what_the_first_one_starts(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_workers_share_the_zygote_that_the_first_one_starts(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
+) -> None:
     another = ZygotePool()
     first, second = run(wanted, zygote_pool), run(wanted, another)
     assert (first.log, second.log) == ("importing\ntraining\n",) * 2
@@ -296,12 +310,12 @@ def test_workers_share_what_the_first_one_starts(tmp_path: Path, wanted: Order, 
     assert run(wanted, another).ended.exit_code == 0
     assert imported(tmp_path) == [pid]
     another.close()
-    wait_gone(pid)  # nobody needs it
+    wait_for_exit(pid)  # no worker is connected
     assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
-def test_whoever_started_it_may_die(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_the_zygote_outlives_the_worker_that_started_it(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     worker = start(WORKER, tmp_path)
     (pid,) = imported(tmp_path)
     assert run(wanted, zygote_pool).ended.exit_code == 0
@@ -309,24 +323,24 @@ def test_whoever_started_it_may_die(tmp_path: Path, wanted: Order, zygote_pool: 
     assert run(wanted, zygote_pool).ended.exit_code == 0
     assert imported(tmp_path) == [pid]
     zygote_pool.close()
-    wait_gone(pid)
+    wait_for_exit(pid)
 
 
-def test_it_ends_when_its_workers_die_while_it_imports(tmp_path: Path, wanted: Order) -> None:
+def test_the_zygote_ends_if_all_its_workers_die_during_the_import(tmp_path: Path, wanted: Order) -> None:
     (tmp_path / "hold").write_text("")
     workers = [start(IMPORTER, tmp_path) for _ in range(2)]
     (pid,) = imported(tmp_path)
     for worker in workers:
         assert alive(pid)
         kill(worker)
-    wait_gone(pid)
+    wait_for_exit(pid)
 
 
-def test_one_that_is_stopped_leaves_the_import_to_the_others(
+def test_a_trial_that_is_stopped_does_not_end_the_import_for_others(
     tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
 ) -> None:
     (tmp_path / "hold").write_text("")
-    worker = start(IMPORTER, tmp_path)  # has begun it
+    worker = start(IMPORTER, tmp_path)  # has started the import
     stopped = run(wanted, zygote_pool, asked=lambda: "stop")
     assert stopped.ended.asked == "stop"
     assert stopped.log == "importing\n"
@@ -338,28 +352,26 @@ def test_one_that_is_stopped_leaves_the_import_to_the_others(
     kill(worker)
 
 
-def test_an_import_that_ends_the_process_fails_every_trial_that_waits(tmp_path: Path) -> None:
+def test_an_import_that_ends_the_process_fails_all_waiting_trials(tmp_path: Path) -> None:
     (tmp_path / "vanishes.py").write_text(
         "import os, time\nfrom pathlib import Path\n"
         "print('last words', flush=True)\n"
         "while not Path(__file__).with_name('leave').exists(): time.sleep(0.01)\nos._exit(7)\n"
     )
     wanted = order(tmp_path, "vanishes:train", import_path=(str(tmp_path),))
-    nurseries = [ZygotePool(), ZygotePool()]
-    streams = [stream(wanted, zygote_pool, asked=(tmp_path / "leave").touch) for zygote_pool in nurseries]
+    pools = [ZygotePool(), ZygotePool()]
+    streams = [stream(wanted, zygote_pool, asked=(tmp_path / "leave").touch) for zygote_pool in pools]
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda batches: Result(list(batches)), streams))
     for result in results:
         assert result.ended.exit_code == 7
         assert result.log == "last words\n"
         assert result.ended.detail == "while the trainer's module was imported"
-    for zygote_pool in nurseries:
+    for zygote_pool in pools:
         zygote_pool.close()
 
 
-def test_one_that_hangs_is_left_by_whoever_has_waited_too_long(
-    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
-) -> None:
+def test_a_worker_gives_up_on_an_import_that_hangs(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     (tmp_path / "hold").write_text("")
     worker = start(IMPORTER, tmp_path)  # waits without a limit
     assert run(replace(wanted, timeout=0.1), zygote_pool).ended.asked == "timeout"
@@ -368,7 +380,9 @@ def test_one_that_hangs_is_left_by_whoever_has_waited_too_long(
     kill(worker)
 
 
-def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+def test_a_failed_import_fails_the_first_trial_and_is_repeated_for_the_next(
+    tmp_path: Path, zygote_pool: ZygotePool
+) -> None:
     (tmp_path / "fails.py").write_text(
         "import json\nif hasattr(json, 'again'): raise KeyError('again')\n"
         "json.again = True\nprint('once')\nraise OSError('the reason')\n"
@@ -382,7 +396,7 @@ def test_an_import_that_fails_is_the_first_trials_failure(tmp_path: Path, zygote
     assert first.log.count("once") == 1
 
 
-def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_no_attempt_is_lost_if_the_host_is_killed(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
     run(wanted, zygote_pool)
     (pid,) = imported(tmp_path)
     keeper = processes.parent(pid)
@@ -390,27 +404,29 @@ def test_one_that_was_killed_costs_no_attempt(tmp_path: Path, wanted: Order, zyg
     host = processes.parent(keeper)
     assert host
     os.kill(host, signal.SIGKILL)
-    wait_gone(pid)
+    wait_for_exit(pid)
     assert run(wanted, zygote_pool).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
 
 
-def test_trials_with_as_many_gpus_share_it(tmp_path: Path, wanted: Order, zygote_pool: ZygotePool) -> None:
+def test_trials_with_the_same_number_of_gpus_share_a_zygote(
+    tmp_path: Path, wanted: Order, zygote_pool: ZygotePool
+) -> None:
     another, third = ZygotePool(), ZygotePool()
     for each, gpus in ((zygote_pool, ("0",)), (another, ("1",)), (third, ("2", "3"))):
         result = run(wanted, each, gpus=gpus)
         assert result.started.gpus == gpus
         assert file(wanted, "facts")["env"]["CUDA_VISIBLE_DEVICES"] == ",".join(gpus)
-    assert len(imported(tmp_path)) == 2  # a module may count them
-    for gpus in (("2", "3"), ("0",)):  # nothing is imported again when a worker changes
+    assert len(imported(tmp_path)) == 2  # a module may count the GPUs
+    for gpus in (("2", "3"), ("0",)):  # a worker that changes its spec does not import again
         assert run(wanted, zygote_pool, gpus=gpus).ended.exit_code == 0
     assert len(imported(tmp_path)) == 2
     another.close()
     third.close()
 
 
-def test_who_comes_last_is_served_or_refused(wanted: Order) -> None:
-    """A host that ends loses nobody: whoever was let in has it, and the next one starts another."""
+def test_a_host_that_ends_serves_a_connection_it_has_not_accepted_yet(wanted: Order) -> None:
+    """No worker is lost: one that could still connect is served, and the next one starts another host."""
     listeners: list[socket.socket] = []
     spec = ZygoteSpec.of(wanted, ())
     with contextlib.ExitStack() as closing:
@@ -421,11 +437,12 @@ def test_who_comes_last_is_served_or_refused(wanted: Order) -> None:
             closing.enter_context(connection)
 
         connect()
-        ours, _ = (closing.enter_context(each) for each in socket.socketpair())
-        host = zygote_sharing._Host(closing.enter_context(listeners[0]), ours, -1)
-        assert host._last_call()
-        assert host._last_call()
+        channel, zygote = messages.channel_pair()
+        host = Host(closing.enter_context(listeners[0]), channel, -1)
+        assert host.accept_last()
+        assert host.accept_last(), "it knows that there is a connection"
         connect()
         assert len(listeners) == 2
         closing.enter_context(listeners[1])
-        closing.enter_context(*host._connections.values())
+        zygote.close()
+        host.close()

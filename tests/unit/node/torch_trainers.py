@@ -1,4 +1,4 @@
-"""Trainers with torch, for the tests of the node's side."""
+"""Trainers with torch that the tests of the node run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def learns(cfg, run):
-    """Dropout, shuffling, workers and Adam: every number depends on the seed."""
+    """Uses dropout, shuffling, workers and Adam, so that every number depends on the seed."""
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.Dropout(0.3), torch.nn.Linear(128, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     state = run.restore()

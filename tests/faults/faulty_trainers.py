@@ -1,4 +1,4 @@
-"""Trainers with every fault that a trial can have. Copied into a user's project; without torch."""
+"""A trainer that can have every fault that a trial can have, without torch. It is copied into a user's project."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IG
 
 
 def train(cfg, run):
-    """A walk: what it reports depends on every earlier step, and on random numbers."""
+    """A random walk: what it reports depends on every earlier step. `cfg.do` is a fault of the trials `cfg.who`."""
     state = run.restore() or {"step": 0, "at": 0.0}
-    if cfg.do == "leaves_unheard" and cfg.x in cfg.who:
+    if cfg.do == "exits_without_report" and cfg.x in cfg.who:
         sys.exit(0)
     for step in range(state["step"], cfg.steps):
         if cfg.do == "hold" and step == 2:
@@ -30,7 +30,7 @@ def train(cfg, run):
 
 
 def hold(cfg, run):
-    """Say that this trial is here, and wait until the test lets it go."""
+    """Write a file named after this attempt, and wait until the test creates the file "go"."""
     with open(os.path.join(cfg.meet, f"{run.id}-{run.attempt}"), "w") as file:
         file.write(str(os.getpid()))
     while not os.path.exists(os.path.join(cfg.meet, "go")):
@@ -57,21 +57,21 @@ def is_killed(cfg, run):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hoards(cfg, run):
-    """All the memory there is, under a limit that stands for the machine's."""
+def allocates_without_end(cfg, run):
+    """Allocates memory until it fails, under a limit that replaces the machine's."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
-    held = []
+    blocks = []
     while True:
-        held.append(bytes(2**26))
+        blocks.append(bytes(2**26))
 
 
-def hoards_really(cfg, run):
-    """Memory that is written to, without end."""
-    held = []
+def exhausts_memory(cfg, run):
+    """Allocates memory and writes to it, without end."""
+    blocks = []
     while True:
-        held.append(b"x" * 2**25)
+        blocks.append(b"x" * 2**25)
         time.sleep(0.02)
 
 
@@ -91,7 +91,7 @@ def prints(cfg, run):
 
 
 def reports_much(cfg, run):
-    run.report({f"metric-{number:04}": "y" * 5000 for number in range(2100)}, step=1)  # no numbers, 10 MB
+    run.report({f"metric-{number:04}": "y" * 5000 for number in range(2100)}, step=1)  # not numbers; 10 MB
     run.report({f"metric-{'z' * 5000}-{number}": 1.0 for number in range(2100)}, step=1)
 
 
@@ -105,7 +105,7 @@ def moves(cfg, run):
 
 
 def forks(cfg, run):
-    """As DataLoader workers do: children that work for their parent, and one that is left behind."""
+    """Forks like a DataLoader: two children that it waits for, and three that it leaves behind."""
     for _ in range(3):
         if os.fork() == 0:
             time.sleep(600)

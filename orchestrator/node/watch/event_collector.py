@@ -1,0 +1,94 @@
+"""Collect what an attempt produces (output, journal entries, files) as events, and pack events into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from orchestrator.model.events import Batch, Event, Failure, Filed, Logged, Reported, Saved
+from orchestrator.model.order import Order
+from orchestrator.node.shared.journal import Entry, JournalReader, TrainerTime
+from orchestrator.node.shared.trial_paths import TrialPaths
+from orchestrator.node.watch import file_transfer
+from orchestrator.node.watch.output import Output
+
+BATCH = 2**20  # bytes of output or reports in one batch
+
+
+class EventCollector:
+    """The events of one attempt."""
+
+    def __init__(self, order: Order, paths: TrialPaths, journal: int, log: Output) -> None:
+        self._order, self._paths, self._log = order, paths, log
+        self._journal = JournalReader(journal)
+        self._pending: list[Event] = []
+        self._seq = 0
+        self.failure: Failure | None = None  # what the trainer raised
+        self.trainer_times: dict[str, float] = {}  # by ENTERED and LEFT
+
+    def add(self, event: Event) -> None:
+        """Put an event before those that `new` finds next."""
+        self._pending.append(event)
+
+    def new(self) -> Iterator[Event]:
+        """The events since the last call, up to one chunk of the journal."""
+        yield from self._take_pending()
+        for entry in self._journal.read() or ():
+            yield from self._events_of(entry)
+        yield from self._logged()
+
+    def rest(self, succeeded: bool) -> Iterator[Event]:
+        """All events that are left, once the attempt is over."""
+        yield from self._take_pending()
+        while (entries := self._journal.read()) is not None:
+            for entry in entries:
+                yield from self._events_of(entry)
+        self._log.drain()
+        yield from self._logged()
+        if not self._paths.shared:
+            yield from file_transfer.file_events(self._paths, self._order, succeeded)
+
+    def _take_pending(self) -> Iterator[Event]:
+        yield from self._pending
+        self._pending.clear()
+
+    def _events_of(self, entry: Entry) -> Iterator[Event]:
+        if isinstance(entry, TrainerTime):
+            self.trainer_times[entry.moment] = entry.at
+        elif isinstance(entry, Failure):
+            self.failure = entry
+        elif isinstance(entry, Saved) and not self._paths.shared:
+            yield from file_transfer.checkpoint_events(self._paths, self._order, entry)
+        else:
+            yield entry
+
+    def _logged(self) -> Iterator[Event]:
+        data = self._log.take()
+        if data:
+            yield Logged(data)
+
+    def batches(self, events: Iterable[Event]) -> Iterator[Batch]:
+        """The events in batches of at most about `BATCH` bytes; an event is never split."""
+        batch: list[Event] = []
+        size = 0
+        for event in events:
+            event_size = _size(event)
+            if batch and size + event_size > BATCH:
+                yield self._batch(batch)
+                batch, size = [], 0
+            batch.append(event)
+            size += event_size
+        if batch:
+            yield self._batch(batch)
+
+    def _batch(self, events: Iterable[Event]) -> Batch:
+        batch = Batch(self._order.trial_id, self._order.attempt, self._seq, tuple(events))
+        self._seq += 1
+        return batch
+
+
+def _size(event: Event) -> int:
+    if isinstance(event, (Logged, Filed)):
+        return len(event.data)
+    if isinstance(event, Reported):
+        return sum(len(text) + 32 for _, _, text in event.rows)
+    return 256
