@@ -1,4 +1,4 @@
-"""Connections to a manifest, and the errors of SQLite in words. The only importer of sqlite3."""
+"""Connections to a manifest, and the errors of SQLite in words."""
 
 from __future__ import annotations
 
@@ -123,20 +123,6 @@ def check_version(db: Connection, path: Path) -> None:
             where=str(path),
             fix="read it with the version that wrote it, or start a sweep of another name",
         )
-
-
-def connect_tracker(path: Path, schema: str | None) -> Connection:
-    """Open a tracker's ledger: for writing with a schema, else for reading.
-
-    What it loses is asked of the tracker again, so it is not synchronised as a manifest is.
-    """
-    with errors(path):
-        db = _open_read_only(path) if schema is None else sqlite3.connect(path, isolation_level=None, timeout=30)
-        db.row_factory = sqlite3.Row
-        if schema is not None:
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(schema)
-        return db
 
 
 def close_writer(db: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ class Snapshot:
     eta: float | None  # seconds
     holder: Holder | None
     died: bool  # the coordinator, with trials under way
-    address: str | None
+    addresses: Mapping[str, str]  # where the sweep is shown, by the tracker's title
     created: float
     ended: float | None
 
@@ -98,7 +99,7 @@ class Snapshot:
             "failures": [dataclasses.asdict(row) for row in self.failures],
             "eta": self.eta,
             "coordinator": self.holder and {"host": self.holder.host, "pid": self.holder.pid},
-            "address": self.address,
+            "address": next(iter(self.addresses.values()), None),
         }
 
 
@@ -124,7 +125,7 @@ def take(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snapshot:
             eta=_eta(progress, attempts) if holder else None,
             holder=holder,
             died=bool(opened) and holder is None,
-            address=control.address(folder),
+            addresses=control.addresses(folder),
             created=plan.created if plan else 0.0,
             ended=plan.ended if plan else None,
         )
