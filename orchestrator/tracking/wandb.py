@@ -21,7 +21,7 @@ from orchestrator.tracking.wandb_mode import mode
 
 # These describe a W&B run that this process may be part of; it is not the run of any trial.
 _SURROUNDING = ("RUN_ID", "NAME", "RESUME", "SWEEP_ID", "SWEEP_PARAM_PATH", "JOB_TYPE", "SERVICE", "RUN_DIR", "PROGRAM")
-# A run that is told only what the manifest holds, and sends it soon. Whole seconds: fractions fall back to 15.
+# A run sends what the manifest holds, and collects nothing by itself.
 _LEAN: Mapping[str, Any] = {
     "console": "off",
     "disable_git": True,
@@ -33,25 +33,26 @@ _LEAN: Mapping[str, Any] = {
     "x_disable_machine_info": True,
     "x_save_requirements": False,
 }
-# The user may set each of these, as WANDB_INIT_TIMEOUT or WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL.
+# The user may set each of these, as WANDB_INIT_TIMEOUT or WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL. In whole seconds:
+# W&B takes a fraction for 15.
 _ONLINE: Mapping[str, Any] = {
     "init_timeout": 20,
     "finish_timeout": 60,
     "x_file_stream_transmit_interval": 2,
-    "x_file_stream_retry_max": 1_000_000,  # an outage ends some day; giving up would lose the rest of the run
+    "x_file_stream_retry_max": 1_000_000,  # giving up would lose the rest of the run
     "x_file_stream_retry_wait_min_seconds": 1,
     "x_file_stream_retry_wait_max_seconds": 10,
     "x_graphql_retry_wait_min_seconds": 1,
     "x_graphql_retry_wait_max_seconds": 5,
 }
 _LONGEST_NAME = 120  # W&B takes no longer ones
-# What W&B's messages say where it is the network or the server, and not the run.
+# What W&B's messages say when the network or the server is at fault, and not the run.
 _OUT = re.compile(r"deadline|time(d )?out|while retrying|connection|EOF|HTTP (5|429)|error 5|in use|abandoned", re.I)
 _NO = re.compile(r"(HTTP|error) 4(?!08|29)\d\d")  # a run that was deleted, for one
 
 
 class WandbTracker:
-    """Runs of one sweep in W&B: online as they go on, or offline as one whole file each."""
+    """Runs of one sweep in W&B: online while they go on, or offline as one whole file each."""
 
     def __init__(self, sweep: TrackedSweep) -> None:
         """Goes online if the user is logged in and wants to be. Raises TrackingError for a sync without a login."""
@@ -146,7 +147,10 @@ class WandbTracker:
         return tuple(dict.fromkeys([*self._options.get("tags", ()), *from_user, *tags]))
 
     def _publish(self, run_id: str) -> None:
-        """Show a run's file, now that it is whole, in the place of an older one: two of one id must not be synced."""
+        """Move the file of a whole run to where the user finds it, in the place of older ones.
+
+        Two files of one id must not be synced.
+        """
         home = self._folder / "wandb"
         home.mkdir(parents=True, exist_ok=True)
         for old in home.glob(f"offline-run-*-{run_id}*"):
@@ -171,9 +175,9 @@ def _sweep(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _abandon(run_id: str) -> None:
-    """Make W&B's own process let go of a run whose start failed: it would refuse the next try as "in use".
+    """Make W&B's own process forget a run whose start failed; otherwise it refuses the next try as "in use".
 
-    It lets go only of a run that was told to exit, and stands still for all runs if asked before that.
+    The run has to be told to exit first: asked to forget a run that was not, that process blocks for all runs.
     """
     with contextlib.suppress(Exception):
         service = wandb.setup().assert_service()
