@@ -74,7 +74,7 @@ def test_when_wandbs_own_process_dies_the_runs_go_on(server: Server, sweep: Swee
 def test_a_run_that_is_refused_keeps_no_other_waiting(
     server: Server, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_X_GRAPHQL_RETRY_MAX", "0")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")  # W&B tries again for as long
     server.deleted.add(id_of(0))
     sweep.track()
     for trial in (0, 1):
