@@ -73,7 +73,7 @@ class Server:
         self.answers.set()
         self._lock = threading.RLock()
         self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_": self}))
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:

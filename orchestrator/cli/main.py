@@ -22,7 +22,7 @@ COMMANDS = {
     "ls": ("ls", "a list of all sweeps"),
     "stop": ("stop", "stop a running sweep, as Ctrl-C does"),
     "resubmit": ("resubmit", "run failed trials again"),
-    "sync": ("sync", "send to W&B whatever has not arrived"),
+    "sync": ("sync", "send to W&B and other trackers whatever has not arrived"),
 }
 INTERRUPTED = 130
 

@@ -74,8 +74,8 @@ def _print(snap: Snapshot) -> None:
         print(f"  {line}")
     if snap.stale:
         print(f"  {snap.stale} stale: finished with other code (orchestrate sweep … --rerun stale)")
-    if snap.address:
-        print(f"  W&B: {snap.address}")
+    for tracker, address in snap.addresses.items():
+        print(f"  {tracker}: {address}")
     print(f"  {_coordinator(snap)}")
 
 

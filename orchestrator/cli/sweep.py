@@ -116,15 +116,15 @@ def conduct(session: Session, limits: RunLimits) -> int:
     """Run what waits, show it, and end in order; the exit code."""
     folder = session.folder
     if session.executor is not None:
-        delivered = start_tracking(session)
+        finish_tracking = start_tracking(session)
         live = view.is_terminal()
         if live:
             show_live(session, limits)
         else:
             show_plain(session, limits)
         session.release()
-        if not delivered():
-            print(f"W&B has not received everything yet: orchestrate sync {folder.name} sends the rest")
+        for tracker in finish_tracking():
+            print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     print_closing(snap, session, live=session.executor is not None and view.is_terminal())

@@ -135,8 +135,8 @@ def _facts(snap: Snapshot) -> RenderableType | None:
         grid.add_row("", Text(f"{snap.failed_otherwise} more in other ways", style="red"))
     if snap.stale:
         grid.add_row("  stale", f"{snap.stale} finished with other code  (--rerun stale)")
-    if snap.address:
-        grid.add_row("  W&B", Text(snap.address))
+    for tracker, address in snap.addresses.items():
+        grid.add_row(f"  {tracker}", Text(address))
     return grid if grid.row_count else None
 
 

@@ -248,15 +248,15 @@ def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def start_tracking(session: Session) -> Callable[[], bool]:
-    """Start following the manifest; call the result after `release`: whether all has arrived."""
+def start_tracking(session: Session) -> Callable[[], list[str]]:
+    """Start the trackers; call the result after `release`: it names those that have not received everything."""
     assert session.plan is not None
-    process = control.start(session.folder, session.plan.spec)
+    processes = control.start(session.folder, session.plan.spec)
 
-    def finish() -> bool:
-        done = control.finish(process)
+    def finish() -> list[str]:
+        behind = control.finish(processes)
         settle(session.folder)
-        return done
+        return behind
 
     return finish
 

@@ -25,8 +25,29 @@ class SweepFolder:
         return self.path / "manifest.db"
 
     @property
-    def tracker(self) -> Path:
+    def tracking(self) -> Path:
+        return self.path / "tracking"
+
+    def tracker_ledger(self, tracker: str) -> Path:
+        """What has been delivered to this tracker."""
+        return self.tracking / f"{tracker}.db"
+
+    def tracker_lock(self, tracker: str) -> Path:
+        """Held by the process that delivers to this tracker."""
+        return self.tracking / f"{tracker}.lock"
+
+    def tracker_log(self, tracker: str) -> Path:
+        """What this tracker's process prints."""
+        return self.tracking / f"{tracker}.log"
+
+    @property
+    def ledger_0_1(self) -> Path:
+        """The ledger of version 0.1, which had one tracker."""
         return self.path / "tracker.db"
+
+    @property
+    def tracker_lock_0_1(self) -> Path:
+        return self.path / "tracker.lock"
 
     @property
     def lock(self) -> Path:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.model.sweep import Objective, Resources, Retries, Search, SweepSpec
@@ -164,6 +164,12 @@ def _place(value: Any) -> str:
     return text
 
 
+def _file(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "://" in value or "${" in value:
+        raise ValueError("the path of a file, such as results.jsonl")
+    return value
+
+
 def _trainer(value: Any) -> str:
     text = value if isinstance(value, str) else ""
     module, _, function = text.partition(":")
@@ -230,26 +236,29 @@ _WANDB = ("project", "entity", "mode", "tags", "notes", "group", "dir", "base_ur
 
 
 def _tracking(section: Section) -> Mapping[str, Any]:
-    """`wandb`: a mapping of settings, or False if it is turned off."""
+    """What each tracker that is named is told; False turns off one that would be on (tracking/trackers.py)."""
     value = section.given("tracking")
     if value is None:
         return {}
     if value is False:
         return {"wandb": False}
-    outer = Section(value, section.inner("tracking"), dict.fromkeys(("wandb",)))
-    wandb = outer.given("wandb")
+    trackers = Section(value, section.inner("tracking"), dict.fromkeys(("wandb", "jsonl")))
+    jsonl = "" if trackers.given("jsonl") is False else trackers.take("jsonl", _file, "")
+    return {"wandb": _wandb(trackers), **({"jsonl": jsonl} if jsonl else {})}
+
+
+def _wandb(trackers: Section) -> Mapping[str, Any] | Literal[False]:
+    wandb = trackers.given("wandb")
     if wandb is False:
-        return {"wandb": False}
+        return False
     if wandb is None or wandb is True:
-        return {"wandb": {}}
-    inner = Section(wandb, outer.inner("wandb"), dict.fromkeys(_WANDB))
+        return {}
+    inner = Section(wandb, trackers.inner("wandb"), dict.fromkeys(_WANDB))
     no_tags: tuple[str, ...] = ()
     read: dict[str, Any] = {key: inner.take(key, _string, "") for key in _WANDB if key not in ("mode", "tags")}
     mode = _one_of("online", "offline", "disabled", "off", "shared")
     read |= {"mode": inner.take("mode", mode, ""), "tags": list(inner.take("tags", _strings, no_tags))}
-    if read["mode"] in ("disabled", "off"):
-        return {"wandb": False}
-    return {"wandb": {key: value for key, value in read.items() if value}}
+    return read["mode"] not in ("disabled", "off") and {key: value for key, value in read.items() if value}
 
 
 RESOURCES = ("gpus", "cpus", "memory", "custom", "labels")

@@ -125,20 +125,6 @@ def _uri(path: Path) -> str:
     return f"file:{quote(str(path.absolute()))}?mode=ro"
 
 
-def connect_tracker(path: Path, schema: str | None) -> Connection:
-    """Open a tracker's ledger: for writing with a schema, else for reading.
-
-    What it loses is asked of the tracker again, so it is not synchronised as a manifest is.
-    """
-    with errors(path):
-        db = open_read_only(path) if schema is None else sqlite3.connect(path, isolation_level=None, timeout=30)
-        db.row_factory = sqlite3.Row
-        if schema is not None:
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(schema)
-        return db
-
-
 def close_writer(db: Connection) -> None:
     """Move the write-ahead log into the database and remove it: what is left is one file that can be copied."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class Snapshot:
     eta: float | None  # seconds
     holder: Holder | None
     died: bool  # whether the coordinator died while trials were running
-    address: str | None
+    addresses: Mapping[str, str]  # where the sweep is shown, by the tracker's title
     created: float
     ended: float | None
 
@@ -100,7 +101,7 @@ class Snapshot:
             "failures": [dataclasses.asdict(row) for row in self.failures],
             "eta": self.eta,
             "coordinator": self.holder and {"host": self.holder.host, "pid": self.holder.pid},
-            "address": self.address,
+            "address": next(iter(self.addresses.values()), None),
         }
 
 
@@ -126,7 +127,7 @@ def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snaps
             eta=_eta(progress, attempts) if holder else None,
             holder=holder,
             died=bool(open_attempts) and holder is None,
-            address=control.address(folder),
+            addresses=control.addresses(folder),
             created=plan.created if plan else 0.0,
             ended=plan.ended if plan else None,
         )

@@ -1,81 +1,75 @@
-"""Tracking, as the rest of us calls it. The work is done in `tracker`, a process of its own: nothing waits for it."""
+"""Tracking, as the rest of us calls it. Each tracker works in a process of its own: nothing waits for it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any
+import time
+from collections.abc import Callable, Mapping
+from typing import IO
 
 from orchestrator.errors import OrchestratorError, TrackingError
-from orchestrator.folder.paths import SweepFolder
+from orchestrator.folder.paths import SweepFolder, unwritable
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import SweepSpec
-from orchestrator.tracking.goals import goals, run_id
-from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking import ledger
+from orchestrator.tracking.trackers import ONLY_ONE_OF_0_1, TRACKERS, wanted
+
+Process = subprocess.Popen[bytes]
 
 
-def start(folder: SweepFolder, spec: SweepSpec) -> subprocess.Popen[bytes] | None:
-    """Begin to follow a sweep whose plan is written and whose lock is held; None if tracking is off."""
-    if options(spec) is None or os.environ.get("WANDB_MODE") == "disabled":
-        return None
-    try:
-        with open(log(folder), "ab") as file:
-            return _spawn(folder, "follow", stdout=file, start_new_session=True)
-    except OSError:
-        return None  # `undelivered` tells; the sweep goes on
+def start(folder: SweepFolder, spec: SweepSpec) -> dict[str, Process | None]:
+    """Begin to follow a sweep whose plan is written and whose lock is held: the process of each of its trackers.
+
+    None stands for a process that could not be started; the sweep goes on.
+    """
+    names = [name for name, options in wanted(spec).items() if not TRACKERS[name].turned_off(options)]
+    return {name: _follow(folder, name) for name in names}
 
 
-def finish(process: subprocess.Popen[bytes] | None, wait: float = 30.0) -> bool:
-    """Wait for the tracker of a sweep that was released; True if it has brought everything where it belongs."""
-    if process is None:
-        return True
-    try:
-        return process.wait(wait) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        if process.poll() is None:
-            process.kill()  # it keeps nothing that the manifest does not hold
-            process.wait()
+def finish(processes: Mapping[str, Process | None], wait: float = 30.0) -> list[str]:
+    """Wait for the trackers of a sweep that was released; the titles of those that have not received everything."""
+    deadline = time.monotonic() + wait
+    return [TRACKERS[name].title for name, process in processes.items() if not _done(process, deadline)]
 
 
-def address(folder: SweepFolder) -> str | None:
-    """Where the sweep is shown; None offline, or as long as it is unknown."""
-    with _ledger(folder) as ledger:
-        return ledger.note("address") if ledger else None
+def addresses(folder: SweepFolder) -> dict[str, str]:
+    """Where the sweep is shown, by the tracker's title, as far as that is known. Reads only."""
+    found = {}
+    for name, kind in TRACKERS.items():
+        path = folder.tracker_ledger(name)
+        if name == ONLY_ONE_OF_0_1 and not path.exists():
+            path = folder.ledger_0_1
+        if address := ledger.address(path):
+            found[kind.title] = address
+    return found
 
 
-def undelivered(folder: SweepFolder) -> int:
-    """Trials that began and are not wholly in W&B; 0 where tracking is off."""
-    with Reader(folder) as reader, _ledger(folder) as ledger:
-        plan = reader.plan()
-        if plan is None or options(plan.spec) is None:
-            return 0
-        changed, trials = ledger.cursor if ledger else 0, set()
-        while page := reader.changed_attempts(changed):
-            changed = page[-1].changed
-            trials |= {attempt.trial_id for attempt in page}
-        return sum(_missing(reader, ledger, trial_id) for trial_id in trials)
-
-
-def sync(folder: SweepFolder, say: Callable[[str], None]) -> int:
-    """Send to W&B whatever has not arrived there, from the manifest; how many runs that was."""
+def synced(folder: SweepFolder) -> list[str]:
+    """The names of the trackers that `sync` can send to. Raises OrchestratorError if there is none."""
     with Reader(folder) as reader:
         plan = reader.plan()
-    if plan is None or options(plan.spec) is None:
+    names = list(wanted(plan.spec)) if plan else []
+    if not names:
         raise OrchestratorError(
             "tracking is turned off for this sweep",
             where=str(folder.path),
-            fix="set sweep.tracking.wandb in its file, run it again (nothing that is done runs twice), then sync",
+            fix="set sweep.tracking in its file, run it again (nothing that is done runs twice), then sync",
         )
+    return names
+
+
+def sync(folder: SweepFolder, name: str, say: Callable[[str], None]) -> int:
+    """Send to one tracker whatever has not arrived there, from the manifest; how many runs that was."""
     sent = 0
-    with _spawn(folder, "sync", stdout=subprocess.PIPE) as process:
+    try:
+        process = _spawn(folder, name, "sync", stdout=subprocess.PIPE)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    with process:
         try:
             for line in process.stdout or ():
                 message = json.loads(line)
@@ -87,48 +81,43 @@ def sync(folder: SweepFolder, say: Callable[[str], None]) -> int:
         finally:
             process.kill()
     if process.returncode not in (0, -signal.SIGKILL):
-        raise TrackingError("the tracker ended unexpectedly", where=str(log(folder)), fix="that file says why")
+        where = str(folder.tracker_log(name))
+        raise TrackingError("the tracker ended unexpectedly", where=where, fix="that file says why")
     return sent
 
 
-def options(spec: SweepSpec) -> Mapping[str, Any] | None:
-    """What the sweep says of W&B; None if it wants none of it. Said nothing, it is wanted."""
-    wanted = spec.tracking.get("wandb", {})
-    return None if wanted is False else wanted if isinstance(wanted, Mapping) else {}
+def _follow(folder: SweepFolder, name: str) -> Process | None:
+    try:
+        return _spawn(folder, name, "follow", start_new_session=True)
+    except OSError:
+        return None
 
 
-def _missing(reader: Reader, ledger: Ledger | None, trial_id: str) -> bool:
-    found = goals(reader.attempts(trial_id), held=False)
-    return any(
-        ledger is None or ledger.version(run_id(reader.uid, trial_id, goal.lineage)) != goal.version for goal in found
-    )
-
-
-@contextlib.contextmanager
-def _ledger(folder: SweepFolder) -> Iterator[Ledger | None]:
-    """The ledger of what is online, if there is one yet."""
-    if not folder.tracker.is_file() or folder.tracker.stat().st_size == 0:
-        yield None
-        return
-    with contextlib.closing(Ledger(folder, "online")) as ledger:
-        yield ledger
+def _done(process: Process | None, deadline: float) -> bool:
+    """Whether the tracker has delivered everything by then; it is ended if it has not."""
+    if process is None:
+        return False
+    try:
+        return process.wait(max(0.0, deadline - time.monotonic())) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:
+            process.kill()  # it keeps nothing that the manifest does not hold
+            process.wait()
 
 
 def _spawn(
-    folder: SweepFolder, job: str, stdout: int | IO[bytes], start_new_session: bool = False
-) -> subprocess.Popen[bytes]:
-    """The tracker's process; wandb is imported nowhere else."""
-    with open(log(folder), "ab") as file:
+    folder: SweepFolder, name: str, job: str, stdout: int | IO[bytes] | None = None, start_new_session: bool = False
+) -> Process:
+    """The tracker's process; without `stdout` all that it prints goes to its log."""
+    folder.tracking.mkdir(exist_ok=True)
+    with open(folder.tracker_log(name), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.tracking.process", str(folder.path), job],
+            [sys.executable, "-m", "orchestrator.tracking.process", str(folder.path), name, job],
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=file,
+            stdout=log if stdout is None else stdout,
+            stderr=log,
             env=os.environ | {"PYTHONSAFEPATH": "1"},  # the user's folder may hold modules of our dependencies' names
             start_new_session=start_new_session,
         )
-
-
-def log(folder: SweepFolder) -> Path:
-    """What the tracker has to say."""
-    return folder.path / "tracking.log"

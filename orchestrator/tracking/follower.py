@@ -18,10 +18,10 @@ from orchestrator.ports import TrackedRun, Tracker
 from orchestrator.tracking.goals import Goal, Steps, goals, run_id
 from orchestrator.tracking.ledger import Ledger
 
-_LIVE = 512  # runs open at once; each costs about 3 MB
+_LIVE = 512  # runs open at once; a run may cost a tracker a few MB
 _BACKLOG = 1000  # runs that are over and wait; further ones stay in the manifest
 _TRIES = 3  # of a run that is refused
-_OPENING, _FINISHING = 4, 16  # at once; both wait for the network
+_OPENING, _FINISHING = 4, 16  # at once; both may wait for a network
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Follower:
     # ------------------------------------------------------------ what the manifest says
 
     def _read(self, row: int) -> bool:
-        """Take in changes, then rows: a row is always understood by attempts at least as new. Whether there is more."""
+        """Read changed attempts, then rows, so that a row always finds its attempt known. Whether there is more."""
         if self.left > _BACKLOG:
             return True
         with self._reader.snapshot():
@@ -153,13 +153,14 @@ class Follower:
             "config_id": trial.config_id,  # the same for all seeds: group by it
             "seed": trial.seed,
             "attempt": first.attempt,
-            # Dots in a key would be read as nesting.
-            "axes": {key.replace(".", "/"): value for key, value in trial.overrides.items()},
+            "axes": trial.overrides,
         }
         return TrackedRun(
             run_id=job.run_id,
-            name=naming.label(trial.overrides)[:120] if trial.overrides else trial.trial_id,
-            config={**trial.config, "sweep": sweep},  # no trial's config has a `sweep` of its own
+            trial_id=trial.trial_id,
+            name=naming.label(trial.overrides) if trial.overrides else trial.trial_id,
+            config=trial.config,
+            sweep=sweep,
             tags=_tags(job.goal),
             started=first.started or first.created,
         )
@@ -172,7 +173,7 @@ class Follower:
             return
         self.failures, job.stage, job.seen = 0, "open", 0
         if self._address is None and (address := self._tracker.address()):
-            self._ledger.keep("address", address)
+            self._ledger.keep_address(address)
             self._address = address
         self._catch_up(job)
 
@@ -226,10 +227,10 @@ class Follower:
             now = time.monotonic()
             if now >= self._not_before:  # many runs that fail at once are one failure
                 self.failures += 1
-                self._not_before = now + min(15.0, 0.5 * 2 ** min(self.failures, 5))
+                self._not_before = now + min(15.0, 0.25 * 2 ** min(self.failures, 6))
             return
         job.refusals, job.not_before = job.refusals + 1, time.monotonic() + 1
-        if job.refusals == _TRIES:  # one run that was deleted over there must not keep the others waiting
+        if job.refusals == _TRIES:  # one run that the tracker never takes must not keep the others waiting
             self.refused += 1
             self._oldest_refused = min(self._oldest_refused or self._changed, job.goal.attempts[-1].changed)
             self._drop(job)

@@ -1,4 +1,4 @@
-"""What a tracker should be told: which runs a trial's attempts make, and which steps may be sent. Pure."""
+"""What a tracker should be told: which runs a trial's attempts make, and which steps are complete. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _EXIT = {State.SUCCEEDED: 0, State.STOPPED: 0, State.CANCELLED: 255}  # 255: end
 
 @dataclass(frozen=True)
 class Goal:
-    """One run as it should be: a lineage of a trial, that is a series of attempts each continuing the one before."""
+    """One run as it should be: a lineage of a trial, that is attempts of which each continues the one before."""
 
     trial_id: str
     lineage: int
     attempts: tuple[AttemptRow, ...]
-    over: bool  # nothing is going to be added
+    over: bool  # nothing will be added
     superseded: bool  # a later lineage began from scratch
 
     @property
     def version(self) -> str:
-        """Changes whenever there is something new to tell of a run that is over."""
+        """Changes whenever a run that is over has to be delivered again."""
         return f"{self.attempts[-1].changed}{' superseded' if self.superseded else ''}"
 
     @property
@@ -62,10 +62,14 @@ def run_id(sweep_uid: str, trial_id: str, lineage: int) -> str:
 
 
 class Steps:
-    """Merges the rows of one step, and gives a step away once a later one is there: it can be sent only once."""
+    """Merges the reports of one step, and yields each step once, in growing order.
+
+    A step is complete when a later one has been reported, or the series is over. What is reported for a step that has
+    been yielded is left out: the manifest has it.
+    """
 
     def __init__(self, first: int) -> None:
-        self._first = first  # the first step that has not been given away
+        self._first = first  # the first step that has not been yielded
         self._kept: dict[int, tuple[dict[str, float], float]] = {}
 
     def add(self, row: ReportRow) -> Iterator[tuple[int, dict[str, float], float]]:
@@ -73,17 +77,17 @@ class Steps:
         if row.step >= self._first and row.metrics:
             before = self._kept.get(row.step, ({}, row.time))[0]
             self._kept[row.step] = ({**before, **row.metrics}, row.time)
-            yield from self._give(max(self._kept))
+            yield from self._below(max(self._kept))
 
     def flush(self) -> Iterator[tuple[int, dict[str, float], float]]:
         """All the rest: the series is over."""
-        yield from self._give(max(self._kept, default=0) + 1)
+        yield from self._below(max(self._kept, default=0) + 1)
 
     def rewind(self, step: int) -> None:
-        """An attempt went on from this step: later ones not given away will be reported again."""
+        """An attempt went on from this step: later ones that have not been yielded will be reported again."""
         self._kept = {kept: row for kept, row in self._kept.items() if kept <= step}
 
-    def _give(self, below: int) -> Iterator[tuple[int, dict[str, float], float]]:
-        for step in sorted(kept for kept in self._kept if kept < below):
+    def _below(self, bound: int) -> Iterator[tuple[int, dict[str, float], float]]:
+        for step in sorted(kept for kept in self._kept if kept < bound):
             yield step, *self._kept.pop(step)
             self._first = step + 1

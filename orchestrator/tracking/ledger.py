@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from orchestrator import files
+from orchestrator.errors import ManifestError
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS delivered (
-    place   TEXT NOT NULL,      -- 'online' or 'offline'
-    run_id  TEXT NOT NULL,
-    version TEXT NOT NULL,      -- of the run, when all of it had arrived
-    PRIMARY KEY (place, run_id)
+    destination TEXT NOT NULL,  -- of the tracker: 'online', 'offline', a file
+    run_id      TEXT NOT NULL,
+    version     TEXT NOT NULL,  -- of the run, when all of it had arrived
+    PRIMARY KEY (destination, run_id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS note (
     name  TEXT PRIMARY KEY,
@@ -22,42 +28,98 @@ COMMIT;
 
 
 class Ledger:
-    """`tracker.db`, for one place. Written by whoever holds the tracker's lock; anyone may read."""
+    """A tracker's ledger, open for writing, for one destination. The caller holds the tracker's lock."""
 
-    def __init__(self, folder: SweepFolder, place: str, *, write: bool = False) -> None:
-        """For reading, the file must be there."""
-        self._db = db.connect_tracker(folder.tracker, _SCHEMA if write else None)
-        self._path, self._place = folder.tracker, place
+    def __init__(self, path: Path, destination: str) -> None:
+        self._path, self._destination = path, destination
+        with _errors(path):
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA synchronous = NORMAL")  # what is lost is asked of the tracker again
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         self._db.close()
 
     def version(self, run_id: str) -> str | None:
         """The version of the run that has wholly arrived."""
-        with db.errors(self._path):
-            query = "SELECT version FROM delivered WHERE place = ? AND run_id = ?"
-            row = self._db.execute(query, (self._place, run_id)).fetchone()
+        with _errors(self._path):
+            query = "SELECT version FROM delivered WHERE destination = ? AND run_id = ?"
+            row = self._db.execute(query, (self._destination, run_id)).fetchone()
             return str(row[0]) if row else None
 
     def deliver(self, run_id: str, version: str) -> None:
-        with db.errors(self._path):
-            query = "INSERT OR REPLACE INTO delivered (place, run_id, version) VALUES (?, ?, ?)"
-            self._db.execute(query, (self._place, run_id, version))
+        with _errors(self._path):
+            query = "INSERT OR REPLACE INTO delivered (destination, run_id, version) VALUES (?, ?, ?)"
+            self._db.execute(query, (self._destination, run_id, version))
 
     @property
     def cursor(self) -> int:
         """Everything in the manifest up to this change has been delivered."""
-        return int(self.note(f"cursor {self._place}") or 0)
+        with _errors(self._path):
+            return int(_note(self._db, f"cursor {self._destination}") or 0)
 
     @cursor.setter
     def cursor(self, changed: int) -> None:
-        self.keep(f"cursor {self._place}", str(changed))
+        self._keep(f"cursor {self._destination}", str(changed))
 
-    def note(self, name: str) -> str | None:
-        with db.errors(self._path):
-            row = self._db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
-            return str(row[0]) if row else None
+    def keep_address(self, address: str) -> None:
+        """Where a person sees the runs."""
+        self._keep("address", address)
 
-    def keep(self, name: str, value: str) -> None:
-        with db.errors(self._path):
+    def _keep(self, name: str, value: str) -> None:
+        with _errors(self._path):
             self._db.execute("INSERT OR REPLACE INTO note (name, value) VALUES (?, ?)", (name, value))
+
+
+def address(path: Path) -> str | None:
+    """Where a person sees the runs, as far as the ledger there knows; reads only, also a ledger of version 0.1."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
+            return _note(db, "address")
+    except sqlite3.Error:
+        return None  # there is none yet, or it cannot be read: nothing depends on it
+
+
+def take_over(old: Path, new: Path) -> None:
+    """Move a ledger of version 0.1 to its new place. The caller holds the locks of both places.
+
+    If this process dies on the way, the next call completes the move: the new file appears whole, and as long as the
+    old one is there besides, it holds nothing more.
+    """
+    with _errors(old):
+        if not old.exists():
+            return
+        if not new.exists():
+            with files.replacing(new, durable=True) as draft:
+                draft.unlink(missing_ok=True)  # of a process that died
+                with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+                    _copy(old, db)
+        for ending in ("-journal", ""):
+            with suppress(FileNotFoundError):
+                old.with_name(old.name + ending).unlink()
+
+
+def _copy(old: Path, db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = OFF")  # a draft's journal would be left behind, and spoil the next draft
+    db.executescript(_SCHEMA)
+    db.execute("ATTACH ? AS old", (str(old),))
+    if db.execute("SELECT EXISTS (SELECT 1 FROM old.sqlite_master)").fetchone()[0]:
+        db.execute("INSERT INTO delivered SELECT place, run_id, version FROM old.delivered")
+        db.execute("INSERT INTO note SELECT name, value FROM old.note")
+
+
+def _note(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise ManifestError(
+            f"the tracker's ledger cannot be used: {error}",
+            where=str(path),
+            fix="free space on the disk, or remove the file if it is damaged: all is delivered again, each step once",
+        ) from error

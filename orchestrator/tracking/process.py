@@ -1,12 +1,14 @@
-"""The tracker's process: `python -m orchestrator.tracking.process SWEEP_FOLDER follow | sync`.
+"""A tracker's process: `python -m orchestrator.tracking.process SWEEP_FOLDER TRACKER follow | sync`.
 
-It stands between the manifest and W&B, in a session of its own, so that neither an outage nor Ctrl-C couples them.
+It stands between the manifest and the tracker, in a session of its own: an outage does not reach the sweep, nor Ctrl-C
+the delivery.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -16,31 +18,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import LockedError, ManifestError, OrchestratorError, TrackingError
+from orchestrator.errors import LockedError, ManifestError, OrchestratorError
 from orchestrator.folder.lock import Holder, holder_of
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.tracking import control
+from orchestrator.ports import TrackedSweep, Tracker
 from orchestrator.tracking.follower import Follower
-from orchestrator.tracking.ledger import Ledger
-from orchestrator.tracking.wandb import WandbTracker, turned_off
+from orchestrator.tracking.ledger import Ledger, take_over
+from orchestrator.tracking.trackers import ONLY_ONE_OF_0_1, TRACKERS, wanted
 
 _PAUSE = 0.2  # seconds between two looks at the manifest
-_PATIENCE = 60.0  # seconds that an orphaned tracker tries to reach W&B; then `sync` is left
+_PATIENCE = 60.0  # seconds that a tracker whose coordinator has ended goes on trying; then `sync` is left
 
 
-def follow(folder: SweepFolder) -> bool:
+def follow(folder: SweepFolder, name: str) -> bool:
     """Follow one sweep until nobody holds it and everything is delivered. Whether it was."""
     os.nice(max(0, 5 - os.nice(0)))  # trials matter more
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     coordinator = holder_of(folder)
-    with _locked(folder, wait=True):
-        settings = _settings(folder)
-        if settings is None or turned_off(settings):
+    with _locked(folder, name, wait=True):
+        tracker = _tracker(folder, name)
+        if tracker is None:
             return True
-        tracker = WandbTracker(settings, folder.name, folder.path)
-        _note(f"following, {'online' if tracker.live else 'offline'}")
-        ledger = Ledger(folder, "online" if tracker.live else "offline", write=True)
+        _note(f"following, {tracker.destination}")
+        ledger = Ledger(folder.tracker_ledger(name), tracker.destination)
         follower = Follower(folder, ledger, tracker, live=tracker.live)
         done = _follow(follower, tracker, folder, coordinator)
         _note(f"{follower.sent} runs delivered" + ("" if done else f"; gave up: {follower.trouble or 'replaced'}"))
@@ -49,12 +50,12 @@ def follow(folder: SweepFolder) -> bool:
         return done and not follower.refused
 
 
-def _follow(follower: Follower, tracker: WandbTracker, folder: SweepFolder, mine: Holder | None) -> bool:
-    """Whether everything was delivered. Another coordinator brings a tracker of its own, which goes on from here."""
+def _follow(follower: Follower, tracker: Tracker, folder: SweepFolder, mine: Holder | None) -> bool:
+    """Whether everything was delivered. Another coordinator starts a tracker of its own, which goes on from here."""
     trouble, orphaned = None, None
     while True:
         now = holder_of(folder)
-        held = now is not None and (now == mine or not now.pid)  # no pid: it has not said yet who it is
+        held = now is not None and (now == mine or not now.pid)  # no pid: it has not yet written who it is
         if now is not None and not held:
             return False
         if _tick(follower, held) and not held:
@@ -84,19 +85,20 @@ def _tick(follower: Follower, held: bool) -> bool:
 
 
 def _begin_anew() -> None:
-    """W&B's own process died. All we know is on disk: a fresh start of the same process knows how to go on."""
-    _note("W&B's process died; starting anew")
+    """Everything that we know is on disk, so a fresh start of this process knows how to go on."""
+    _note("the tracker does not work any more in this process; starting anew")
     time.sleep(1)
     os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *sys.argv[1:]])
 
 
-def sync(folder: SweepFolder) -> int:
+def sync(folder: SweepFolder, name: str) -> int:
     """Send whatever is over and has not arrived; how many runs that was."""
-    with _locked(folder, wait=False):
-        tracker = WandbTracker(_settings(folder) or {}, folder.name, folder.path, online=True)
-        if not tracker.live:
-            raise TrackingError("not logged in to W&B", where=tracker.server, fix="wandb login, or set WANDB_API_KEY")
-        follower = Follower(folder, Ledger(folder, "online", write=True), tracker, live=False)
+    with _locked(folder, name, wait=False):
+        tracker = _tracker(folder, name, sync=True)
+        if tracker is None:
+            return 0
+        ledger = Ledger(folder.tracker_ledger(name), tracker.destination)
+        follower = Follower(folder, ledger, tracker, live=False)
         told = time.monotonic()
         while not follower.tick(holder_of(folder) is not None) and (follower.more or follower.left):
             if follower.trouble and (follower.failures or not follower.sent):
@@ -112,24 +114,44 @@ def sync(folder: SweepFolder) -> int:
         return follower.sent
 
 
-def _settings(folder: SweepFolder) -> Any:
+def _tracker(folder: SweepFolder, name: str, sync: bool = False) -> Tracker | None:
+    """The tracker as the sweep wants it, or None if it is turned off. Its library is imported here and nowhere else."""
     with Reader(folder) as reader:
         plan = reader.plan()
-    return control.options(plan.spec) if plan else None
+    kind, options = TRACKERS[name], wanted(plan.spec).get(name) if plan else None
+    if plan is None or options is None or (kind.turned_off(options) and not sync):
+        return None
+    module, _, made_by = kind.target.partition(":")
+    sweep = TrackedSweep(folder.name, folder.path, Path(plan.cwd), options, sync)
+    tracker: Tracker = getattr(importlib.import_module(module), made_by)(sweep)
+    return tracker
 
 
 @contextlib.contextmanager
-def _locked(folder: SweepFolder, wait: bool) -> Iterator[None]:
-    """Be the only one who delivers. It goes with its process, however that ends."""
-    with open(folder.path / "tracker.lock", "a", encoding="utf-8") as handle:
+def _locked(folder: SweepFolder, name: str, wait: bool) -> Iterator[None]:
+    """Be the only process that delivers to this tracker. The lock goes with the process, however that ends."""
+    folder.tracking.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
+            stack.enter_context(_held(folder.tracker_lock(name), wait))
+            if name == ONLY_ONE_OF_0_1 and (folder.tracker_lock_0_1.exists() or folder.ledger_0_1.exists()):
+                # A tracker of version 0.1 may be at work, or be started later: its lock is held too, and stays.
+                stack.enter_context(_held(folder.tracker_lock_0_1, wait))
+                take_over(folder.ledger_0_1, folder.tracker_ledger(name))
+        except BlockingIOError as error:
             raise LockedError(
                 "the sweep's tracker is at work: it delivers by itself",
                 where=str(folder.path),
-                fix=f"wait until the sweep is done; {control.log(folder)} says what it does",
+                fix=f"wait until the sweep is done; {folder.tracker_log(name)} says what it does",
             ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, wait: bool) -> Iterator[None]:
+    """Hold a lock file. Raises BlockingIOError if another process holds it and `wait` is false."""
+    with open(path, "a", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
@@ -146,11 +168,11 @@ def _tell(**message: Any) -> None:
 
 
 def main(words: list[str]) -> int:
-    folder, job = SweepFolder(Path(words[0])), words[1]
+    folder, name, job = SweepFolder(Path(words[0])), words[1], words[2]
     try:
         if job == "follow":
-            return 0 if follow(folder) else 1
-        _tell(sent=sync(folder))
+            return 0 if follow(folder, name) else 1
+        _tell(sent=sync(folder, name))
         return 0
     except OrchestratorError as error:
         _note(str(error))
@@ -163,5 +185,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not by way of wandb's exit handlers: they wait for a server that is down, and finish runs that go on.
+    # Without exit handlers: those of a tracker's library may wait for a server that is down, and end runs that go on.
     os._exit(main(sys.argv[1:]))

@@ -16,11 +16,12 @@ from urllib.parse import quote, urlsplit
 import wandb
 
 from orchestrator.errors import RefusedError, TrackingError
-from orchestrator.ports import TrackedRun
+from orchestrator.ports import TrackedRun, TrackedSweep
+from orchestrator.tracking.wandb_mode import mode
 
-# Of a W&B run that we may ourselves be part of: it is not the run of any trial.
+# These describe a W&B run that this process may be part of; it is not the run of any trial.
 _SURROUNDING = ("RUN_ID", "NAME", "RESUME", "SWEEP_ID", "SWEEP_PARAM_PATH", "JOB_TYPE", "SERVICE", "RUN_DIR", "PROGRAM")
-# A run that is told only what the manifest holds, and sends it soon. Whole seconds: fractions fall back to 15.
+# A run sends what the manifest holds, and collects nothing by itself.
 _LEAN: Mapping[str, Any] = {
     "console": "off",
     "disable_git": True,
@@ -32,54 +33,52 @@ _LEAN: Mapping[str, Any] = {
     "x_disable_machine_info": True,
     "x_save_requirements": False,
 }
-# The user may set each of these, as WANDB_INIT_TIMEOUT or WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL.
+# The user may set each of these, as WANDB_INIT_TIMEOUT or WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL. In whole seconds:
+# W&B takes a fraction for 15.
 _ONLINE: Mapping[str, Any] = {
     "init_timeout": 20,
     "finish_timeout": 60,
     "x_file_stream_transmit_interval": 2,
-    "x_file_stream_retry_max": 1_000_000,  # an outage ends some day; giving up would lose the rest of the run
+    "x_file_stream_retry_max": 1_000_000,  # giving up would lose the rest of the run
     "x_file_stream_retry_wait_min_seconds": 1,
     "x_file_stream_retry_wait_max_seconds": 10,
     "x_graphql_retry_wait_min_seconds": 1,
     "x_graphql_retry_wait_max_seconds": 5,
 }
-# What W&B's messages say where it is the network or the server, and not the run.
+_LONGEST_NAME = 120  # W&B takes no longer ones
+# What W&B's messages say when the network or the server is at fault, and not the run.
 _OUT = re.compile(r"deadline|time(d )?out|while retrying|connection|EOF|HTTP (5|429)|error 5|in use|abandoned", re.I)
 _NO = re.compile(r"(HTTP|error) 4(?!08|29)\d\d")  # a run that was deleted, for one
 
 
-def turned_off(options: Mapping[str, Any]) -> bool:
-    return mode(options) in ("disabled", "off") or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1")
-
-
-def mode(options: Mapping[str, Any]) -> str:
-    """As the user's environment says, else the sweep's file, else online."""
-    return str(os.environ.get("WANDB_MODE") or options.get("mode") or "online")
-
-
 class WandbTracker:
-    """Runs of one sweep in W&B: online as they go on, or offline as one whole file each."""
+    """Runs of one sweep in W&B: online while they go on, or offline as one whole file each."""
 
-    def __init__(self, options: Mapping[str, Any], sweep: str, folder: Path, online: bool | None = None) -> None:
-        """`folder` takes offline files. `online`: None to go online if the user is and wants to be."""
+    def __init__(self, sweep: TrackedSweep) -> None:
+        """Goes online if the user is logged in and wants to be. Raises TrackingError for a sync without a login."""
+        options: Mapping[str, Any] = sweep.options
         for name in _SURROUNDING:
             os.environ.pop(f"WANDB_{name}", None)
         os.environ["WANDB_SILENT"] = "true"
         if options.get("base_url"):
             os.environ.setdefault("WANDB_BASE_URL", str(options["base_url"]))
         _allow_many_files()
-        wanted = mode(options) not in ("offline", "dryrun") if online is None else online
+        wanted = sweep.sync or mode(options) not in ("offline", "dryrun")
         os.environ["WANDB_MODE"] = "online" if wanted else "offline"  # read by wandb's own settings
         self.server = str(wandb.setup().settings.base_url)
         self.live = wanted and _logged_in(self.server)
-        self._options, self._group = options, str(os.environ.get("WANDB_RUN_GROUP") or options.get("group") or sweep)
-        self._project = str(os.environ.get("WANDB_PROJECT") or options.get("project") or sweep)
+        if sweep.sync and not self.live:
+            raise TrackingError("not logged in to W&B", where=self.server, fix="wandb login, or set WANDB_API_KEY")
+        self.destination = "online" if self.live else "offline"
+        self._options = options
+        self._group = str(os.environ.get("WANDB_RUN_GROUP") or options.get("group") or sweep.name)
+        self._project = str(os.environ.get("WANDB_PROJECT") or options.get("project") or sweep.name)
         self._entity = os.environ.get("WANDB_ENTITY") or options.get("entity") or None
-        self._folder = Path(os.environ.get("WANDB_DIR") or options.get("dir") or folder)
-        self._draft = folder / ".tracking"  # of runs that go on; on the same disk, so that a file appears at once
+        self._folder = Path(os.environ.get("WANDB_DIR") or options.get("dir") or sweep.folder)
+        self._draft = sweep.folder / ".tracking"  # of runs that go on; on the same disk, so that a file appears at once
         self._runs: dict[str, wandb.Run] = {}
         self._address: str | None = None
-        self.dead = False  # W&B's own process is gone, and all its runs with it
+        self.dead = False  # W&B's own process has ended, and all its runs with it
         shutil.rmtree(self._draft, ignore_errors=True)
 
     def start(self, run: TrackedRun) -> int:
@@ -96,12 +95,12 @@ class WandbTracker:
                 project=self._project,
                 entity=self._entity,
                 id=run.run_id,
-                name=run.name,
+                name=run.name[:_LONGEST_NAME],
                 group=self._group,
                 job_type="trial",
                 tags=self._tags(run.tags),
                 notes=os.environ.get("WANDB_NOTES") or self._options.get("notes"),
-                config=dict(run.config),
+                config={**run.config, "sweep": _sweep(run.sweep)},  # no trial's config has a `sweep` of its own
                 dir=str(folder),
                 mode="online" if self.live else "offline",
                 resume="allow" if self.live else None,
@@ -118,7 +117,7 @@ class WandbTracker:
 
     def log(self, run_id: str, step: int, metrics: Mapping[str, float], time: float) -> None:
         try:
-            # Without `commit` the last step would be lost.
+            # W&B takes a step once and never an earlier one; without `commit` the last one would be lost.
             self._runs[run_id].log({"_timestamp": time, **metrics}, step=step, commit=True)
         except Exception as error:
             self._runs.pop(run_id, None)
@@ -148,7 +147,10 @@ class WandbTracker:
         return tuple(dict.fromkeys([*self._options.get("tags", ()), *from_user, *tags]))
 
     def _publish(self, run_id: str) -> None:
-        """Show a run's file, now that it is whole, in the place of an older one: two of one id must not be synced."""
+        """Move the file of a whole run to where the user finds it, in the place of older ones.
+
+        Two files of one id must not be synced.
+        """
         home = self._folder / "wandb"
         home.mkdir(parents=True, exist_ok=True)
         for old in home.glob(f"offline-run-*-{run_id}*"):
@@ -167,10 +169,15 @@ class WandbTracker:
         return TrackingError(f"W&B cannot be reached: {text}", where=self.server, fix="try again when it is up")
 
 
-def _abandon(run_id: str) -> None:
-    """Make W&B's own process let go of a run whose start failed: it would refuse the next try as "in use".
+def _sweep(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """W&B would read dots in a key as nesting."""
+    return {**facts, "axes": {key.replace(".", "/"): value for key, value in facts["axes"].items()}}
 
-    It lets go only of a run that was told to exit, and stands still for all runs if asked before that.
+
+def _abandon(run_id: str) -> None:
+    """Make W&B's own process forget a run whose start failed; otherwise it refuses the next try as "in use".
+
+    The run has to be told to exit first: asked to forget a run that was not, that process blocks for all runs.
     """
     with contextlib.suppress(Exception):
         service = wandb.setup().assert_service()

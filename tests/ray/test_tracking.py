@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -61,8 +62,14 @@ def test_killed_and_resumed_is_one_run(project: Project, server: Server) -> None
 
 
 def test_a_failed_trial_is_a_failed_run(project: Project, server: Server) -> None:
-    project.sweep("do=odd", "x=0,1", TRACKED, code=1)
+    """In W&B, and in a file beside it."""
+    project.sweep("do=odd", "x=0,1", TRACKED, "sweep.tracking.jsonl=all.jsonl", code=1)
     assert sorted(run.state for run in server.runs.values()) == ["failed", "finished"]
+    lines = [json.loads(line) for line in (project.root / "all.jsonl").read_text().splitlines()]
+    assert sorted(line["exit_code"] for line in lines if "exit_code" in line) == [0, 1]
+    steps = {run.name: run.steps for run in server.runs.values()}
+    assert {name: [line["step"] for line in lines if line["run"] == name and "step" in line] for name in steps} == steps
+    assert project.run("sync").splitlines() == ["work: W&B: nothing to send", "work: JSON Lines: nothing to send"]
 
 
 def test_offline_then_synced(project: Project, server: Server) -> None:
@@ -81,3 +88,4 @@ def test_off(project: Project, server: Server) -> None:
     project.sweep("x=0")
     assert not server.runs
     assert not (project.runs / "work" / "wandb").exists()
+    assert not (project.runs / "work" / "tracking").exists()

@@ -254,6 +254,17 @@ def test_overrides_change_the_sweep_section(tmp_path: Path) -> None:
     assert spec.tracking == {"wandb": {"project": "p"}}
     assert spec.objective == Objective("a/b", "max", "best")
     assert (spec.grace, spec.timeout, spec.heartbeat) == (120, 7200, None)
+    assert plan(tmp_path, body, "sweep.tracking.jsonl=a b.jsonl").spec.tracking == {
+        "wandb": {"project": "p"},
+        "jsonl": "a b.jsonl",
+    }
+    only = plan(tmp_path, "", "sweep.tracking.wandb=false", "sweep.tracking.jsonl=x.jsonl").spec
+    assert only.tracking == {"wandb": False, "jsonl": "x.jsonl"}
+    named = "tracking: {jsonl: x.jsonl}"
+    assert plan(tmp_path, named).spec.tracking == {"wandb": {}, "jsonl": "x.jsonl"}
+    assert plan(tmp_path, named, "sweep.tracking.jsonl=false").spec.tracking == {"wandb": {}}
+    assert plan(tmp_path, named, "sweep.tracking=false").spec.tracking == {"wandb": False}
+    assert plan(tmp_path, "").spec.tracking == {}
     plain = plan(tmp_path, "tracking: {wandb: false}\nretries: {lost: 9}\nobjective: loss")
     assert plain.spec.name == "sweep"
     assert plain.spec.tracking == {"wandb": False}

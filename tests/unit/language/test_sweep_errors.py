@@ -84,6 +84,9 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a misspelt key": (sweep("retires: 2"), ("sweep.retires", "did you mean 'retries'")),
     "a misspelt key below": (sweep("objective: {metrik: x}"), ("sweep.objective.metrik", "'metric'")),
     "misspelt tracking": (sweep("tracking: {wandb: {projekt: x}}"), ("tracking.wandb.projekt", "'project'")),
+    "an unknown tracker": (sweep("tracking: {wand: {}}"), ("sweep.yaml", "tracking.wand", "'wandb'")),
+    "a tracker without its file": (sweep("tracking: {jsonl: true}"), ("sweep.tracking.jsonl", "the path of a file")),
+    "a tracker's file elsewhere": (sweep("tracking: {jsonl: 's3://b/x'}"), ("sweep.tracking.jsonl", "s3://b/x")),
     "a key for later": (sweep("early_stop: {}"), ("sweep.early_stop", "not supported yet")),
     "a method for later": (
         sweep("search: {method: bayes, trials: 3}"),

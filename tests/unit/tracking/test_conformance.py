@@ -1,0 +1,144 @@
+"""What every tracker holds to: each step arrives once with the right values, whatever happens on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.model.sweep import State
+from tests.unit.tracking.support import Receiver, Shown, Sweep, one, until
+
+GONE, BLOCKED = "the folder is missing", "a folder is in its place"
+
+
+def _losses(*steps: int) -> list[dict[str, float]]:
+    return [{"loss": step / 2} for step in steps]
+
+
+def _in_order(receiver: Receiver) -> list[Shown]:
+    return sorted(receiver.runs(), key=lambda run: (run.trial, run.attempt))
+
+
+@pytest.mark.parametrize(
+    ("tracker", "kinds"),
+    [
+        ("wandb", ("503", "429", "drop")),
+        ("wandb", ("429", "drop", "503 for long")),
+        ("wandb", ("drop", "503", "429")),
+        ("jsonl", (GONE, BLOCKED, GONE)),
+    ],
+    indirect=["tracker"],
+)
+def test_every_step_arrives_once_whenever_there_is_an_outage(
+    receiver: Receiver, sweep: Sweep, kinds: tuple[str, str, str]
+) -> None:
+    """At the start, in the middle and at the end of a run."""
+    receiver.fail(kinds[0])
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(10))
+    until(lambda: receiver.failing(sweep))
+    receiver.recover()
+    until(lambda: receiver.runs() and one(receiver, 0).steps == list(range(9)))
+    receiver.fail(kinds[1])
+    sweep.report(range(10, 20))
+    until(lambda: receiver.failing(sweep))
+    receiver.recover()
+    until(lambda: one(receiver, 0).steps == list(range(19)))
+    sweep.log.write_text("")
+    receiver.fail(kinds[2])
+    sweep.report(range(20, 30))
+    sweep.end(State.SUCCEEDED)
+    sweep.release()
+    until(lambda: receiver.failing(sweep))
+    receiver.recover()
+    assert sweep.finish()
+    run = one(receiver, 0)
+    assert (run.steps, run.metrics, run.exit_code) == (list(range(30)), _losses(*range(30)), 0)
+
+
+def test_a_tracker_that_is_killed_is_continued_by_the_next(receiver: Receiver, sweep: Sweep) -> None:
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(10))
+    until(lambda: receiver.runs() and len(one(receiver, 0).steps) >= 5)
+    sweep.tracker.kill()
+    sweep.tracker.wait()
+    sweep.report(range(10, 20))
+    sweep.track()
+    until(lambda: one(receiver, 0).steps == list(range(19)))
+    sweep.report(range(19, 20), acc=0.5)  # a second report of this step
+    sweep.end(State.SUCCEEDED)
+    assert sweep.close()
+    run = one(receiver, 0)
+    assert (run.steps, run.exit_code) == (list(range(20)), 0)
+    assert run.metrics == [*_losses(*range(19)), {"loss": 9.5, "acc": 0.5}]
+
+
+@pytest.mark.parametrize("tracker", ["jsonl"], indirect=True)  # W&B, while its server is away: tests/ray
+def test_a_tracker_gives_way_to_that_of_the_next_coordinator(receiver: Receiver, sweep: Sweep) -> None:
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(5))
+    until(lambda: receiver.runs() and one(receiver, 0).steps == list(range(4)))
+    receiver.fail(GONE)  # it cannot end by itself
+    sweep.report(range(5, 10))
+    sweep.release()
+    sweep.open()
+    first = sweep.tracker
+    sweep.track()
+    assert first.wait(20) == 1
+    receiver.recover()
+    sweep.end(State.SUCCEEDED)
+    assert sweep.close()
+    assert (one(receiver, 0).steps, one(receiver, 0).exit_code) == (list(range(10)), 0)
+
+
+def test_a_retry_is_a_new_run_from_scratch_and_the_same_run_from_a_checkpoint(receiver: Receiver, sweep: Sweep) -> None:
+    """And a replay of all of it, after the ledger was lost, changes nothing."""
+    sweep.track()
+    for trial in (0, 1):
+        sweep.begin(trial)
+        sweep.report(range(6), trial)
+        sweep.end(State.LOST, trial, retry=True)
+    until(lambda: len(receiver.runs()) == 2 and all(run.steps == list(range(5)) for run in receiver.runs()))
+    assert {run.exit_code for run in receiver.runs()} == {None}  # it may go on
+    sweep.begin(0, attempt=2, lineage=2)
+    sweep.report(range(4), 0, attempt=2)
+    sweep.begin(1, attempt=2, lineage=1, restored=3)
+    sweep.report(range(4, 9), 1, attempt=2, again=1)
+    for trial in (0, 1):
+        sweep.end(State.SUCCEEDED, trial, attempt=2)
+    assert sweep.close()
+    old, new, resumed = one(receiver, 0), one(receiver, 0, attempt=2), one(receiver, 1)
+    assert (old.exit_code, old.tags, old.steps) == (1, ["superseded"], list(range(6)))
+    assert (new.exit_code, new.tags, new.steps) == (0, [], list(range(4)))
+    # Step 4 was shown before the attempt was lost; step 5 was not, and is the second attempt's alone.
+    assert (resumed.exit_code, resumed.steps) == (0, list(range(9)))
+    assert resumed.metrics == _losses(*range(5)) + [{"again": 1}] * 4
+    before = _in_order(receiver)
+    sweep.folder.tracker_ledger(sweep.name).unlink()
+    assert sweep.sync() == 3  # all of it once more, and nothing arrives twice
+    assert _in_order(receiver) == before
+
+
+def test_a_coordinator_that_died_is_followed_again_when_it_returns(receiver: Receiver, sweep: Sweep) -> None:
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(5))
+    until(lambda: receiver.runs() and one(receiver, 0).steps == list(range(4)))
+    assert sweep.close()  # with an attempt that nobody has closed
+    assert (one(receiver, 0).steps, one(receiver, 0).exit_code) == (list(range(5)), 255)
+    sweep.open()
+    sweep.end(State.LOST, retry=True)
+    sweep.track()
+    sweep.begin(attempt=2, restored=2)
+    sweep.report(range(3, 8), attempt=2)
+    sweep.end(State.FAILED, attempt=2)
+    until(lambda: one(receiver, 0).exit_code == 1)
+    sweep.begin(attempt=3, lineage=3)  # resubmitted: what was finished turns out to be superseded
+    sweep.end(State.CANCELLED, attempt=3)
+    assert sweep.close()
+    run = one(receiver, 0)
+    assert (run.steps, run.metrics) == (list(range(8)), _losses(*range(8)))
+    assert (run.exit_code, run.tags) == (1, ["superseded"])
+    assert one(receiver, 0, attempt=3).exit_code == 255
