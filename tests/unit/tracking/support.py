@@ -16,6 +16,7 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended, Outcome, Restored, Started
 from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.tracking import control
+from tests.unit import manifests
 from tests.wandb_server import Server
 
 

@@ -19,6 +19,7 @@ from orchestrator.ports import TrackedRun
 from orchestrator.tracking.follower import Follower
 from orchestrator.tracking.goals import run_id
 from orchestrator.tracking.ledger import Ledger
+from tests.unit import manifests
 
 
 class Board:
