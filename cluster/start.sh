@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start Ray on this machine: as the head without an argument, else as a node of the head at ADDRESS.
+# Start Ray on this machine: as the head, or, with ADDRESS, as a node of the cluster whose head is there.
 #   cluster/start.sh [ADDRESS]
 set -euo pipefail
 

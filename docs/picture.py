@@ -22,18 +22,18 @@ COMMAND = ["sweep", "conf/sweep.yaml"]
 def main() -> None:
     with tempfile.TemporaryDirectory() as runs:
         subprocess.run([sys.executable, "-m", "orchestrator.cli", *COMMAND, "--runs", runs, "--detach"], check=True)
-        picture = caught(SweepFolder(Path(runs) / "address-tagging"))
+        picture = picture_of(SweepFolder(Path(runs) / "address-tagging"))
         Path("docs/terminal.svg").write_text(picture, encoding="utf-8")
         subprocess.run([sys.executable, "-m", "orchestrator.cli", "status", "--watch", "--runs", runs], check=True)
 
 
-def caught(folder: SweepFolder) -> str:
-    """The live view at an instant past the middle at which two trials have reported."""
+def picture_of(folder: SweepFolder) -> str:
+    """The live view after 60 % of the trials have finished, when two running trials have reported metrics."""
     with Reader(folder) as reader:
         while True:
             snap = read_snapshot(folder, reader)
-            telling = [row for row in snap.running if len(row.metrics) > 1]
-            if snap.finished > snap.total * 0.6 and len(telling) > 1:
+            reporting = [row for row in snap.running if len(row.metrics) > 1]
+            if snap.finished > snap.total * 0.6 and len(reporting) > 1:
                 break
             time.sleep(0.05)
     console = Console(record=True, width=118, force_terminal=True, file=io.StringIO())
