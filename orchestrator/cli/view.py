@@ -177,9 +177,8 @@ class LiveView:
                 live.update(Group(view, *notes), refresh=True)
                 if last:
                     return
-                self._stop.wait(
-                    max(REFRESH, 10 * (time.monotonic() - began))
-                )  # redraw less often if the manifest is large
+                # A large manifest is redrawn less often.
+                self._stop.wait(max(REFRESH, 10 * (time.monotonic() - began)))
 
 
 class PlainView:

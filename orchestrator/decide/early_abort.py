@@ -65,7 +65,7 @@ class EarlyAbort:
 def group_options(spec: TrialSpec) -> dict[str, Any]:
     """The overrides that choose an option of a group.
 
-    A plain value stands in the config under the same key; the name of an option does not.
+    The config has a plain value under the same key; the name of an option does not occur there.
     """
     texts = {key: value for key, value in spec.overrides.items() if value is None or isinstance(value, str)}
     return {key: value for key, value in texts.items() if _lookup(spec.config, key) != value}

@@ -29,7 +29,7 @@ class Vocabulary(Protocol):
         """The values of a string in the sweep grammar, and whether the string is a sweep or one plain value."""
 
     def package(self, chosen: Sequence[Setting], group: str) -> str:
-        """The package of the chosen option: the dotted key under which it stands in the config."""
+        """The package of the chosen option: the dotted key of the config under which it is placed."""
 
     def nested(self, chosen: Sequence[Setting], path: str) -> str:
         """The override key of a group below the chosen option (`db/engine`, or `db/engine@db.engine2`)."""

@@ -122,23 +122,23 @@ def _literal(value: Any) -> bool:
 def make_template(
     raw: Mapping[Any, Any],
     resolved: Mapping[Any, Any],
-    placeholders: Sequence[Path],
-    accepts: Sequence[type | None],
+    swept: Sequence[Path],
+    accepted: Sequence[type | None],
     kept: Collection[Path],
 ) -> Template | None:
     """A template, or None if filling it might give another config than composing.
 
-    `raw` and `resolved`: the config of one trial, with and without interpolations. `accepts`: for each placeholder, the
-    type of its values. `kept`: paths that stay as they are written.
+    `raw` and `resolved`: the config of one trial, with and without interpolations. `swept`: the paths of the swept
+    keys. `accepted`: the type of values that each accepts. `kept`: paths whose values stay as they are written.
     """
-    if None in accepts or any(overlap(a, b) for i, a in enumerate(placeholders) for b in placeholders[:i]):
+    if None in accepted or any(overlap(a, b) for i, a in enumerate(swept) for b in swept[:i]):
         return None
     texts = {path: v for path, v in leaves(raw) if interpolates(v) and path not in kept}
     if any("${" in _NODE.sub("", _ENV.sub("", v)) or "\\" in v for v in texts.values()):
         return None
-    names = [tuple(map(str, path)) for path in placeholders]
+    names = [_as_name(path) for path in swept]
     order = _dependents(texts, names)
-    if order is None or any(overlap(tuple(map(str, path)), placeholder) for path in kept for placeholder in names):
+    if order is None or any(overlap(_as_name(path), name) for path in kept for name in names):
         return None
     index = {name: i for i, name in enumerate(names)}
     pieces = []
@@ -147,9 +147,9 @@ def make_template(
         if made is None:
             return None
         pieces.append(made)
-        index[tuple(map(str, path))] = len(index)
-    types = tuple(type_ for type_ in accepts if type_ is not None)
-    return Template(resolved, (*placeholders, *order), len(placeholders), types, tuple(pieces))
+        index[_as_name(path)] = len(index)
+    types = tuple(type_ for type_ in accepted if type_ is not None)
+    return Template(resolved, (*swept, *order), len(swept), types, tuple(pieces))
 
 
 def _dependents(texts: Mapping[Path, str], placeholders: Sequence[tuple[str, ...]]) -> list[Path] | None:

@@ -108,13 +108,13 @@ class TrialRenderer:
         return f"{self.where}: {key.where}" if key.where else self.where
 
     def _template(self, values: Sequence[Setting], rendered: Rendered) -> Template | None:
-        placeholders = [tuple(key.name.split(".")) for key, _ in values]
+        swept = [tuple(key.name.split(".")) for key, _ in values]
         config = self.composition.config
         types = [
-            None if key.sigil == "+" and has_key(config, key.name) else accepted_type(config, placeholder)
-            for (key, _), placeholder in zip(values, placeholders, strict=True)
+            None if key.sigil == "+" and has_key(config, key.name) else accepted_type(config, path)
+            for (key, _), path in zip(values, swept, strict=True)
         ]
-        template = make_template(rendered.raw, rendered.config, placeholders, types, rendered.kept)
+        template = make_template(rendered.raw, rendered.config, swept, types, rendered.kept)
         if template is None:
             return None
         filled = template.fill([value for _, value in values])
@@ -149,9 +149,8 @@ class TrialRenderer:
             filled = self.template.fill([assignment[i][1] for i in self.value_positions])
             if filled is not None:
                 return self._int_seed(self._seed if self._seed_placeholder is None else filled[self._seed_placeholder])
-        return self._int_seed(
-            _lookup(self._render([assignment[i] for i in self.value_positions]).config, self.spec.seed)
-        )
+        config = self._render([assignment[i] for i in self.value_positions]).config
+        return self._int_seed(_lookup(config, self.spec.seed))
 
     def _int_seed(self, value: Any) -> int:
         if type(value) is int:
@@ -250,11 +249,7 @@ class TrialRenderer:
         return left
 
     def _excluded(self, filled: Sequence[Any], matched: set[int]) -> bool:
-        hits = [
-            i
-            for i, tests in self._excludes
-            if all(_any_of(filled[placeholder], wanted) for placeholder, wanted in tests)
-        ]
+        hits = [i for i, tests in self._excludes if all(_any_of(filled[index], wanted) for index, wanted in tests)]
         matched.update(hits)
         return bool(hits)
 

@@ -1,4 +1,4 @@
-"""What several tests of units begin with."""
+"""Fixtures that many unit tests share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit import manifests
 
-# A slow machine is no failure: no deadline for an example, and no complaint that data is drawn slowly.
-settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("calm")
+# Tests must also pass on a slow machine: no deadline per example, and no health check of the speed.
+settings.register_profile("slow-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slow-machine")
 
 
 @pytest.fixture(scope="module")
 def zygote_pool() -> Iterator[ZygotePool]:
-    """One for all tests of a module: to import torch takes seconds."""
+    """One pool for all tests of a module, because importing torch takes seconds."""
     shared = ZygotePool()
     yield shared
     shared.close()
@@ -30,14 +30,14 @@ def zygote_pool() -> Iterator[ZygotePool]:
 
 @pytest.fixture
 def folder() -> Iterator[SweepFolder]:
-    """A new sweep's folder."""
+    """The folder of a new sweep."""
     with tempfile.TemporaryDirectory(dir=manifests.quick()) as root:
         yield manifests.create(Path(root) / "runs")
 
 
 @pytest.fixture
 def manifest(folder: SweepFolder) -> Iterator[Manifest]:
-    """The writer of `folder`."""
+    """The manifest in `folder`, open for writing."""
     opened = Manifest.open(folder)
     yield opened
     opened.close()
@@ -45,6 +45,6 @@ def manifest(folder: SweepFolder) -> Iterator[Manifest]:
 
 @pytest.fixture
 def reader(manifest: Manifest) -> Iterator[Reader]:
-    """A reader beside the writer."""
+    """A reader of the same manifest."""
     with Reader(manifest.folder) as opened:
         yield opened

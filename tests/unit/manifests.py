@@ -1,4 +1,4 @@
-"""Sweeps made by the real writer, for tests that read them."""
+"""Writes sweeps with the real manifest writer, for tests that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended, Outcome, Started
 from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
-NOW = 2_000_000_000.0  # when everything happened here, seconds since the epoch
+NOW = 2_000_000_000.0  # the time of every event here, in seconds since the epoch
 LOSS = Objective("loss", "min", "last")
 SUCCESS = Outcome(State.SUCCEEDED)
 FAILURE = Outcome(State.FAILED, "exception", "KeyError: 'x'", "Traceback …", "train.py:88")
@@ -31,7 +31,7 @@ def trial_id(number: int) -> str:
 
 
 def trial_spec(number: int, **changes: Any) -> TrialSpec:
-    """The trial in which x is `number`."""
+    """A trial with x = `number`."""
     known: dict[str, Any] = {
         "trial_id": trial_id(number),
         "config": {"x": number, "model": {"size": 10 * number}},
@@ -44,7 +44,7 @@ def trial_spec(number: int, **changes: Any) -> TrialSpec:
 
 
 def quick() -> str | None:
-    """A folder in memory where there is one: a manifest waits for its disk at every transaction."""
+    """A folder in memory, if there is one, because a manifest waits for the disk in every transaction."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -60,7 +60,7 @@ def plan(
     code: str = "code-1",
     provenance: Mapping[str, Any] | None = None,
 ) -> int:
-    """One planning, as `orchestrate sweep` records it."""
+    """Write a plan, as `orchestrate sweep` does."""
     spec = spec or sweep_spec()
     facts = {"tree": f"tree-of-{code}", "commit": "c0ffee", "python": "3.11.2", "packages": "packages-1.txt"}
     with manifest.transaction():
@@ -75,7 +75,7 @@ def plan(
 
 
 def key_of(manifest: Manifest, number: int) -> int:
-    """The row of a trial that waits."""
+    """The database key of a waiting trial."""
     due = manifest.trials.due_one(trial_id(number))
     assert due is not None
     return due.key
@@ -97,7 +97,7 @@ def opening(key: int, attempt: int = 1, *, lineage: int | None = None, **changes
 def begin(
     manifest: Manifest, number: int, attempt: int = 1, *, lineage: int | None = None, code: str = "code-1"
 ) -> int:
-    """Open an attempt and start it; the trial's row."""
+    """Open an attempt and start it. Returns the trial's database key."""
     key = key_of(manifest, number)
     current = manifest.plans.current()
     with manifest.transaction():
@@ -107,7 +107,7 @@ def begin(
 
 
 def report(manifest: Manifest, key: int, attempt: int, step: int, **metrics: Any) -> None:
-    """One row; its loss is the objective."""
+    """Report one row. Its loss is the objective."""
     last = json.dumps(metrics)
     loss = metrics.get("loss")
     with manifest.transaction():
@@ -121,7 +121,7 @@ def end(manifest: Manifest, key: int, attempt: int = 1, outcome: Outcome = SUCCE
 
 
 def run(manifest: Manifest, number: int, outcome: Outcome = SUCCESS, attempt: int = 1, **metrics: Any) -> int:
-    """A whole attempt with one reported row."""
+    """Run a whole attempt, with one reported row if there are metrics."""
     key = begin(manifest, number, attempt)
     if metrics:
         report(manifest, key, attempt, 0, **metrics)

@@ -66,7 +66,7 @@ def test_a_second_option_must_fail_too() -> None:
     assert found.due
 
 
-def test_options_of_groups_are_told_from_values() -> None:
+def test_options_of_groups_are_distinguished_from_values() -> None:
     assert group_options(trial(0, lr=0.1)) == {"model": "lstm"}
     overrides = {"db/engine": "large", "opt@train.opt": "adam", "extra": None, "name": None, "a.b": "x", "a.c": "y"}
     spec = trial_spec(0, overrides=overrides, config={"name": None, "a": {"b": "x", "c": {}}})

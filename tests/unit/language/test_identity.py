@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_type_of_a_value_changes_the_id(one: Any, other: Any) -> None:
 )
 def test_values_that_json_lacks_are_tagged(value: Any, text: str) -> None:
     assert canonical(value) == text
-    digest(text)
+    assert re.fullmatch("[0-9a-f]{12}", digest(text))
 
 
 @given(DATA)
