@@ -40,7 +40,7 @@ def conf(root: Path, section: str) -> Path:
 
 
 def test_the_axes_of_the_page_give_the_expected_trials(tmp_path: Path) -> None:
-    section, union = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    section, tracking, union = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     plan = planning.load(conf(tmp_path, section))
     seen = list(plan.trials())
     optimizers = 2 + 2 * 2 + 1  # momenta of SGD, rows of adam times shuffle, rmsprop
