@@ -172,7 +172,7 @@ def print_closing(snap: snapshot.Snapshot, session: Session, live: bool) -> None
     waiting = snap.counts.get(State.PENDING, 0)
     if session.verdict and waiting and not session.interrupted:
         print(f"ended early: {session.verdict}; {waiting} not run")
-        print("  → mend it, then run the same command again with --rerun failed")
+        print("  → fix it, then run the same command again with --rerun failed")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
         print("interrupted: the same command goes on from here")

@@ -33,7 +33,7 @@ MESSAGES = 100  # a second, from all attempts together
 
 @dataclass(frozen=True)
 class Transition:
-    """A change worth a line."""
+    """A change of an attempt's state that the user is shown."""
 
     spec: TrialSpec
     attempt: int
@@ -63,7 +63,6 @@ class Coordinator:
         self.live: dict[tuple[str, int], Live] = {}
         self.stopping = False
         self.warnings: list[str] = []
-        self.ended = 0  # attempts, in this run
         self._spec = plan.spec
         self._full = False  # a trial waits for room
         least, succeeded = plan.spec.stop_after_failures, manifest.succeeded(plan.plan)
@@ -236,7 +235,6 @@ class Coordinator:
         self._manifest.close_attempt(live.key, live.attempt, outcome, event.at, event.entered, event.left)
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
-        self.ended += 1
         self.early_abort.take(live.spec, outcome)
         self._warn(self.quarantine.take(live.spec.trial_id, live.started, outcome))
         if retry and not self.stopping:
