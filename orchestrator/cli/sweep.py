@@ -168,11 +168,11 @@ def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
         for line in view.results(snap):
             print(line)
     elif snap.failures:
-        print(f"orchestrate show {snap.failures[0].example[:8]}   tells why it failed")
+        print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
         print(f"ended early: {session.ended_early}; {waiting} not run")
-        print("  → mend it, then run the same command again with --rerun failed")
+        print("  → fix it, then run the same command again with --rerun failed")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
         print("interrupted: the same command goes on from here")

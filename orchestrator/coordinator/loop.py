@@ -35,7 +35,7 @@ MESSAGES = 100  # a second, from all attempts together
 
 @dataclass(frozen=True)
 class Transition:
-    """A change worth a line."""
+    """A change of an attempt's state that the user is shown."""
 
     spec: TrialSpec
     attempt: int
@@ -65,7 +65,6 @@ class Coordinator:
         self.live: dict[tuple[str, int], Live] = {}
         self.stopping = False
         self.warnings: list[str] = []
-        self.ended = 0  # attempts, in this run
         self._spec = plan.spec
         self._full = False  # a trial waits for room
         least, succeeded = plan.spec.stop_after_failures, manifest.trials.any_succeeded(plan.plan)
@@ -251,7 +250,6 @@ class Coordinator:
         self._manifest.attempts.close(live.key, live.attempt, outcome, event)
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
-        self.ended += 1
         self._decide(live, outcome, event.at)
         if retry and not self.stopping:
             self._source.again([live.spec.trial_id])

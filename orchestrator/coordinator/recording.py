@@ -1,4 +1,4 @@
-"""What one event of a live attempt does to the manifest, to the sweep's folder, and to what we know of the attempt."""
+"""Records an event of a live attempt: in the manifest, in the sweep's folder, and in what the loop knows of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Live:
     attempt: int
     offered: tuple[Checkpoint, ...]
     created: float
-    resources: Resources  # what it is given
+    resources: Resources  # what it was given
     seq: int = -1
     started: Started | None = None
     restored: bool = False
@@ -35,7 +35,7 @@ class Live:
 
 
 class Recording:
-    """Takes part in the manifest's transaction around it."""
+    """Its calls take part in the manifest's transaction around them."""
 
     def __init__(
         self, manifest: Manifest, files: SweepFolder, objective: Objective | None, warn: Callable[[str], None]
@@ -43,7 +43,7 @@ class Recording:
         self._manifest, self._files, self._objective, self._warn = manifest, files, objective, warn
 
     def take(self, live: Live, event: Event) -> None:
-        """Record one event; how an attempt ended is for the coordinator to judge."""
+        """Record any event but `Ended`, which the coordinator decides about."""
         if isinstance(event, Started):
             live.started = event
             self._manifest.attempts.started(live.key, live.attempt, event)
@@ -71,7 +71,7 @@ class Recording:
             self._take_in(live, json.loads(text))
 
     def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
-        """The last metrics and the objective, with one more row."""
+        """Update the last metrics and the objective with one more row."""
         live.metrics.update(row)
         objective = self._objective
         value = row.get(objective.metric) if objective else None
@@ -82,13 +82,13 @@ class Recording:
             live.objective = number
 
     def _go_back(self, live: Live) -> None:
-        """What was reported beyond the restored step is void: it will be reported again."""
+        """Forget what was reported after the restored step: it will be reported again."""
         live.metrics, live.objective = {}, None
         for text in self._manifest.attempts.series(live.key):
             self._take_in(live, json.loads(text))
 
     def _start_anew(self, live: Live, at: float) -> None:
-        """The trainer reports without having restored: its series owes nothing to the checkpoint it was offered."""
+        """The trainer reports without having restored the checkpoint that it was offered: this is a new series."""
         live.offered = ()
         live.metrics, live.objective = {}, None
         self._manifest.attempts.new_lineage(live.key, live.attempt, at)
@@ -102,15 +102,15 @@ class Recording:
             self._warn(f"{path}: output is not kept: {error.strerror or error}")
 
     def _keep(self, live: Live, event: Filed) -> None:
-        """A file from a node that does not see the sweep's folder; it stays inside the trial's."""
+        """Keep a file from a node that does not see the sweep's folder, if it stays inside the trial's folder."""
         root = self._files.trial(live.spec.trial_id)
-        place = (root / event.path).resolve()
-        if root.resolve() not in place.parents:
+        path = (root / event.path).resolve()
+        if root.resolve() not in path.parents:
             self._warn(f"{event.path}: a file outside the trial's folder was refused")
             return
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(place) as draft:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
                 draft.write_bytes(event.data)
         except OSError as error:
-            self._warn(f"{place}: not kept: {error.strerror or error}")
+            self._warn(f"{path}: not kept: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""Trials that are to run again, by themselves or with other settings; the same for a live coordinator and for none."""
+"""Resubmits trials, with other settings perhaps: in a live coordinator, or before one starts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from orchestrator.ports import Executor
 def apply(
     manifest: Manifest, executor: Executor | None, spec: SweepSpec, trial_ids: Iterable[str], settings: changes.Settings
 ) -> tuple[list[str], SweepSpec]:
-    """Ask for a further attempt of ended trials; those for which it was, and the sweep as it is from now on.
+    """Ask for a further attempt at each ended trial; returns the trials that get one, and the changed sweep.
 
-    Nothing is written if a setting is wrong. Raises ConfigError, and ResourceError where the executor is there.
+    Nothing is written if a setting is wrong. Raises ConfigError; with an executor also ResourceError.
     """
     names = list(trial_ids)
     changed: list[TrialSpec] = []

@@ -1,4 +1,4 @@
-"""One run of a sweep: its folder held, its plan written, its trials driven to their ends.
+"""One run of a sweep: takes its folder, writes its plan, and drives its trials to their ends.
 
 `plan_sweep` makes the plan durable, or leaves nothing behind; `drive` runs what waits. Nothing is printed here.
 """
@@ -62,7 +62,7 @@ class Session:
     now: Clock = time.time
 
     def release(self) -> None:
-        """Close what is held, once; the folder then copies as it is."""
+        """Close everything, once. The folder can then be copied as it is."""
         if self.released:
             return
         self.released = True
@@ -76,7 +76,7 @@ class Session:
 
 
 def hold(folder: SweepFolder) -> Session:
-    """Take the sweep for writing; `release` it. Raises LockedError, ManifestError."""
+    """Take the sweep for writing, until `release`. Raises LockedError, ManifestError."""
     lock = Lock.take(folder)
     try:
         discard_requests(folder)
@@ -95,10 +95,10 @@ def plan_sweep(
     start_executor: Callable[[], Executor],
     here: Claim | None = None,
 ) -> Session:
-    """Hold the sweep with its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind.
+    """Take the sweep and make its plan durable. If anything about the plan is wrong, a new sweep leaves nothing behind.
 
     `here`: the GPUs of the executor's workers, if it starts them on this machine, with this process's environment; they
-    are let go if there is nothing to run.
+    are released if there is nothing to run.
     """
     made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
     folder = create_folder(root, plan.spec.name)
@@ -109,7 +109,7 @@ def plan_sweep(
         try:
             if session.check is not None:
                 session.check.close()  # it may be writing into the copy of the code
-            if session.manifest.plans.current() is None:  # undone while the lock is held: nobody else is in there
+            if session.manifest.plans.current() is None:  # while we hold the lock: nobody else uses it
                 session.manifest.close()
                 discard_folder(folder, made_folder, made_root)
         finally:
@@ -127,7 +127,7 @@ def write_plan(
     start_executor: Callable[[], Executor],
     here: Claim | None = None,
 ) -> None:
-    """Record the plan once everything about it has proved right: configs, resources, trainer. Else nothing is.
+    """Record the plan if all of it is right: configs, resources, trainer. Otherwise nothing is recorded.
 
     Fills session.plan, and session.executor where a trial waits.
     """
@@ -165,7 +165,7 @@ def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
 
 
 def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]) -> ZygoteSpec:
-    """What the zygotes of this sweep's trials import by."""
+    """What the zygotes of this sweep's trials have in common."""
     deterministic = spec.deterministic != "off"
     imports = import_path(code.path)
     return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic)
@@ -174,7 +174,7 @@ def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]
 def reopen(
     session: Session, trials: Sequence[str], settings: Mapping[str, Any], start_executor: Callable[[], Executor]
 ) -> int:
-    """Go on with the plan as it was written, but for these settings, and run these trials again. How many they are.
+    """Go on with the plan as it was written, except for these settings, and run these trials again; returns how many.
 
     Fills session.plan, and session.executor where a trial waits.
     """
@@ -227,9 +227,9 @@ def code_path(session: Session) -> Sequence[str]:
 
 @contextmanager
 def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end the run: once in order, twice at once.
+    """Let Ctrl-C, SIGTERM and a closed terminal end the run: the first one in order, the second one at once.
 
-    Installed after Ray has started, which replaces handlers.
+    To be entered after Ray has started, which replaces signal handlers.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -262,9 +262,9 @@ def start_tracking(session: Session) -> Callable[[], list[str]]:
 
 
 def settle(folder: SweepFolder) -> None:
-    """Leave one manifest file: whoever read it at `release`, as the tracker does, kept its log from being folded in."""
+    """Leave a single manifest file: a reader at `release`, such as the tracker, kept SQLite from merging its log."""
     if db.written_ahead(folder.manifest):
-        with suppress(LockedError, ManifestError):  # somebody else goes on, or the disk is full: nothing is lost
+        with suppress(LockedError, ManifestError):  # another coordinator goes on, or the disk is full: nothing is lost
             lock = Lock.take(folder)
             try:
                 migrate.settle(folder.manifest)

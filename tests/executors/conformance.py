@@ -287,6 +287,7 @@ class Conformance:
         bench.executor.kill()
         states = {classify(bench.ended(key)).state for key in (*running, *waiting)}
         assert states <= {State.CANCELLED, State.LOST}
+        assert [[type(event) for event in bench.events(key)] for key in waiting] == [[Ended]] * self.capacity
         assert bench.ended(bench.launch()).exit_code == 0, "what is launched afterwards runs"
 
     def test_closing_leaves_no_process(self, bench: Bench) -> None:

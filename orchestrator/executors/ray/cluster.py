@@ -1,4 +1,4 @@
-"""A Ray cluster of our own, or one that runs already. Only `executors.ray_*` import Ray."""
+"""Starts a Ray cluster of our own, or joins one that runs already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from orchestrator.errors import ClusterError
 from orchestrator.node.launch import zygote_sharing
 
-# Ray prints what befalls its nodes to stdout, log_to_driver=False or not; there is no setting. We say it in a line.
+# Ray prints events of its nodes to stdout, even with log_to_driver=False, and has no setting for it. We report them.
 ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 OBJECT_STORE = 128 * 2**20  # bytes; events are small
@@ -47,7 +47,7 @@ def start_embedded(ids: tuple[str, ...]) -> None:
 
 
 def _knock(address: str) -> None:
-    """Ray tries for minutes to reach a cluster that is not there: find out first."""
+    """Fail at once if nothing listens there: Ray itself tries for minutes."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if not host or not port.isdigit():
         return  # "auto", or a scheme that only Ray understands
@@ -62,14 +62,14 @@ def _knock(address: str) -> None:
 
 
 def _show_token(address: str) -> None:
-    """Ray takes 20 s to give up on a wrong token, though its server refuses it at once: ask that one first."""
+    """Fail at once if the token is wrong: the server refuses it at once, but Ray keeps trying for 20 s."""
     if "//" not in address and ":" in address:
         GcsClient(address=address)  # raises AuthenticationError, a RayError
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Ray's C++ side announces to the terminal that it keeps quiet: drop what it writes to stderr meanwhile."""
+    """Drop what is written to stderr meanwhile: Ray's C++ code announces its log level there."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -106,6 +106,6 @@ def join(address: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What Ray says, less its long advice."""
+    """The first line of Ray's message, without its long advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].partition(" This can happen")[0][:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Attempts in slots: Ray tasks, each pinned to the GPUs that Ray gives it. Only `executors.ray_*` import Ray.
+"""Attempts in slots: Ray tasks, each pinned to the GPUs that Ray gives it.
 
 A task is a streaming generator that yields lists of batches of events. Workers are reused (`max_calls=0`), so that
 their warm zygotes are; Ray never retries by itself (`max_retries=0`): that is the manifest's to decide. While all
@@ -47,7 +47,7 @@ PACE = 0.5  # seconds: as many wait as have ended in that time, or one for each 
 
 @dataclasses.dataclass
 class _Flight:
-    """One attempt in flight."""
+    """One attempt that has not ended."""
 
     task: Task
     options: dict[str, Any]  # what Ray is asked for
@@ -55,9 +55,9 @@ class _Flight:
     offered: bool = False  # on the board, or taken from there
     seq: int = -1
     node_id: str = ""  # where it runs
-    drained: bool = False  # has been told that its node is to go
+    drained: bool = False  # was asked to end since its node is being drained
     started: bool = False
-    cancel_at: float | None = None  # it is to end, and is taken out of its queue then if it has not started
+    cancel_at: float | None = None  # asked to end: when it is taken out of its queue if it has not started
 
     @property
     def shape(self) -> str:
@@ -78,7 +78,7 @@ class RayExecutor:
     """Runs attempts on a Ray cluster: an embedded one on loopback, or one that runs already."""
 
     def __init__(self, address: str | None, claim: gpu_driver.Claim) -> None:
-        """`address` is what `ray_environment.prepare` gave; without one, Ray is started here on the GPUs claimed.
+        """`address` is what `environment.prepare` returned; without one, Ray is started here on the claimed GPUs.
 
         Raises ClusterError if the cluster cannot be reached.
         """
@@ -111,8 +111,8 @@ class RayExecutor:
             self._nodes = found
         return self._nodes
 
-    def _heed_drains(self) -> None:
-        """What runs on a node that Ray is emptying saves now, and goes on elsewhere."""
+    def _end_drained(self) -> None:
+        """Have what runs on a node that is being drained save and end: it goes on elsewhere."""
         for key, flight in self._flights.items():
             if flight.node_id in self._watch.draining and not flight.drained:
                 flight.drained = True
@@ -136,14 +136,14 @@ class RayExecutor:
     # ------------------------------------------------------------ the Executor protocol
 
     def free(self, resources: Resources, opened: Sequence[Resources] = ()) -> bool:
-        """True while slots are empty, and for a few more: a slot that empties finds its next trial waiting."""
+        """True while there are empty slots, and for a few more: a slot that empties finds its next trial waiting."""
         share = self._share(resources)
         recent = sum(end > time.monotonic() - PACE for end in self._ends)
         more = min(max(2, round(1 / share), recent), QUEUED) * share
         return self._room(share + sum(map(self._share, opened)) - more)
 
     def _room(self, share: float) -> bool:
-        """Whether this part of the cluster is not ours yet."""
+        """Whether our attempts leave this part of the cluster free."""
         return sum(flight.share for flight in self._flights.values()) + share <= 1.0 + 1e-9
 
     def _share(self, resources: Resources) -> float:
@@ -203,7 +203,7 @@ class RayExecutor:
         try:
             self._expect_head()
             self._offer()
-            self._heed_drains()
+            self._end_drained()
             batches.extend(self._cancel_queued())
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
@@ -231,7 +231,7 @@ class RayExecutor:
         )
 
     def _answer(self, ref: Any) -> Any:
-        """What the board says; it may be gone with the head, which Ray does not know then."""
+        """The board's answer. If the head is lost, the board may be as well, and Ray would wait for ever."""
         while not ray.wait([ref], timeout=1.0)[0]:
             self._expect_head()
         return ray.get(ref)
@@ -258,7 +258,7 @@ class RayExecutor:
         return batches
 
     def _left(self, stream: Any, **facts: Any) -> list[Batch]:
-        """A slot has ended, and with it what it had begun and not ended; what waits finds another one."""
+        """A slot has ended, and so has every attempt that it had begun; what waits finds another slot."""
         slot = self._slots.pop(stream)
         begun = [slot.first, *self._answer(self._board.leave.remote(slot.name))]
         batches = [self._ended(key, **facts) for key in begun if key in self._flights]
@@ -272,7 +272,7 @@ class RayExecutor:
         return batches
 
     def _withdrawn(self, keys: Iterable[Key]) -> list[Key]:
-        """Those of these attempts that waited on the board, and do no more."""
+        """Take these attempts off the board; returns those that were still there."""
         self._offer()
         offered = [key for key in keys if self._flights[key].offered and not self._flights[key].started]
         found: list[Key] = self._answer(self._board.withdraw.remote(offered)) if offered else []
@@ -291,7 +291,7 @@ class RayExecutor:
             flight.cancel_at = time.monotonic() + (0.0 if flight.offered else QUEUE_GRACE)
 
     def _cancel_queued(self) -> list[Batch]:
-        """Cancel what was asked to end and still waits. What runs has heard of it from the board by now."""
+        """Cancel what was asked to end and still waits. What runs learns of it from the board."""
         now = time.monotonic()
         due = {
             key: flight
@@ -322,10 +322,10 @@ class RayExecutor:
 
 
 def _board_here() -> Any:
-    """A board on the coordinator's node, so that it is lost with no other.
+    """A board on the coordinator's node, so that no other node's loss takes it along.
 
-    Ray leaves the choice of a node for an actor that needs nothing to one that it draws; if that has just joined, it
-    does not know ours yet. One that needs a little of our node is for ours to place.
+    Ray lets a random node place an actor that needs no resources, and a node that has just joined does not know ours
+    yet. An actor that needs a little of our node is placed by ours.
     """
     here = ray.get_runtime_context().get_node_id()
     (address,) = (node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here)

@@ -162,10 +162,10 @@ def _cancelled(key: Key) -> Batch:
 @contextmanager
 def _terminations() -> Iterator[list[int]]:
     """The SIGTERMs that this worker gets, before a preemption for instance: Ray would end worker and trial at once."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        yield heard
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
 

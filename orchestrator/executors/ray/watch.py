@@ -1,6 +1,6 @@
-"""Looks at the cluster from a thread of its own: which nodes there are, which are drained, whether its head answers.
+"""Looks at the cluster from a thread of its own: which nodes live, which are being drained, whether the head answers.
 
-Whoever asks Ray itself while the head is away waits for up to a minute, and then Ray ends the process.
+A call to Ray while the head is gone blocks for up to a minute, and then Ray ends the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PATIENCE = 30.0  # seconds without an answer after which the head is lost; Ray's
 
 
 class ClusterWatch:
-    """What was seen last. `nodes` are the living ones as Ray lists them; `draining` are ids."""
+    """The latest look. `nodes` are the living ones as Ray lists them; `draining` are ids of nodes."""
 
     def __init__(self) -> None:
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")

@@ -36,7 +36,7 @@ def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..
     assert sweep.coordinator.early_abort.reason is None
 
 
-def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manifest: Manifest) -> None:
+def test_one_success_keeps_the_sweep_going(scene: Callable[..., Scene], manifest: Manifest) -> None:
     manifests.plan(manifest, [trial_spec(0)])
     manifests.run(manifest, 0)
     sweep = scene(trials=6, slots=1)
@@ -45,7 +45,7 @@ def test_a_trial_that_ever_succeeded_is_hope(scene: Callable[..., Scene], manife
     assert sweep.launched() == [1, 2, 3, 4, 5]
 
 
-def test_it_goes_on_where_that_is_asked_for(scene: Callable[..., Scene]) -> None:
+def test_zero_lets_every_trial_run(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=5, slots=1, spec=sweep_spec(stop_after_failures=0))
     for number in range(5):
         sweep.tell(number, STARTED, FAILED)
@@ -70,7 +70,7 @@ def test_a_node_in_quarantine_gets_no_more_trials(scene: Callable[..., Scene]) -
     assert placed[-1] == {"ray.io/node-id": "!in(bad)"}
 
 
-def test_a_node_that_is_the_last_with_a_gpu_stays(scene: Callable[..., Scene]) -> None:
+def test_a_node_is_not_left_out_if_no_other_has_what_is_asked_for(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=6, slots=4, refused=ResourceError("no node has that"))
     lose_three(sweep)
     assert sweep.coordinator.warnings

@@ -29,14 +29,14 @@ def test_objective(scene: Callable[..., Scene], objective: Objective | None, exp
     assert (trial.objective, trial.metrics) == (expected, {"loss": 0.5})
 
 
-def test_a_last_value_that_is_no_number_is_no_objective(scene: Callable[..., Scene]) -> None:
+def test_a_last_value_that_is_not_finite_is_no_objective(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=1)
     sweep.tell(0, STARTED, rows(0.7, "NaN"), DONE)
     (trial,) = sweep.reader.trials()
     assert trial.objective is None
 
 
-def test_a_success_without_its_objective_is_told_once(scene: Callable[..., Scene]) -> None:
+def test_a_success_without_its_objective_is_warned_of_once(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=3, spec=sweep_spec(objective=Objective("loss")))
     sweep.tell(0, STARTED, rows("NaN"), DONE)
     assert sweep.coordinator.warnings == []

@@ -22,7 +22,7 @@ from tests.unit.manifests import trial_id, trial_spec
 
 
 def ask(sweep: Scene, request: Mapping[str, Any]) -> str | None:
-    """As another process does it, while the coordinator ticks."""
+    """Send a request as another process does, while the coordinator ticks; returns the answer."""
     answers: list[str | None] = []
     folder = sweep.manifest.folder
     with held(folder):

@@ -13,7 +13,7 @@ from tests.unit.coordinator.support import DONE, FAILED, GONE, STARTED, Scene
 from tests.unit.manifests import sweep_spec, trial_id
 
 
-def test_transitions_are_told(scene: Callable[..., Scene]) -> None:
+def test_each_change_of_state_is_a_transition(scene: Callable[..., Scene]) -> None:
     sweep = scene(trials=1)
     (running,) = sweep.tell(0, STARTED)
     assert (running.state, running.attempt, running.live.started) == (State.RUNNING, 1, STARTED)
@@ -29,7 +29,7 @@ def test_transitions_are_told(scene: Callable[..., Scene]) -> None:
 
 
 def exhaust(sweep: Scene, end: Ended, *, start: bool = True) -> int:
-    """End every attempt at trial 0 like this; how many there were."""
+    """End every attempt at trial 0 like this; returns how many there were."""
     attempt = 1
     while not sweep.coordinator.done:
         sweep.tell(0, *([STARTED] if start else []), end, attempt=attempt)
@@ -105,7 +105,7 @@ def test_a_retry_goes_before_the_rest_of_the_plan(scene: Callable[..., Scene]) -
 
 
 def test_out_of_memory_is_retried_alone(scene: Callable[..., Scene]) -> None:
-    """Once, by itself; with the threads that it had. Who resubmits it afterwards decides for himself."""
+    """One retry with nothing beside it, on as many threads as before. After a resubmit it is not alone any more."""
     sweep = scene(trials=1)
     full = Ended(2.0, signal=9, asked="oom", detail="held 9 GiB")
     sweep.tell(0, STARTED, full)
