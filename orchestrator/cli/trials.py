@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from orchestrator.cli import tables
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
 from orchestrator.cli.key_value import key_value
 from orchestrator.errors import ConfigError, nearest
@@ -65,13 +66,13 @@ def run(words: Sequence[str]) -> int:
             left = reader.count(query) - len(table) if query.limit and options.limit is None else 0
     # Read to the end: whoever reads slowly what comes now holds no transaction open.
     if options.format == "json":
-        listing.print_json(rows)
+        tables.print_json(rows)
     elif options.format == "csv":
-        listing.print_csv(table.names, cells)
+        tables.print_csv(table.names, cells)
     elif not len(table):
         print("no trial matches")
     else:
-        listing.print_table(table.titles(), cells)
+        tables.print_table(table.titles(), cells)
         if left:
             print(f"… and {left} more: --limit 0 shows all")
     return 0

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.model.sweep import Objective, Resources, Retries, Search, SweepSpec
@@ -88,7 +88,7 @@ def _string(value: Any) -> str:
     return value
 
 
-def _one_of(*names: str) -> Callable[[Any], str]:
+def _one_of(*names: str) -> Callable[[Any], Any]:
     def read(value: Any) -> str:
         value = {False: "off", True: "on"}.get(value, value) if isinstance(value, bool) else value
         if value not in names or not isinstance(value, str):
@@ -200,8 +200,9 @@ def _objective(section: Section) -> Objective | None:
     metric = inner.take("metric", _string, "")
     if not metric:
         raise inner.wrong("metric", "is missing", "name the metric, e.g. metric: valid/loss")
-    mode = cast(Any, inner.take("mode", _one_of("min", "max"), "min"))
-    return Objective(metric, mode, cast(Any, inner.take("at", _one_of("last", "best"), "last")))
+    usual = Objective(metric)
+    mode = inner.take("mode", _one_of("min", "max"), usual.mode)
+    return Objective(metric, mode, inner.take("at", _one_of("last", "best"), usual.at))
 
 
 def _retries(section: Section) -> Retries:
@@ -224,12 +225,13 @@ def _search(section: Section) -> Search:
     inner = Section(value, section.inner("search"), dict.fromkeys(("method", "trials", "seed")))
     if inner.given("method") in METHODS_LATER:
         raise inner.wrong("method", f"{inner.given('method')!r} is not supported yet", "use grid or random")
-    method = inner.take("method", _one_of("grid", "random"), "grid")
+    usual = Search()
+    method = inner.take("method", _one_of("grid", "random"), usual.method)
     count = inner.take("trials", _count(1), 0) or None
     if method == "random" and count is None:
         raise inner.wrong("trials", "random search needs to know how many trials", "write trials: 20")
-    seed = inner.take("seed", _count(0), 0)
-    return Search(cast(Any, method), count, seed)
+    seed = inner.take("seed", _count(0), usual.seed)
+    return Search(method, count, seed)
 
 
 _WANDB = ("project", "entity", "mode", "tags", "notes", "group", "dir", "base_url")
@@ -301,13 +303,13 @@ def _labels(value: Any) -> dict[str, str]:
 
 def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resources:
     """The resources of one trial, checked. `data` contains no `${...}` any more."""
-    inner = Section(data, where, dict.fromkeys(RESOURCES))
+    inner, usual = Section(data, where, dict.fromkeys(RESOURCES)), Resources()
     return Resources(
-        gpus=inner.take("gpus", _gpus, "auto"),
-        cpus=inner.take("cpus", _amount, "auto"),
-        memory=inner.take("memory", size, 0),
-        custom=inner.take("custom", _amounts, {}),
-        labels=inner.take("labels", _labels, {}),
+        gpus=inner.take("gpus", _gpus, usual.gpus),
+        cpus=inner.take("cpus", _amount, usual.cpus),
+        memory=inner.take("memory", size, usual.memory),
+        custom=inner.take("custom", _amounts, usual.custom),
+        labels=inner.take("labels", _labels, usual.labels),
     )
 
 
@@ -318,6 +320,9 @@ KEYS = (
 )
 
 
+_USUAL = SweepSpec(name="", trainer="")  # where the defaults are written
+
+
 def read(data: Any, file: Path, name: str) -> SweepSpec:
     """The checked `sweep` section. `name` is used if the section has no name."""
     section = Section(data, f"{file}: sweep", dict.fromkeys(KEYS))
@@ -326,22 +331,21 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         raise section.wrong("trainer", "is missing", "name the function to call: trainer: module:function")
     if section.given("name") is None:
         section = Section({**data, "name": name}, section.where, dict.fromkeys(KEYS))
-    no_entries: tuple[Mapping[str, Any], ...] = ()
     return SweepSpec(
         name=section.take("name", _name, name),
         trainer=trainer,
         objective=_objective(section),
-        seed=section.take("seed", _string, "seed"),
-        repeats=section.take("repeats", _count(1), 1),
-        axes=section.given("axes") or {},
-        exclude=section.take("exclude", _exclude, no_entries),
-        ignore=section.take("ignore", _strings, ()),
-        secrets=section.take("secrets", _strings, ()),
+        seed=section.take("seed", _string, _USUAL.seed),
+        repeats=section.take("repeats", _count(1), _USUAL.repeats),
+        axes=section.given("axes") or _USUAL.axes,
+        exclude=section.take("exclude", _exclude, _USUAL.exclude),
+        ignore=section.take("ignore", _strings, _USUAL.ignore),
+        secrets=section.take("secrets", _strings, _USUAL.secrets),
         resources=_resources(section),
         search=_search(section),
         tracking=_tracking(section),
-        start=cast(Any, section.take("start", _one_of("fork", "spawn"), "fork")),
-        deterministic=cast(Any, section.take("deterministic", _one_of("warn", "error", "off"), "warn")),
+        start=section.take("start", _one_of("fork", "spawn"), _USUAL.start),
+        deterministic=section.take("deterministic", _one_of("warn", "error", "off"), _USUAL.deterministic),
         storage=section.take("storage", _place, "") or None,
         **_endurance(section),
     )
@@ -350,10 +354,10 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
 def _endurance(section: Section) -> dict[str, Any]:
     return {
         "retries": _retries(section),
-        "grace": section.take("grace", seconds, 10.0),
+        "grace": section.take("grace", seconds, _USUAL.grace),
         "timeout": section.take("timeout", _limit, 0.0) or None,
         "heartbeat": section.take("heartbeat", _limit, 0.0) or None,
-        "stop_after_failures": section.take("stop_after_failures", _count(0), 3),
+        "stop_after_failures": section.take("stop_after_failures", _count(0), _USUAL.stop_after_failures),
     }
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -45,12 +42,8 @@ def as_json(row: TrialRow) -> dict[str, Any]:
     }
 
 
-def print_json(rows: Iterable[Row]) -> None:
-    """Print the same objects, one per line, from rows with the columns `AS_JSON`. Stored JSON is copied, not parsed."""
-    sys.stdout.writelines(map(_line, rows))
-
-
-def _line(row: Row) -> str:
+def json_line(row: Row) -> str:
+    """The same object as text, from a row with the columns `AS_JSON`: JSON of the manifest is copied, not parsed."""
     trial_id, state, cause, overrides, settings, metrics, attempts, objective, message, stale, seed = row
     return (
         f'{{"trial_id":"{trial_id}","state":"{state}","cause":{dumps(cause) if cause else "null"},'
@@ -150,23 +143,6 @@ class Listing:
     def _configs(self) -> list[Any]:
         """Read only if a column needs them, because configs are by far the largest part of the manifest."""
         return configs([text for (text,) in self._reader.listed("config", self._query)])
-
-
-def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(zip(*columns, strict=True))
-
-
-def print_table(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
-    """Print an aligned table. On a terminal, the last column is cut at the right edge."""
-    cells = [[title, *column] for title, column in zip(titles, columns, strict=True)]
-    widths = [max(map(len, column)) for column in cells]
-    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1]) if sys.stdout.isatty() else 0
-    if room > 0:
-        cells[-1] = [text if len(text) <= room else text[: room - 1] + "…" for text in cells[-1]]
-    line = "  ".join([*(f"%-{width}s" for width in widths[:-1]), "%s"])
-    sys.stdout.writelines([(line % row).rstrip() + "\n" for row in zip(*cells, strict=True)])
 
 
 def _texts(values: Sequence[Any], text: Callable[[Any], str]) -> list[str]:

@@ -39,8 +39,15 @@ def conf(root: Path, section: str) -> Path:
     return file
 
 
+def test_the_trackers_of_the_page_are_read(tmp_path: Path) -> None:
+    _, _, tracking = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    spec = planning.load(conf(tmp_path, f"{tracking}  trainer: train:main\n")).spec
+    assert spec.tracking["wandb"] == {"project": "shop", "tags": ["spring"]}
+    assert spec.tracking["jsonl"]
+
+
 def test_the_axes_of_the_page_give_the_expected_trials(tmp_path: Path) -> None:
-    section, tracking, union = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    section, union, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     plan = planning.load(conf(tmp_path, section))
     seen = list(plan.trials())
     optimizers = 2 + 2 * 2 + 1  # momenta of SGD, rows of adam times shuffle, rmsprop
