@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import time
@@ -38,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         print_json(
             {
                 **as_json(trial),
-                "attempts": [{**vars(row), "state": row.state.value} for row in attempts],
+                "attempts": [{**dataclasses.asdict(row), "state": row.state.value} for row in attempts],
                 "series": [{"step": step, **values} for step, values in series.items()],
                 "provenance": plan.provenance if plan else {},
                 "rerun": rerun,

@@ -17,7 +17,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "orchestrator"
 
 # Decisions, and modules that are imported before any large library may be.
-STANDARD_ONLY = ("model", "decide", "search", "folder", "ports", "errors", "naming", "files", "coordinator/loop")
+STANDARD_ONLY = (
+    "model",
+    "decide",
+    "search",
+    "folder",
+    "ports",
+    "errors",
+    "naming",
+    "files",
+    "coordinator/loop",
+    "coordinator/trial_source",
+)
 LONGEST = 400  # lines of a file
 
 
