@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from orchestrator.decide.early_abort import EarlyAbort
 from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.folder.paths import files_folder
-from orchestrator.folder.requests import answer_request, pending_requests
+from orchestrator.folder.requests import Request, answer_request, pending_requests
 from orchestrator.language import identity
 from orchestrator.manifest.attempts import Opening
 from orchestrator.manifest.writer import Manifest
@@ -104,12 +105,19 @@ class Coordinator:
                 (path, self._apply_request(request)) for path, request in pending_requests(self._manifest.folder)
             ]
             launches = [] if self.stopping or self.early_abort.due else self._open()
-        for path, text in answers:
-            answer_request(path, text)
+        self._answer(answers)
         for live, order in launches:
             self._executor.launch(order, self._placed(live.resources))
             transitions.append(Transition(live.spec, live.attempt, State.LAUNCHING, live))
         return transitions
+
+    def _answer(self, answers: Sequence[tuple[Path, str]]) -> None:
+        """Answer requests that were carried out. If that fails, whoever waits for the answer gives up waiting."""
+        for path, text in answers:
+            try:
+                answer_request(path, text)
+            except OSError as error:
+                self._warn(f"{path}: a request was carried out, and cannot be answered: {error.strerror or error}")
 
     def request_stop(self) -> None:
         """Stop at the next tick; may be called from a signal handler."""
@@ -280,13 +288,15 @@ class Coordinator:
 
     # ------------------------------------------------------------ requests
 
-    def _apply_request(self, request: dict[str, Any]) -> str:
-        if request.get("kind") == "stop":
+    def _apply_request(self, request: Request) -> str:
+        if request.problem:
+            return f"this request cannot be read: {request.problem}"
+        if request.kind == "stop":
             self.stop()
             return f"{_trials(len(self.live))} asked to end"
-        if request.get("kind") == "resubmit":
+        if request.kind == "resubmit":
             try:
-                done = self.resubmit([str(name) for name in request.get("trials", [])], request.get("set", {}))
+                done = self.resubmit(request.trials, request.settings)
             except OrchestratorError as error:
                 return f"nothing is queued: {error}"
             return f"{_trials(done)} queued" + (" for the next run: this one is ending" if self.stopping else "")

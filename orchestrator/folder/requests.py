@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,34 @@ def send_request(folder: SweepFolder, request: dict[str, Any], timeout: float = 
         answer.unlink(missing_ok=True)
 
 
-def pending_requests(folder: SweepFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Requests not yet answered, oldest first. Damaged ones are dropped."""
+@dataclass(frozen=True)
+class Request:
+    """A request that was read: its fields have the right types, whatever stood in the file."""
+
+    kind: str
+    trials: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""  # why it cannot be done
+
+
+def _read(data: Mapping[str, Any]) -> Request:
+    kind, trials, settings = str(data.get("kind")), data.get("trials", []), data.get("set", {})
+    if not isinstance(trials, list) or not all(isinstance(name, str) for name in trials):
+        return Request(kind, problem="trials must be a list of trial ids")
+    if not isinstance(settings, dict):
+        return Request(kind, problem="set must be a mapping of keys to values")
+    return Request(kind, tuple(trials), settings)
+
+
+def pending_requests(folder: SweepFolder) -> Iterator[tuple[Path, Request]]:
+    """Requests not yet answered, oldest first. What is no JSON object is deleted: nobody can answer it."""
     for path in sorted(folder.requests.glob("*.json")):
         try:
             request = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             request = None
         if isinstance(request, dict):
-            yield path, request
+            yield path, _read(request)
         else:
             path.unlink(missing_ok=True)
 
@@ -58,7 +78,9 @@ def discard_requests(folder: SweepFolder) -> None:
 
 
 def answer_request(path: Path, text: str) -> None:
-    """Answer a request and remove it."""
-    with replacing(path.with_suffix(".answer")) as draft:
-        draft.write_text(text, encoding="utf-8")
-    path.unlink(missing_ok=True)
+    """Answer a request and remove it. Raises OSError if the answer cannot be written; the request is removed anyway."""
+    try:
+        with replacing(path.with_suffix(".answer")) as draft:
+            draft.write_text(text, encoding="utf-8")
+    finally:
+        path.unlink(missing_ok=True)

@@ -215,14 +215,6 @@ class Reader:
                        WHERE r.id > ? ORDER BY r.id LIMIT ?"""
             return [ReportRow.from_row(row) for row in self._db.execute(query, (after, limit))]
 
-    def attempt_reports(self, trial_id: str, attempt: int, after: int = 0, limit: int = 10_000) -> list[ReportRow]:
-        """Reported rows of one attempt after this cursor."""
-        with self._errors():
-            query = """SELECT r.id, t.trial_id, r.attempt, r.step, r.time, r.metrics
-                       FROM report r JOIN trial t ON t.id = r.trial
-                       WHERE t.trial_id = ? AND r.attempt = ? AND r.id > ? ORDER BY r.id LIMIT ?"""
-            return [ReportRow.from_row(row) for row in self._db.execute(query, (trial_id, attempt, after, limit))]
-
     def lineage_reports(self, trial_id: str, lineage: int, after: int = 0) -> list[ReportRow]:
         """Rows of the effective series of one lineage after this cursor, by step, then in order of arrival."""
         with self._errors():

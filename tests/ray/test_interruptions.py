@@ -69,7 +69,7 @@ def test_interrupted_twice(project: Project) -> None:
 def test_stop_from_another_shell(project: Project) -> None:
     process = project.start_sweep("do=hold", "-j", "2")
     project.until_waiting(2, process)
-    assert "stopped; the same sweep command goes on" in project.run("stop", "work")
+    assert "stopped; the same sweep command continues it" in project.run("stop", "work")
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "is not running" in project.run("stop", "work")

@@ -164,3 +164,25 @@ def test_nothing_is_answered_before_it_is_durable(folder: SweepFolder) -> None:
     assert not request.exists()
     sweep.reader.close()
     manifest.close()
+
+
+def test_a_request_that_makes_no_sense_is_answered(scene: Callable[..., Scene]) -> None:
+    """It used to end the coordinator."""
+    sweep = scene(trials=1)
+    assert ask(sweep, {"kind": "resubmit", "trials": 5}) == (
+        "this request cannot be read: trials must be a list of trial ids"
+    )
+    assert sweep.launched() == [0]
+
+
+def test_an_answer_that_cannot_be_written_stops_no_launch(scene: Callable[..., Scene]) -> None:
+    """What was committed is launched all the same, and the request is not carried out twice."""
+    sweep = scene(trials=1)
+    sweep.tell(0, STARTED, FAILED)
+    requests = sweep.manifest.folder.requests
+    (requests / "1.json").write_text(dumps({"kind": "resubmit", "trials": [trial_id(0)]}))
+    (requests / ".1.answer.part").mkdir()  # where the answer would be drafted
+    sweep.tick()
+    assert sweep.launched() == [0, 0]
+    assert [path.name for path in requests.glob("*.json")] == []
+    assert any("cannot be answered" in warning for warning in sweep.coordinator.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import LockedError, ManifestError, NotFoundError
 from orchestrator.folder.lock import Lock, holder_of
@@ -22,7 +25,7 @@ from orchestrator.folder.paths import (
     find_folder,
     runs_root,
 )
-from orchestrator.folder.requests import answer_request, discard_requests, pending_requests, send_request
+from orchestrator.folder.requests import Request, answer_request, discard_requests, pending_requests, send_request
 from orchestrator.manifest.writer import Manifest
 from tests.unit import manifests
 
@@ -203,7 +206,7 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- requests
 
 
-def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], str]) -> threading.Thread:
+def while_answering(folder: SweepFolder, answers: Callable[[Request], str]) -> threading.Thread:
     """A thread that acts as coordinator: it holds the lock until it has answered one request."""
     lock = Lock.take(folder)
 
@@ -221,8 +224,8 @@ def while_answering(folder: SweepFolder, answers: Callable[[dict[str, object]], 
 
 
 def test_a_request_is_answered_and_leaves_no_file(folder: SweepFolder) -> None:
-    thread = while_answering(folder, lambda request: f"heard {request}")
-    assert send_request(folder, {"kind": "stop"}) == "heard {'kind': 'stop'}"
+    thread = while_answering(folder, lambda request: f"heard {request.kind}")
+    assert send_request(folder, {"kind": "stop"}) == "heard stop"
     thread.join()
     assert list(folder.requests.iterdir()) == []
 
@@ -238,8 +241,49 @@ def test_a_request_that_nobody_answers_returns_none(folder: SweepFolder) -> None
 def test_requests_are_read_in_order_and_damaged_ones_are_deleted(folder: SweepFolder) -> None:
     for name, text in (("3", '{"n": 3}'), ("1", '{"n": 1}'), ("2", "{"), ("4", "[]")):
         (folder.requests / f"{name}.json").write_text(text)
-    assert [request for _, request in pending_requests(folder)] == [{"n": 1}, {"n": 3}]
+    assert [path.stem for path, _ in pending_requests(folder)] == ["1", "3"]
     assert sorted(path.name for path in folder.requests.iterdir()) == ["1.json", "3.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"kind": "resubmit", "trials": 5}', "trials must be a list of trial ids"),
+        ('{"kind": "resubmit", "trials": [5]}', "trials must be a list of trial ids"),
+        ('{"kind": "resubmit", "trials": null}', "trials must be a list of trial ids"),
+        ('{"kind": "resubmit", "trials": [], "set": [1]}', "set must be a mapping of keys to values"),
+        ('{"kind": ["stop"]}', ""),
+    ],
+)
+def test_a_request_has_the_right_types_whatever_is_in_its_file(folder: SweepFolder, text: str, problem: str) -> None:
+    (folder.requests / "1.json").write_text(text)
+    ((_, request),) = pending_requests(folder)
+    assert request.problem == problem
+    assert isinstance(request.kind, str)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=JSON, trials=JSON, changes=JSON)
+def test_any_json_is_a_request_or_none(folder: SweepFolder, kind: object, trials: object, changes: object) -> None:
+    (folder.requests / "1.json").write_text(json.dumps({"kind": kind, "trials": trials, "set": changes}))
+    ((_, request),) = pending_requests(folder)
+    assert isinstance(request.kind, str)
+    assert all(isinstance(name, str) for name in request.trials)
+    assert isinstance(request.settings, dict)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40))
+def test_a_request_of_any_bytes_hurts_nobody(folder: SweepFolder, content: bytes) -> None:
+    (folder.requests / "1.json").write_bytes(content)
+    assert len(list(pending_requests(folder))) <= 1
 
 
 def test_requests_to_an_earlier_coordinator_are_discarded(folder: SweepFolder) -> None:
