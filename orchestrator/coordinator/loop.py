@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.coordinator import resubmission
+from orchestrator.coordinator.intake import accept
 from orchestrator.coordinator.recording import Live, Recording
 from orchestrator.decide import lifecycle
 from orchestrator.decide.early_abort import EarlyAbort
@@ -229,7 +230,10 @@ class Coordinator:
         live.seq = batch.seq
         progress = False
         transitions = []
-        for event in batch.events:
+        for told in batch.events:
+            event = accept(told)
+            if event is None:
+                continue
             progress |= isinstance(event, (Reported, Restored))
             transition = self._apply(live, event)
             if transition:
@@ -256,6 +260,7 @@ class Coordinator:
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
         self._manifest.attempts.close(live.key, live.attempt, outcome, event)
+        self._recording.ended(live)
         self._miss_objective(live, outcome)
         del self.live[live.spec.trial_id, live.attempt]
         self._decide(live, outcome, event.at)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.coordinator.intake import accept_rows
 from orchestrator.decide import lifecycle
 from orchestrator.files import replacing
 from orchestrator.folder.paths import SweepFolder
@@ -30,6 +31,7 @@ class Live:
     seq: int = -1
     started: Started | None = None
     restored: bool = False
+    dropped: int = 0  # reported rows that could not be recorded
     metrics: dict[str, Any] = field(default_factory=dict)
     objective: float | None = None
 
@@ -63,12 +65,21 @@ class Recording:
             self._manifest.attempts.noticed(live.key, live.attempt, event.text)
             self._warn(event.text)
 
+    def ended(self, live: Live) -> None:
+        """Say how many rows of the attempt were dropped, if any were."""
+        if live.dropped:
+            text = f"{live.dropped} reported row{'s' * (live.dropped != 1)} could not be read and were dropped"
+            self._manifest.attempts.noticed(live.key, live.attempt, text)
+            self._warn(f"{live.spec.trial_id[:8]}: {text}")
+
     def _reported(self, live: Live, event: Reported) -> None:
         if live.offered and not live.restored:
             self._start_anew(live, event.rows[0][1])
-        self._manifest.attempts.reported(live.key, live.attempt, event.rows)
-        for _, _, text in event.rows:
-            self._take_in(live, json.loads(text))
+        rows, dropped = accept_rows(event.rows)
+        live.dropped += dropped
+        self._manifest.attempts.reported(live.key, live.attempt, [row[:3] for row in rows])
+        for row in rows:
+            self._take_in(live, row[3])
 
     def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
         """Update the last metrics and the objective with one more row."""

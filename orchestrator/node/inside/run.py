@@ -47,9 +47,10 @@ class Run:
             self._warn("report", f"a report was left out: {type(error).__name__}: {error}")
 
     def _report(self, metrics: Mapping[str, Any], step: int | None) -> None:
-        at = self._step + 1 if step is None else _whole(step)
+        at = _whole(self._step + 1 if step is None else step)
         if at is None:
-            return self._warn("step", f"a report was left out: step={step!r} is not a whole number from 0 on")
+            said = f"step={step!r}" if step is not None else f"the step after {self._step}"
+            return self._warn("step", f"a report was left out: {said} is not a whole number from 0 to 2^63 - 1")
         clean: dict[str, Any] = {}
         for key, value in metrics.items():
             if type(value) is float and type(key) is str and value - value == 0.0:  # finite: the common case

@@ -51,7 +51,7 @@ class Scripted:
         self.stopped: list[tuple[str, int, str]] = []
         self.killed = self.closed = False
         self.timeouts: list[float] = []
-        self._batches: list[Batch] = []
+        self.batches: list[Batch] = []
         self._seq: dict[Key, int] = {}
         self._busy: set[Key] = set()
 
@@ -74,7 +74,7 @@ class Scripted:
 
     def poll(self, timeout: float) -> list[Batch]:
         self.timeouts.append(timeout)
-        batches, self._batches = self._batches, []
+        batches, self.batches = self.batches, []
         return batches
 
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
@@ -90,7 +90,7 @@ class Scripted:
         """Events of a trial, which the next poll gives."""
         key = (trial_id(number), attempt)
         self._seq[key] = self._seq.get(key, -1) + 1 if seq is None else seq
-        self._batches.append(Batch(*key, self._seq[key], events))
+        self.batches.append(Batch(*key, self._seq[key], events))
         for event in events:
             if isinstance(event, Saved):
                 path = self.folder.trial(key[0]) / event.checkpoint.path

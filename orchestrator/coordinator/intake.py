@@ -1,0 +1,90 @@
+"""The door for what trials and nodes tell: after it, everything can be recorded. Pure.
+
+Text is made such that SQLite and a terminal take it, numbers fit into 64 bits. What cannot be repaired is left out, and
+counted where it is a reported row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from orchestrator.model import exact_json
+from orchestrator.model.events import Event, Filed, Logged, Reported, Restored, Saved
+
+MAX_INT = 2**63 - 1  # SQLite's integers
+_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})  # as a trial writes them
+
+Row = tuple[int, float, str, dict[str, Any]]  # step, seconds since the epoch, metrics as JSON text, and parsed
+T = TypeVar("T")
+
+
+def accept(event: Event) -> Event | None:
+    """The event as it can be recorded; None if it cannot. Rows of a `Reported` are for `accept_rows`."""
+    if isinstance(event, (Logged, Filed, Reported)):
+        return event
+    if isinstance(event, Saved) and not _is_step(event.checkpoint.step):
+        return None
+    if isinstance(event, Restored) and not _is_step(event.step):
+        return None
+    return _with_safe_text(event)
+
+
+def accept_rows(rows: Iterable[tuple[int, float, str]]) -> tuple[list[Row], int]:
+    """The rows that can be recorded, and how many cannot."""
+    found = [_row(*row) for row in rows]
+    accepted = [row for row in found if row is not None]
+    return accepted, len(found) - len(accepted)
+
+
+def _row(step: int, at: float, text: str) -> Row | None:
+    try:
+        metrics = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if type(metrics) is not dict or not _is_step(step) or not math.isfinite(at):
+        return None
+    only_floats = set(map(type, metrics.values())) <= {float}  # the common case, which needs no look at each value
+    if not only_floats and not all(map(_is_metric, metrics.values())):
+        return None
+    if "\\ud" in text or not text.isascii():  # a half of a surrogate pair, perhaps, in a name
+        metrics = {safe(name): value for name, value in metrics.items()}
+        text = exact_json.dumps(metrics)
+    elif "NaN" in text or "Infinity" in text:
+        text = exact_json.dumps(metrics)
+    return step, at, text, metrics
+
+
+def _is_step(step: object) -> bool:
+    return type(step) is int and 0 <= step <= MAX_INT
+
+
+def _is_metric(value: object) -> bool:
+    if type(value) is int:
+        return -MAX_INT - 1 <= value <= MAX_INT
+    return type(value) is float or (type(value) is str and value in _NOT_FINITE)
+
+
+def safe(text: str) -> str:
+    r"""The text with each half of a surrogate pair written out, such as \udc80: SQLite takes UTF-8 only."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _with_safe_text(value: T) -> T:
+    """A copy of an event in which all text is safe; itself if nothing is to be done."""
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(value):  # type: ignore[arg-type]
+        old = getattr(value, item.name)
+        new = old
+        if isinstance(old, str):
+            new = safe(old)
+        elif isinstance(old, tuple):
+            new = tuple(safe(part) if isinstance(part, str) else part for part in old)
+        elif dataclasses.is_dataclass(old) and not isinstance(old, type):
+            new = _with_safe_text(old)
+        if new is not old and new != old:
+            changes[item.name] = new
+    return dataclasses.replace(value, **changes) if changes else value  # type: ignore[type-var]
