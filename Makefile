@@ -1,19 +1,24 @@
-# make sweep   the shipped sweep, from nothing        make test    checks and all tests
-# make check   ruff, mypy, import-linter               make bench   us beside the peers; writes docs/benchmarks.md
-# make clean   remove the virtual environments        make faults   kills, full disks, outages; writes docs/reliability.md
+# make sweep       the shipped sweep, from nothing           make test     checks and all tests
+# make check       ruff, mypy, import-linter                 make bench    us beside the peers; writes docs/benchmarks.md
+# make ecosystem   tests with heavy third-party libraries    make faults   faults, all; writes docs/reliability.md
+# make clean       remove the virtual environments
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check format bench faults clean
+.PHONY: sweep test check format ecosystem bench faults clean
 
 sweep: $(READY)
 	$(BIN)/orchestrate sweep conf/sweep.yaml
 
+# Most tests wait for other processes, so that more workers than cores pay. The tests of the shared Ray cluster are one
+# worker's, and the longest: no worker may take them up last (tests/conftest.py, testpaths).
+WORKERS ?= 3
+
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -31,6 +36,21 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+# Libraries that only these tests need have an environment of their own; system packages they need are listed beside them.
+ECOSYSTEM_VENV := .ecosystem-venv
+ECOSYSTEM_READY := $(ECOSYSTEM_VENV)/.ready
+
+ecosystem: $(ECOSYSTEM_READY)
+	$(ECOSYSTEM_VENV)/bin/pytest tests/ecosystem
+
+$(ECOSYSTEM_READY): requirements-ecosystem.lock requirements.lock pyproject.toml tests/ecosystem/packages.txt
+	packages=$$(grep -v '^#' tests/ecosystem/packages.txt); \
+	if [ -n "$$packages" ] && command -v apt-get > /dev/null; then apt-get install --yes $$packages; fi
+	test -x $(ECOSYSTEM_VENV)/bin/python || $(PYTHON) -m venv $(ECOSYSTEM_VENV)
+	$(ECOSYSTEM_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-ecosystem.lock
+	$(ECOSYSTEM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(ECOSYSTEM_READY)
 
 # All faults, or some groups: make faults FAULTS="trial disk"
 faults: $(READY)
@@ -51,4 +71,4 @@ $(BENCH_READY): requirements.lock pyproject.toml
 	touch $(BENCH_READY)
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV)
+	rm -rf $(VENV) $(BENCH_VENV) $(ECOSYSTEM_VENV)

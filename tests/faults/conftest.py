@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +11,6 @@ pytest.register_assert_rewrite("tests.faults.bed")
 
 from tests.faults.bed import TRACKED, Bed, Series, delivered, local  # noqa: E402 - after the line above
 from tests.wandb_server import Server  # noqa: E402
-
-
-@pytest.fixture(scope="session", autouse=True)
-def surroundings() -> None:
-    for name in list(os.environ):
-        if name.startswith("WANDB_") or name in ("RAY_ADDRESS", "ORCHESTRATE_RUNS"):
-            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,27 @@ class Project:
         until(lambda: len(self.waiting()) >= count, process)
         return [int(path.read_text()) for path in self.waiting()]
 
+    def until_orphans(self, count: int, process: subprocess.Popen[str]) -> list[int]:
+        """Wait until `count` trials have started a child that hides; the pids of these children."""
+        until(lambda: len(self._orphans()) >= count, process)
+        return self._orphans()
+
+    def _orphans(self) -> list[int]:
+        written = (path.read_text() for path in (self.runs / "work" / "trials").glob("*/files/orphan"))
+        return [int(pid) for pid in written if pid]
+
+    def processes(self) -> list[int]:
+        """The processes of others whose working directory is in this project."""
+        found = []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            try:
+                inside = os.readlink(f"/proc/{pid}/cwd").startswith(str(self.root))
+            except OSError:
+                continue
+            if inside and pid != os.getpid() and alive(pid):
+                found.append(pid)
+        return found
+
     def go(self) -> None:
         (self.meet / "go").touch()
 
@@ -170,6 +191,18 @@ class Project:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@contextmanager
+def new_project(root: Path, address: str | None = None) -> Iterator[Project]:
+    """A project with the trainer and the sweep file above; without an address, Ray starts embedded."""
+    (root / "work.py").write_text(TRAINER)
+    (root / "conf").mkdir()
+    (root / "conf" / "sweep.yaml").write_text(SWEEP)
+    (root / "meet").mkdir()
+    project = Project(root, address)
+    yield project
+    project.end()
 
 
 def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:

@@ -189,15 +189,10 @@ def far(project: Project, cluster: Any, tmp_path_factory: pytest.TempPathFactory
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    import ray as client
-
-    client.init(address=project.address, logging_level="ERROR", log_to_driver=False)
     try:
-        until(lambda: "far" in client.cluster_resources())
-        client.shutdown()
+        until(lambda: any("far" in row["Resources"] for row in cluster.global_state.node_table()))
         yield project
     finally:
-        client.shutdown()
         os.killpg(node.pid, 15)
         node.communicate(timeout=PATIENCE)
 

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.ray.support import PATIENCE, Project, alive, until
-
-
-def processes_of(project: Project) -> list[int]:
-    """Pids of all processes that know of this project's folder by their environment, command line or cwd."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            cwd = os.readlink(f"/proc/{name}/cwd")
-        except OSError:
-            continue
-        if cwd.startswith(str(project.root)):
-            found.append(int(name))
-    return [pid for pid in found if alive(pid)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -55,7 +39,7 @@ def test_interrupted_twice(project: Project) -> None:
     """The second time nobody's grace is waited for."""
     process = project.start_sweep("do=orphan", "-j", "2", "sweep.grace=10m")
     pids = project.until_waiting(2, process)
-    orphans = [int(path.read_text()) for path in until(lambda: _orphans(project, 2), process)]
+    orphans = project.until_orphans(2, process)
     process.send_signal(signal.SIGINT)
     until(lambda: project.query("SELECT 1 FROM attempt WHERE state = 'RUNNING'"))
     process.send_signal(signal.SIGINT)
@@ -85,7 +69,7 @@ def test_the_coordinator_is_killed(project: Project) -> None:
     """Finished trials are kept, interrupted ones run again, and no process stays: not even one that hides."""
     process = project.start_sweep("do=orphan", "x=0,1,2", "-j", "2", "save=true")
     pids = project.until_waiting(2, process)
-    orphans = [int(path.read_text()) for path in until(lambda: _orphans(project, 2), process)]
+    orphans = project.until_orphans(2, process)
     until(lambda: project.query("SELECT count(*) FROM checkpoint")[0][0] >= 4, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -99,63 +83,7 @@ def test_the_coordinator_is_killed(project: Project) -> None:
     for trial in project.trials():
         (shown,) = project.json("show", trial["trial_id"], "--json")
         assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
-    until(lambda: not [pid for pid in processes_of(project) if pid != os.getpid()])
-
-
-def test_killed_while_it_starts(alone: Project) -> None:
-    """The trainer is imported early, by a process that no worker holds yet."""
-    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
-        trainer.write("\nopen('imported', 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
-    process = alone.start_sweep("sweep.resources.gpus=0")
-    imported = alone.root / "imported"
-    pid = int(until(lambda: imported.exists() and imported.read_text(), process))
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    until(lambda: not alive(pid))
-
-
-@pytest.mark.fault(
-    "coordinator",
-    "`kill -9`",
-    "Ray, embedded: while two trials run whose children hide",
-    "no process is left; the same command goes on",
-)
-def test_killed_while_alone(alone: Project) -> None:
-    """Embedded Ray goes with its coordinator, and all below it."""
-    process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
-    pids = alone.until_waiting(2, process)
-    orphans = [int(path.read_text()) for path in until(lambda: _orphans(alone, 2), process)]
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    until(lambda: not any(map(alive, pids + orphans)))
-    alone.go()
-    assert "2 trials: 2 succeeded" in alone.sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
-
-
-@pytest.mark.fault(
-    "coordinator",
-    "`kill -9`",
-    "Ray, embedded: at random instants, from its start to its end",
-    "no process is left; no trial succeeds twice, each step is there once",
-)
-@pytest.mark.campaign
-def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) -> None:
-    words = ("x=range(0,40)", "save=true", "steps=300", "sweep.resources.gpus=0")
-    draw, landed = random.Random(5), 0
-    for _ in range(10):
-        process = alone.start_sweep(*words)
-        try:
-            process.communicate(timeout=draw.uniform(0.2, 6.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            landed += 1
-    record_property("times", landed)
-    alone.sweep(*words)
-    until(lambda: not [pid for pid in processes_of(alone) if pid != os.getpid()])
-    assert alone.counts() == {"SUCCEEDED": 40}
-    assert alone.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED' GROUP BY trial") == [(1,)] * 40
-    assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(300, 300)] * 40
+    until(lambda: not project.processes())
 
 
 def test_a_second_coordinator_is_refused(project: Project) -> None:
@@ -186,12 +114,12 @@ def test_resubmit_joins_a_live_sweep(project: Project) -> None:
     "Ray: SIGKILL",
     "cause lost_worker; its processes go with it; the trial runs again free of charge",
 )
-def test_a_worker_is_killed(project: Project) -> None:
+def test_a_worker_is_killed(project: Project, cluster: Any) -> None:
     """The trial is lost, its processes go with the worker, and it runs again free of charge."""
     process = project.start_sweep("do=orphan", "x=0,1", "-j", "1")
     (pid,) = project.until_waiting(1, process)
-    (orphan,) = [int(path.read_text()) for path in until(lambda: _orphans(project, 1), process)]
-    (worker,) = _workers()
+    (orphan,) = project.until_orphans(1, process)
+    (worker,) = _workers(cluster)
     os.kill(worker, signal.SIGKILL)
     until(lambda: not alive(pid) and not alive(orphan))
     project.go()
@@ -207,10 +135,10 @@ def test_a_worker_is_killed(project: Project) -> None:
     "Ray: SIGTERM, as before a preemption",
     "the trial has `sweep.grace` to save, is LOST, and goes on from what it saved",
 )
-def test_a_worker_is_told_to_end(project: Project) -> None:
+def test_a_worker_is_told_to_end(project: Project, cluster: Any) -> None:
     process = project.start_sweep("do=grace", "x=0", "sweep.grace=60")
     (pid,) = project.until_waiting(1, process)
-    (worker,) = _workers()
+    (worker,) = _workers(cluster)
     os.kill(worker, signal.SIGTERM)
     until(lambda: not alive(pid))
     out, err = process.communicate(timeout=PATIENCE)
@@ -219,12 +147,12 @@ def test_a_worker_is_told_to_end(project: Project) -> None:
     assert rows == [(1, "LOST", "lost_worker", None), (2, "SUCCEEDED", "", 2)]
 
 
-def test_a_worker_is_killed_while_others_wait(project: Project) -> None:
+def test_a_worker_is_killed_while_others_wait(project: Project, cluster: Any) -> None:
     """Of the trials that wait behind those that run none is lost with the worker."""
     process = project.start_sweep("do=hold", "x=range(0,12)")
     project.until_waiting(6, process)
     until(lambda: _waiting_behind(project), process)
-    os.kill(_workers()[0], signal.SIGKILL)
+    os.kill(_workers(cluster)[0], signal.SIGKILL)
     until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
     project.go()
     process.communicate(timeout=PATIENCE)
@@ -252,11 +180,8 @@ def _waiting_behind(project: Project) -> bool:
     return project.query("SELECT count(*) > 0 FROM attempt WHERE state = 'LAUNCHING'") == [(1,)]
 
 
-def _orphans(project: Project, count: int) -> list[Path]:
-    found = [path for path in (project.runs / "work" / "trials").glob("*/files/orphan") if path.read_text()]
-    return found if len(found) >= count else []
-
-
-def _workers() -> list[int]:
-    """The Ray workers that hold a slot: their task, and so their title, is named so."""
-    return [row.pid for row in psutil.process_iter(["cmdline"]) if "ray::slot" in (row.info["cmdline"] or [])]
+def _workers(cluster: Any) -> list[int]:
+    """The workers of this cluster that hold a slot: their task, and so their title, is named so."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
+    running = psutil.process_iter(["ppid", "cmdline"])
+    return [row.pid for row in running if row.info["ppid"] in raylets and "ray::slot" in (row.info["cmdline"] or [])]

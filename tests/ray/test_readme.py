@@ -91,9 +91,10 @@ def test_the_quick_start(project: Project) -> None:
     assert "valid/accuracy" in project.run(*words[1:])
     csv = project.run("trials", "--where", "optimizer=SGD", "--format", "csv")
     trial_id = csv.splitlines()[1].partition(",")[0]
-    assert "StreetName" in next((project.runs / "address-tagging" / "trials" / trial_id).glob("files/*")).read_text()
+    trial_folder = project.runs / "address-tagging" / "trials" / trial_id
+    assert "StreetName" in next(trial_folder.glob("files/*")).read_text()
     assert "orchestrate resubmit address-tagging --trial" in project.run("show", trial_id[:4])
-    project.run("logs", trial_id[:4])
+    assert project.run("logs", trial_id[:4]) == (trial_folder / "attempt-1.log").read_text()
     page = (ROOT / "docs" / "manifest.md").read_text(encoding="utf-8")
     queries = [block.replace("6065", trial_id[:4]) for block in blocks(page, "sql")]
     queries += re.findall(r'"(SELECT[^"]+)"', page)

@@ -7,11 +7,10 @@ import pty
 import select
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.ray.support import TRAINER, Project, alive, until
+from tests.ray.support import TRAINER, Project, until
 
 
 def test_only_the_difference_runs(project: Project) -> None:
@@ -186,19 +185,6 @@ def test_limits(project: Project) -> None:
     assert times[0][1] <= times[1][0]
 
 
-def test_alone_without_a_cluster(alone: Project) -> None:
-    """Embedded Ray: a GPU that is not there is a clear message, and nothing is written."""
-    out = alone.sweep(code=2)
-    assert "a trial asks for GPU 1, CPU 1, and no node has that" in out
-    assert "cpus, 0 gpus" in out
-    assert "sweep.resources.gpus=0" in out
-    assert not alone.runs.exists()
-    out = alone.sweep("sweep.resources.gpus=auto")
-    assert "4 trials: 4 succeeded" in out
-    assert out.splitlines()[-1].startswith("orchestrate trials work")  # nothing on stderr
-    assert not (Path.home() / ".ray" / "auth_token").exists() or os.path.exists("/root/.ray/auth_token")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -224,25 +210,6 @@ def test_detached(project: Project) -> None:
     project.go()
     assert "2/2  2 succeeded" in project.run("status", "--watch")
     assert "2 trials: 2 succeeded" in until((project.runs / "work" / "sweep.log").read_text)
-
-
-def test_alone_the_first_trial_needs_no_second_import(alone: Project) -> None:
-    """The process that has checked the trainer while Ray started is the one that the first trial is forked from."""
-    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
-        trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.getpid(), file=pids)\n")
-    alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
-    (pid,) = map(int, (alone.root / "imported").read_text().split())
-    assert not alive(pid)
-    assert alone.query("SELECT method FROM attempt") == [("fork",)]
-
-
-def test_try(alone: Project) -> None:
-    out = alone.run("try", "conf/sweep.yaml", "x=2")
-    assert "hello from" in out
-    assert "loss" in out
-    assert not alone.runs.exists()
-    failed = alone.run("try", "conf/sweep.yaml", "do=fail", code=1)
-    assert "ValueError: bad value 0" in failed
 
 
 def test_the_live_view(project: Project) -> None:

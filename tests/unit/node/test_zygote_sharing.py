@@ -29,7 +29,7 @@ from tests.unit.node.support import Result, alive, file, order, run, stream, wai
 
 ROOT = Path(__file__).parents[3]
 TRAINER = """
-import json, os, random, resource, sys, time
+import json, os, random, re, resource, sys, time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def train(cfg, run):
     facts["oom"] = open("/proc/self/oom_score_adj").read()
     facts["limits"] = [resource.getrlimit(resource.RLIMIT_NOFILE), len(os.sched_getaffinity(0)), os.umask(0o22)]
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    facts["files"] = sorted(os.readlink(link).partition(":[")[0] for link in links if os.path.exists(link))
+    facts["files"] = sorted(re.split(r":\\[|#", os.readlink(link))[0] for link in links if os.path.exists(link))
     facts["signals"] = [line for line in open("/proc/self/status") if line.startswith("Sig")]
     facts["seen"] = SEEN
     facts["chance"] = [hash("x"), random.random()]

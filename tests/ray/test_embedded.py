@@ -1,0 +1,102 @@
+"""Ray that starts with the sweep and ends with it: without a cluster, a sweep brings its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.ray.support import Project, alive, until
+
+
+def test_alone_without_a_cluster(alone: Project) -> None:
+    """A GPU that is not there is a clear message, and nothing is written."""
+    alone.env["HOME"] = str(alone.root)
+    out = alone.sweep(code=2)
+    assert "a trial asks for GPU 1, CPU 1, and no node has that" in out
+    assert "cpus, 0 gpus" in out
+    assert "sweep.resources.gpus=0" in out
+    assert not alone.runs.exists()
+    out = alone.sweep("sweep.resources.gpus=auto")
+    assert "4 trials: 4 succeeded" in out
+    assert out.splitlines()[-1].startswith("orchestrate trials work")  # nothing on stderr
+    assert not (alone.root / ".ray").exists()  # Ray writes no token to HOME
+
+
+def test_alone_the_first_trial_needs_no_second_import(alone: Project) -> None:
+    """The process that has checked the trainer while Ray started is the one that the first trial is forked from."""
+    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
+        trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.getpid(), file=pids)\n")
+    alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
+    (pid,) = map(int, (alone.root / "imported").read_text().split())
+    assert not alive(pid)
+    assert alone.query("SELECT method FROM attempt") == [("fork",)]
+
+
+def test_try(alone: Project) -> None:
+    out = alone.run("try", "conf/sweep.yaml", "x=2")
+    assert "hello from" in out
+    assert "loss" in out
+    assert not alone.runs.exists()
+    failed = alone.run("try", "conf/sweep.yaml", "do=fail", code=1)
+    assert "ValueError: bad value 0" in failed
+
+
+def test_killed_while_it_starts(alone: Project) -> None:
+    """The trainer is imported early, by a process that no worker holds yet."""
+    with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
+        trainer.write("\nopen('imported', 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    process = alone.start_sweep("sweep.resources.gpus=0")
+    imported = alone.root / "imported"
+    pid = int(until(lambda: imported.exists() and imported.read_text(), process))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not alive(pid))
+
+
+@pytest.mark.fault(
+    "coordinator",
+    "`kill -9`",
+    "Ray, embedded: while two trials run whose children hide",
+    "no process is left; the same command goes on",
+)
+def test_killed_while_alone(alone: Project) -> None:
+    """Embedded Ray goes with its coordinator, and all below it."""
+    process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+    pids = alone.until_waiting(2, process)
+    orphans = alone.until_orphans(2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not any(map(alive, pids + orphans)))
+    alone.go()
+    assert "2 trials: 2 succeeded" in alone.sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+
+
+@pytest.mark.fault(
+    "coordinator",
+    "`kill -9`",
+    "Ray, embedded: at random instants, from its start to its end",
+    "no process is left; no trial succeeds twice, each step is there once",
+)
+@pytest.mark.campaign
+def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) -> None:
+    words = ("x=range(0,40)", "save=true", "steps=300", "sweep.resources.gpus=0")
+    draw, landed = random.Random(5), 0
+    for _ in range(10):
+        process = alone.start_sweep(*words)
+        try:
+            process.communicate(timeout=draw.uniform(0.2, 6.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            landed += 1
+    record_property("times", landed)
+    alone.sweep(*words)
+    until(lambda: not alone.processes())
+    assert alone.counts() == {"SUCCEEDED": 40}
+    assert alone.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED' GROUP BY trial") == [(1,)] * 40
+    assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(300, 300)] * 40
