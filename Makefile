@@ -13,8 +13,8 @@ READY := $(VENV)/.ready
 sweep: $(READY)
 	$(BIN)/orchestrate sweep conf/sweep.yaml
 
-# Most tests wait for other processes, so that more workers than cores pay. The tests of the shared Ray cluster are one
-# worker's, and the longest: no worker may take them up last (tests/conftest.py, testpaths).
+# Most tests wait for other processes, so more workers than cores save time. Tests that share a Ray cluster run in one
+# worker and take longest: they come first (see tests/conftest.py and testpaths in pyproject.toml).
 WORKERS ?= 3
 
 test: check

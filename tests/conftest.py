@@ -21,7 +21,9 @@ os.environ |= {
     "WANDB_MODE": "offline",
     "OMP_NUM_THREADS": "1",  # torch with more threads than cores, in several workers, takes minutes for seconds of work
 }
-EMBEDDED = "tests/ray/test_embedded.py"  # each test there starts Ray for itself
+EMBEDDED = "tests/ray/test_embedded.py"  # its sweeps start Ray themselves
+# The files of tests/ray that take half of its time: with several workers they run on a Ray cluster of their own.
+SECOND_CLUSTER = {f"tests/ray/test_{name}.py" for name in ("cluster", "executor", "tracking")}
 SET_BY_OTHERS = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "PYTHONBREAKPOINT"}  # by pytest, torch and ray.init
 
 
@@ -47,10 +49,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
-        """One worker takes the tests of a file, which may share a slow fixture, and all tests of the Ray cluster."""
+        """A worker takes all tests of a file, which may share a slow fixture, or of all files that share a cluster."""
 
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "cluster" if file.startswith("tests/ray/") and file != EMBEDDED else file
+            if not file.startswith("tests/ray/") or file == EMBEDDED:
+                return file
+            return "second cluster" if file in SECOND_CLUSTER else "first cluster"
 
     return ByFile(config, log)
