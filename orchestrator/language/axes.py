@@ -185,7 +185,7 @@ class AxisReader:
         if group is not None:
             return Key(group, group=True, sigil=sigil[:1], where=where)
         if "/" in bare or "@" in bare:
-            raise self._unknown_group(bare, scope, where)
+            raise self._unknown_group(bare, where)
         inherited = scope.package.lstrip("+")
         sigil = sigil or scope.package[: len(scope.package) - len(inherited)]
         return Key(f"{inherited}.{bare}" if inherited else bare, sigil=sigil, where=where)
@@ -202,7 +202,7 @@ class AxisReader:
             return self.vocabulary.nested(scope.chosen, full)
         return f"{full}{at_sign}{package}"
 
-    def _unknown_group(self, bare: str, scope: Scope, where: str) -> ConfigError:
+    def _unknown_group(self, bare: str, where: str) -> ConfigError:
         path = bare.partition("@")[0]
         close = nearest(path, self.vocabulary.groups())
         parent, _, last = path.rpartition("/")

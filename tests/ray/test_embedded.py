@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.executors.gpus import LOCKS
+from tests import nvml
 from tests.ray.support import Project, alive, until
 
 
@@ -100,3 +105,29 @@ def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) ->
     assert alone.counts() == {"SUCCEEDED": 40}
     assert alone.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED' GROUP BY trial") == [(1,)] * 40
     assert alone.query("SELECT count(*), count(DISTINCT step) FROM reports GROUP BY trial_id") == [(300, 300)] * 40
+
+
+def test_trials_on_mig_devices(alone: Project, tmp_path: Path) -> None:
+    """Each trial sees one of the MIG devices that the sweep has claimed; a busy GPU is left alone, and named."""
+    nvml.build(tmp_path)
+    busy, *migs = (f"{kind}-{uuid.uuid4()}" for kind in ("GPU", "MIG", "MIG"))  # no other test locks these
+    lines = [f"gpu {busy} NVIDIA_L4 23034 9000 - -", "gpu GPU-divided NVIDIA_H100 81559 10 - -"]
+    lines += [f"mig {name} MIG_3g.40gb 40448 1 - -" for name in migs]
+    (tmp_path / "devices").write_text("".join(f"{line}\n" for line in lines))
+    alone.env |= {"LD_LIBRARY_PATH": str(tmp_path), "FAKE_NVML": str(tmp_path / "devices")}
+    alone.env["CUDA_VISIBLE_DEVICES"] = ",".join(["0", *migs])
+    (alone.root / "work.py").write_text(
+        "import os\n\ndef train(cfg, run):\n    print('visible:', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+    )
+    try:
+        assert "leaving alone GPU 0 (9000 MiB in use)" in alone.sweep()
+    finally:
+        for name in (busy, *migs):
+            (LOCKS / f"{name}.lock").unlink(missing_ok=True)
+    seen = alone.query("SELECT t.trial_id, a.gpus, a.gpu_uuids FROM attempt a JOIN trial t ON t.id = a.trial")
+    assert len(seen) == 4
+    for trial, ids, uuids in seen:
+        (given,) = json.loads(ids)
+        assert given in migs
+        assert json.loads(uuids) == [given]
+        assert alone.run("logs", trial) == f"visible: {given}\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ import pynvml
 import pytest
 
 from orchestrator.executors import gpus
+from tests import nvml
 
-SOURCE = Path(__file__).parents[2] / "fixtures" / "nvml" / "fake_nvml.c"
 UUIDS = [f"GPU-{letter * 4}-{index}" for index, letter in enumerate("abcd")]
 FOUR = [f"gpu {uuid} NVIDIA_L4 23034 3 - -" for uuid in UUIDS]
 DIVIDED = [  # the second GPU is in MIG mode
@@ -29,6 +28,7 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from orchestrator.executors import gpus
+from tests import nvml
 claim = gpus.claim(Path(sys.argv[1]))
 print(*claim.ids, flush=True)
 time.sleep(600)
@@ -40,13 +40,8 @@ Driver = Callable[..., None]
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a libnvidia-ml.so.1."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc to build the driver library with")
     folder = tmp_path_factory.mktemp("nvml")
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", folder / "libnvidia-ml.so.1", SOURCE],
-        check=True,
-    )
+    nvml.build(folder)
     return folder
 
 
