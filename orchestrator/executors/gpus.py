@@ -62,7 +62,8 @@ def listed() -> tuple[Gpu, ...]:
     found: list[Gpu] = []
     with suppress(pynvml.NVMLError), _driver():
         for index in range(pynvml.nvmlDeviceGetCount()):
-            found += _devices(pynvml.nvmlDeviceGetHandleByIndex(index), index)
+            with suppress(pynvml.NVMLError):  # a GPU that has failed hides no other
+                found += _devices(pynvml.nvmlDeviceGetHandleByIndex(index), index)
     return tuple(found)
 
 
@@ -91,7 +92,8 @@ def _mig_devices(gpu: Any) -> Iterator[Any]:
 
 
 def _read(device: Any, index: int, mig: int | None = None) -> Gpu:
-    used = _ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(device).used), 0)
+    # Version 2 leaves out what the driver keeps for itself, which is more than BUSY_MEMORY on large GPUs.
+    used = _ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(device, pynvml.nvmlMemory_v2).used), 0)
     nobody: list[Any] = []
     computing = _ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(device), nobody)
     pids = tuple(process.pid for process in computing)
