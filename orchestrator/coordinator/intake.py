@@ -10,10 +10,12 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, TypeVar
 
 from orchestrator.model import exact_json
-from orchestrator.model.events import Event, Filed, Logged, Reported, Restored, Saved
+from orchestrator.model.events import Event, Failure, Filed, Logged, Reported, Restored, Saved
+from orchestrator.model.order import Checkpoint
 
 MAX_INT = 2**63 - 1  # SQLite's integers
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})  # as a trial writes them
@@ -74,17 +76,26 @@ def safe(text: str) -> str:
 
 
 def _with_safe_text(value: T) -> T:
-    """A copy of an event in which all text is safe; itself if nothing is to be done."""
+    """A copy of an event in which all text is safe; the event itself if it is already."""
     changes: dict[str, Any] = {}
-    for item in dataclasses.fields(value):  # type: ignore[arg-type]
-        old = getattr(value, item.name)
-        new = old
-        if isinstance(old, str):
-            new = safe(old)
-        elif isinstance(old, tuple):
-            new = tuple(safe(part) if isinstance(part, str) else part for part in old)
-        elif dataclasses.is_dataclass(old) and not isinstance(old, type):
-            new = _with_safe_text(old)
-        if new is not old and new != old:
-            changes[item.name] = new
+    for name in _field_names(type(value)):  # type: ignore[arg-type]
+        old = getattr(value, name)
+        new = _safe_value(old)
+        if new is not old:
+            changes[name] = new
     return dataclasses.replace(value, **changes) if changes else value  # type: ignore[type-var]
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(kind))
+
+
+def _safe_value(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return safe(value)
+    if kind is tuple:
+        made = tuple(map(_safe_value, value))
+        return value if made == value else made
+    return _with_safe_text(value) if kind in (Checkpoint, Failure) else value

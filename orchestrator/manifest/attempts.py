@@ -40,10 +40,7 @@ _LAST_ID = """
                coalesce((SELECT max(id) FROM report), 0),
                coalesce((SELECT max(id) FROM change), 0))
 """
-_CHANGE = """
-    INSERT INTO change (id, trial, attempt, time, event, state, detail)
-    SELECT ?, trial, attempt, ?, ?, state, ? FROM attempt WHERE trial = ? AND attempt = ?
-"""
+_CHANGE = "INSERT INTO change (id, trial, attempt, time, event, state, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,7 @@ class Attempts:
 
     def __init__(self, connection: db.Connection) -> None:
         self._db = connection
+        self._resources = Resources(), exact_json.dumps(asdict(Resources()))
         self._ids = itertools.count(connection.execute(_LAST_ID).fetchone()[0] + 1)
 
     # ------------------------------------------------------------ reading
@@ -122,20 +120,26 @@ class Attempts:
             "lineage": new.lineage,
             "created": new.at,
             "code": new.code,
-            "resources": exact_json.dumps(asdict(new.resources)),
+            "resources": self._text_of(new.resources),
             "ignored": exact_json.config_text(new.ignored),
             "deterministic": new.deterministic,
             "changed": number,
         }
         self._db.execute(_OPEN, values)
-        self._log(number, "opened", new.at, new.key, new.attempt)
+        self._log(number, ("opened", State.LAUNCHING), new.at, (new.key, new.attempt))
+
+    def _text_of(self, resources: Resources) -> str:
+        """As JSON; mostly the same as for the attempt before."""
+        if resources != self._resources[0]:
+            self._resources = resources, exact_json.dumps(asdict(resources))
+        return self._resources[1]
 
     def started(self, key: int, attempt: int, event: Started) -> None:
         """Record that the attempt's process exists."""
         number, gpus = next(self._ids), exact_json.dumps(list(event.gpus))
         where = (event.at, event.node, event.node_id, event.pid, gpus, exact_json.dumps(list(event.gpu_uuids)))
         self._db.execute(_START, (*where, event.threads, event.method, number, key, attempt))
-        self._log(number, "started", event.at, key, attempt)
+        self._log(number, ("started", State.RUNNING), event.at, (key, attempt))
 
     def restored(self, key: int, attempt: int, event: Restored) -> None:
         """Record the checkpoint that the attempt continues from, and the attempt that had saved it."""
@@ -147,7 +151,7 @@ class Attempts:
                WHERE trial = ?3 AND attempt = ?5""",
             (event.step, number, key, event.path, attempt),
         )
-        self._log(number, "restored", event.at, key, attempt, {"step": event.step})
+        self._log(number, ("restored", State.RUNNING), event.at, (key, attempt), exact_json.dumps({"step": event.step}))
 
     def new_lineage(self, key: int, attempt: int, at: float) -> None:
         """The attempt was offered a checkpoint and did not take it: its series starts anew."""
@@ -155,7 +159,7 @@ class Attempts:
         self._db.execute(
             "UPDATE attempt SET lineage = attempt, changed = ? WHERE trial = ? AND attempt = ?", (number, key, attempt)
         )
-        self._log(number, "new_lineage", at, key, attempt)
+        self._log(number, ("new_lineage", State.RUNNING), at, (key, attempt))
 
     def close(self, key: int, attempt: int, outcome: Outcome, end: Ended) -> None:
         """Record the end of an attempt, and what it means; an attempt that has ended stays as it is."""
@@ -163,7 +167,8 @@ class Attempts:
         told = (outcome.state.value, outcome.retry, outcome.cause, outcome.message, outcome.traceback, outcome.place)
         times = (end.at, end.entered, end.left)
         if self._db.execute(_CLOSE, (*told, *times, number, key, attempt)).rowcount:
-            self._log(number, "ended", end.at, key, attempt, {"cause": outcome.cause, "retry": outcome.retry})
+            detail = exact_json.dumps({"cause": outcome.cause, "retry": outcome.retry})
+            self._log(number, ("ended", outcome.state), end.at, (key, attempt), detail)
 
     def recover(self, now: float) -> int:
         """Close what a coordinator that died left open, whatever its purpose; those trials run again, free of charge.
@@ -177,11 +182,9 @@ class Attempts:
             self.close(key, attempt, outcome, Ended(now))
         return len(opened)
 
-    def _log(
-        self, number: int, event: str, at: float, key: int, attempt: int, detail: Mapping[str, Any] | None = None
-    ) -> None:
-        text = exact_json.dumps(detail) if detail else "{}"
-        self._db.execute(_CHANGE, (number, at, event, text, key, attempt))
+    def _log(self, number: int, what: tuple[str, State], at: float, where: tuple[int, int], detail: str = "{}") -> None:
+        """`what`: the event, and the state from then on. `where`: the row of the trial, and the attempt."""
+        self._db.execute(_CHANGE, (number, *where, at, what[0], what[1].value, detail))
 
     # ------------------------------------------------------------ what an attempt tells
 
