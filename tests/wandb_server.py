@@ -80,6 +80,17 @@ class Server:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which the SDK reports here, online and without delay."""
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_MODE": "online",
+            "WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567",
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
+            "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
+        }
+
+    @property
     def outage(self) -> Outage | None:
         return self._outage
 

@@ -55,9 +55,12 @@ def check_sound(db: Connection, path: Path) -> None:
             raise sqlite3.DatabaseError(f"malformed: {verdict}")
 
 
-def copy(db: Connection, target: Path) -> None:
-    """Write a copy of the manifest to `target`, whole or not at all. Raises sqlite3.Error and OSError."""
-    with replacing(target) as draft:
+def copy(db: Connection, target: Path, *, durable: bool = False) -> None:
+    """Write a copy of the manifest to `target`, whole or not at all. Raises sqlite3.Error and OSError.
+
+    `durable`: it is on disk when this returns.
+    """
+    with replacing(target, durable=durable) as draft:
         draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(draft, isolation_level=None)) as other:
             db.backup(other)

@@ -99,7 +99,7 @@ def _keep_copy(connection: db.Connection, path: Path, found: int) -> None:
     if not copy.exists():
         db.check_sound(connection, path)
         try:
-            db.copy(connection, copy)
+            db.copy(connection, copy, durable=True)
         except (db.Error, OSError) as error:
             raise ManifestError(
                 f"cannot keep a copy of it before its schema is changed: {error}",

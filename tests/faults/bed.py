@@ -20,14 +20,7 @@ from tests.ray.support import Project, alive, until
 from tests.wandb_server import Server
 
 HERE = Path(__file__).parent
-WANDB = {
-    "WANDB_MODE": "online",
-    "WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567",
-    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
-    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
-    "WANDB_INIT_TIMEOUT": "2",
-    "WANDB_FINISH_TIMEOUT": "5",
-}
+IMPATIENT = {"WANDB_INIT_TIMEOUT": "2", "WANDB_FINISH_TIMEOUT": "5"}
 SWEEP = """
 x: 0
 do: nothing
@@ -70,7 +63,7 @@ class Bed(Project):
 
     def tracked(self, server: Server) -> None:
         """Sweeps with TRACKED go to this server."""
-        self.env |= WANDB | {"WANDB_BASE_URL": server.url}
+        self.env |= server.environment | IMPATIENT
 
     def left(self) -> list[int]:
         """Every process that came of a command here, however well it hides."""

@@ -11,6 +11,7 @@ import pytest
 pytest.register_assert_rewrite("tests.executors.conformance")
 
 from tests.ray.support import Project, new_project  # noqa: E402 - after the line above
+from tests.wandb_server import Server  # noqa: E402
 
 HEAD = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False, "object_store_memory": 100 * 2**20}
 # The loss of a node is noticed in seconds instead of 15. A slow node still has Ray's 10 s to answer each check.
@@ -46,3 +47,12 @@ def alone(tmp_path: Path) -> Iterator[Project]:
     """A project without a cluster: Ray starts embedded, and there is no GPU."""
     with new_project(tmp_path) as project:
         yield project
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[Server]:
+    """A recording W&B server, to which the project's sweeps report online."""
+    server = Server()
+    project.env.update(server.environment, HOME=str(project.root))
+    yield server
+    server.close()

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.ray.support import Project
-from tests.ray.test_tracking import WANDB
 from tests.wandb_server import Server
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
 WORDS = ("do=hold", "x=0,1,2,3,4,5,6")
 
 
-@pytest.fixture
-def server(project: Project) -> Iterator[Server]:
-    """A new one: whatever version 0.1 had delivered must not come again."""
-    server = Server()
-    project.env.update(WANDB, WANDB_BASE_URL=server.url, HOME=str(project.root))
-    yield server
-    server.close()
-
-
 def test_it_goes_on(project: Project, server: Server) -> None:
+    """The server is new: whatever version 0.1 had delivered must not come again."""
     shutil.copytree(OLD / "project", project.root, dirs_exist_ok=True)
     shutil.copytree(OLD / "sweep", project.runs / "work")
     before = project.query("SELECT trial_id, objective, metrics FROM trials WHERE state = 'SUCCEEDED'")

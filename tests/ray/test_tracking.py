@@ -5,28 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from tests.ray.support import Project, until
 from tests.wandb_server import Server
 
-WANDB = {
-    "WANDB_MODE": "online",
-    "WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567",
-    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
-    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
-}
 TRACKED = "sweep.tracking.wandb={project: shop}"
-
-
-@pytest.fixture
-def server(project: Project) -> Iterator[Server]:
-    server = Server()
-    project.env.update(WANDB, WANDB_BASE_URL=server.url, HOME=str(project.root))
-    yield server
-    server.close()
 
 
 @pytest.mark.fault(

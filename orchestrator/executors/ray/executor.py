@@ -96,7 +96,7 @@ class RayExecutor:
         self._slots: dict[Any, _Slot] = {}  # by stream
         self._numbers = itertools.count()
         self._nodes: list[dict[str, Any]] = []
-        self._capacities: dict[str, int] = {}
+        self._sizes: dict[str, tuple[Resources, int]] = {}  # by what is asked for: in numbers, how many fit at once
         self._offers: dict[str, list[Task]] = {}  # to be put on the board, by shape
         self._ends: deque[float] = deque(maxlen=QUEUED)  # when the latest attempts have ended
 
@@ -107,7 +107,7 @@ class RayExecutor:
         found = self._watch.nodes
         if found is not self._nodes:
             if [node["Resources"] for node in found] != [node["Resources"] for node in self._nodes]:
-                self._capacities.clear()
+                self._sizes.clear()
             self._nodes = found
         return self._nodes
 
@@ -119,19 +119,21 @@ class RayExecutor:
                 self._board.ask.remote(key, "drained")
 
     def resolve(self, resources: Resources) -> Resources:
-        return sizes.resolve(self.nodes(), resources)
+        return self._size(resources)[0]
 
     def check(self, resources: Resources) -> None:
-        wanted = self.resolve(resources)
-        if not self._capacity(wanted):
+        wanted, capacity = self._size(resources)
+        if not capacity:
             raise sizes.refusal(self.nodes(), wanted)
 
-    def _capacity(self, wanted: Resources) -> int:
+    def _size(self, resources: Resources) -> tuple[Resources, int]:
+        """What is asked for in numbers, and how many of it run at once; asked several times a launch."""
         nodes = self.nodes()
-        key = repr(wanted)
-        if key not in self._capacities:
-            self._capacities[key] = sizes.capacity(nodes, wanted)
-        return self._capacities[key]
+        key = repr(resources)
+        if key not in self._sizes:
+            wanted = sizes.resolve(nodes, resources)
+            self._sizes[key] = wanted, sizes.capacity(nodes, wanted)
+        return self._sizes[key]
 
     # ------------------------------------------------------------ the Executor protocol
 
@@ -148,7 +150,7 @@ class RayExecutor:
 
     def _share(self, resources: Resources) -> float:
         """The part of the cluster that a trial of this size holds."""
-        return 1 / max(1, self._capacity(self.resolve(resources)))
+        return 1 / max(1, self._size(resources)[1])
 
     def launch(self, order: Order, resources: Resources) -> None:
         wanted = self.resolve(resources)
