@@ -214,14 +214,14 @@ def test_a_node_without_the_sweeps_folder(far: Project) -> None:
 @pytest.mark.fault(
     "ray",
     "the object store is full",
-    "Ray: two trials at once on a node that does not see the sweep's folder leave 300 MB each; it has room for 100 MB",
+    "Ray: two trials at once on a node that does not see the sweep's folder leave 150 MB each; it has room for 100 MB",
     "SUCCEEDED; the files are in the sweep's folder, whole",
 )
 def test_more_files_than_the_object_store_holds(far: Project) -> None:
-    far.sweep("do=big", "x=0,1", "+size=300000000", "sweep.resources.custom={far: 1}")
+    far.sweep("do=big", "x=0,1", "+size=150000000", "sweep.resources.custom={far: 1}")
     assert far.counts() == {"SUCCEEDED": 2}
     for trial in far.trials():
-        assert (far.runs / "work" / "trials" / trial["trial_id"] / "files" / "big").stat().st_size == 300_000_000
+        assert (far.runs / "work" / "trials" / trial["trial_id"] / "files" / "big").stat().st_size == 150_000_000
 
 
 @pytest.mark.fault(

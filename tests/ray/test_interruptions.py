@@ -12,17 +12,19 @@ import pytest
 from tests.ray.support import PATIENCE, Project, alive, until
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_once(project: Project, number: signal.Signals) -> None:
-    process = project.start_sweep("do=hold", "-j", "2")
-    pids = project.until_waiting(2, process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, out + err
-    assert "the same command goes on from here" in out
-    assert "Traceback" not in out + err
-    assert project.counts() == {"CANCELLED": 2, "PENDING": 2}
-    assert not any(map(alive, pids))
+def test_interrupted_once(project: Project) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = project.start_sweep("do=hold", "-j", "2")
+        pids = project.until_waiting(2, process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130, out + err
+        assert "the same command goes on from here" in out
+        assert "Traceback" not in out + err
+        assert project.counts() == {"CANCELLED": 2, "PENDING": 2}
+        assert not any(map(alive, pids))
+        for file in project.meet.iterdir():
+            file.unlink()
     project.go()
     assert "4 trials: 4 to run" in project.sweep("do=hold")
     assert project.counts() == {"SUCCEEDED": 4}
