@@ -19,22 +19,9 @@ from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome
 from orchestrator.model.sweep import State
 from tests.unit import manifests
 from tests.unit.manifests import begin, plan, report, run, trial_id, trial_spec
-
-CANCELLED = Outcome(State.CANCELLED, "cancelled")
-
-
-def due(manifest: Manifest, number: int) -> list[str]:
-    return [waiting.spec.trial_id for waiting in manifest.trials.due(number, -1, 1000)]
-
-
-def query(folder: SweepFolder, sql: str) -> list[tuple[object, ...]]:
-    """As a user of the documented views does it, with SQLite alone."""
-    with closing(sqlite3.connect(folder.manifest)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def test_readers_and_the_writer_do_not_wait_for_each_other(manifest: Manifest) -> None:
@@ -277,7 +264,8 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
     manifest.close()
     with Reader(folder) as reader:
         assert sorted(reader.series(trial_id(1))) == [*recorded, len(recorded)]
-    assert query(folder, "PRAGMA integrity_check") == [("ok",)]
+    with closing(sqlite3.connect(folder.manifest)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 @pytest.mark.parametrize(("network", "mode"), [(True, "delete"), (False, "wal")])

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError
-from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Outcome
 from orchestrator.model.sweep import Objective, State
 from tests.unit.manifests import FAILURE, begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
-
-CANCELLED = Outcome(State.CANCELLED, "cancelled")
-
-
-def due(manifest: Manifest, number: int) -> list[str]:
-    return [waiting.spec.trial_id for waiting in manifest.trials.due(number, -1, 1000)]
-
-
-def query(folder: SweepFolder, sql: str) -> list[tuple[object, ...]]:
-    """As a user of the documented views does it, with SQLite alone."""
-    with closing(sqlite3.connect(folder.manifest)) as connection:
-        return connection.execute(sql).fetchall()
-
 
 # ---------------------------------------------------------------- best and stale
 
