@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -122,40 +128,73 @@ def test_a_wrong_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         addresses.sdist(source)
 
 
-def test_a_wrong_download_never_reaches_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    name = "usaddress-0.5.16.tar.gz"
-    monkeypatch.setattr(addresses, "download", lambda _, folder: (folder / name).write_bytes(b"garbage"))
-    with pytest.raises(addresses.DataError, match="sha256"):
-        addresses.sdist(config("sweep").dataset.sources.us)
-    assert not (addresses.cache() / name).exists()
+@pytest.fixture
+def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, list[str]]]:
+    """A folder from which pip downloads, with a cache that is empty; and the source distributions it has asked for."""
+    folder, asked = tmp_path / "index", []
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith(".tar.gz"):
+                asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        without_pip_settings(monkeypatch)
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_address[1]}/")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        yield folder, asked
+        server.shutdown()
 
 
-def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_pip_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in [key for key in os.environ if key.startswith("PIP_")]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+
+
+def test_a_wrong_download_never_reaches_the_cache(package_index: tuple[Path, list[str]]) -> None:
+    name = "usaddress-0.5.16.tar.gz"
+    metadata = b"Metadata-Version: 2.1\nName: usaddress\nVersion: 0.5.16\n"
+    project = b'[build-system]\nrequires = ["setuptools"]\n[project]\nname = "usaddress"\nversion = "0.5.16"\n'
+    with tarfile.open(package_index[0] / name, "w:gz") as archive:
+        for file, content in {"PKG-INFO": metadata, "pyproject.toml": project}.items():
+            entry = tarfile.TarInfo(f"usaddress-0.5.16/{file}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    with pytest.raises(addresses.DataError, match="sha256"):
+        addresses.sdist(config("sweep").dataset.sources.us)
+    assert package_index[1] == [f"/{name}"]
+    assert not (addresses.cache() / name).exists()
+
+
+def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pip_settings(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(addresses.DataError, match=r"offline\?.*go online and run again, or put .* there"):
         addresses.sdist(config("sweep").dataset.sources.us)
 
 
-def test_trials_that_start_together_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def usaddress() -> Path:
+    """The real file, downloaded once with the settings of whoever runs the tests."""
+    return addresses.sdist(config("sweep").dataset.sources.us)
+
+
+def test_trials_that_start_together_download_once(usaddress: Path, package_index: tuple[Path, list[str]]) -> None:
     source = config("sweep").dataset.sources.us
-    real = addresses.sdist(source)
-    fetched = []
-
-    def download(requirement: str, folder: Path) -> None:
-        fetched.append(requirement)
-        shutil.copy(real, folder)
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(addresses, "download", download)
+    shutil.copy(usaddress, package_index[0])
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: addresses.sdist(source), range(8)))
     assert len(set(paths)) == 1
-    assert fetched == ["usaddress==0.5.16"]
+    assert package_index[1] == [f"/{usaddress.name}"]
 
 
 def test_a_missing_faker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
