@@ -196,18 +196,18 @@ class Coordinator:
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        live = Live(due.key, due.spec, number, offered, now, _size(due))
-        self._manifest.attempts.open(self._opening(live, lineage))
+        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due))
+        self._manifest.attempts.open(self._opening(live))
         if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
         self.live[due.spec.trial_id, number] = live
         return live, self._order(live)
 
-    def _opening(self, live: Live, lineage: int) -> Opening:
+    def _opening(self, live: Live) -> Opening:
         return Opening(
             key=live.key,
             attempt=live.attempt,
-            lineage=lineage,
+            lineage=live.lineage,
             plan=self._plan.plan,
             code=self._plan.code,
             at=live.created,
