@@ -79,6 +79,9 @@ class TrackedSweep:
     sync: bool = False  # the user asked for delivery now: go online even if the sweep is recorded offline
 
 
+SUPERSEDED = "superseded"  # tag of a run whose trial began anew; it may turn out that it did not
+
+
 @dataclass(frozen=True)
 class TrackedRun:
     """What a tracker shows of one lineage of a trial, beside its steps."""

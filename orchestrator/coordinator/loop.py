@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +33,7 @@ from orchestrator.model.sweep import Resources, State, TrialSpec
 from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
+_POLLS = 10  # at most, for what has arrived when all is killed: trials may go on reporting
 MESSAGES = 100  # a second, from all attempts together
 
 
@@ -93,8 +95,7 @@ class Coordinator:
     def tick(self) -> list[Transition]:
         """One turn: events in, decisions recorded, then acted upon."""
         if self._kill_asked:
-            self.kill()
-            return []
+            return self.kill()
         if self._stop_asked and not self.stopping:
             self.stop()
         batches = self._executor.poll(POLL if self.live or self._full else 0.0)
@@ -134,16 +135,32 @@ class Coordinator:
         for trial_id, attempt in reversed(self.live):  # what waits comes first: it must not start in a freed slot
             self._executor.stop(trial_id, attempt, "cancelled")
 
-    def kill(self) -> None:
-        """End everything at once, and record it."""
+    def kill(self) -> list[Transition]:
+        """End everything at once, and record it. What has ended by itself by now stays what it is."""
         self.stopping = True
+        transitions: list[Transition] = []
+        arrived = self._arrived()
         self._executor.kill()
         now = self._now()
         with self._manifest.transaction():
+            for batch in arrived:
+                transitions += self._record(batch)
             for live in self.live.values():
                 outcome = Outcome(State.CANCELLED, "cancelled", "interrupted twice", retry=live.started is None)
                 self._manifest.attempts.close(live.key, live.attempt, outcome, Ended(now))
         self.live.clear()
+        return transitions
+
+    def _arrived(self) -> list[Batch]:
+        """All events that the executor has by now; none if it has lost its cluster."""
+        batches: list[Batch] = []
+        with suppress(OrchestratorError):
+            for _ in range(_POLLS):
+                found = self._executor.poll(0.0)
+                batches += found
+                if not found:
+                    break
+        return batches
 
     # ------------------------------------------------------------ launching
 
@@ -179,18 +196,18 @@ class Coordinator:
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        live = Live(due.key, due.spec, number, offered, now, _size(due))
-        self._manifest.attempts.open(self._opening(live, lineage))
+        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due))
+        self._manifest.attempts.open(self._opening(live))
         if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
         self.live[due.spec.trial_id, number] = live
         return live, self._order(live)
 
-    def _opening(self, live: Live, lineage: int) -> Opening:
+    def _opening(self, live: Live) -> Opening:
         return Opening(
             key=live.key,
             attempt=live.attempt,
-            lineage=lineage,
+            lineage=live.lineage,
             plan=self._plan.plan,
             code=self._plan.code,
             at=live.created,

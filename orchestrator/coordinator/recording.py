@@ -26,11 +26,13 @@ class Live:
     spec: TrialSpec
     attempt: int
     offered: tuple[Checkpoint, ...]
+    lineage: int  # the one that it continues if it takes what it is offered
     created: float
     resources: Resources  # what it was given
     seq: int = -1
     started: Started | None = None
     restored: bool = False
+    anew: bool = False  # it has reported without having restored: its series is a new one
     dropped: int = 0  # reported rows that could not be recorded
     metrics: dict[str, Any] = field(default_factory=dict)
     objective: float | None = None
@@ -58,8 +60,8 @@ class Recording:
         elif isinstance(event, Saved):
             self._manifest.attempts.saved(live.key, live.attempt, event.checkpoint, event.at)
         elif isinstance(event, Restored):
-            live.restored = True
-            self._manifest.attempts.restored(live.key, live.attempt, event)
+            live.restored, live.anew = True, False
+            self._manifest.attempts.restored(live.key, live.attempt, event, live.lineage)
             self._go_back(live)
         elif isinstance(event, Noticed):
             self._manifest.attempts.noticed(live.key, live.attempt, event.text)
@@ -73,7 +75,7 @@ class Recording:
             self._warn(f"{live.spec.trial_id[:8]}: {text}")
 
     def _reported(self, live: Live, event: Reported) -> None:
-        if live.offered and not live.restored:
+        if live.offered and not live.restored and not live.anew:
             self._start_anew(live, event.rows[0][1])
         rows, dropped = accept_rows(event.rows)
         live.dropped += dropped
@@ -93,14 +95,17 @@ class Recording:
             live.objective = number
 
     def _go_back(self, live: Live) -> None:
-        """Forget what was reported after the restored step: it will be reported again."""
+        """Forget what earlier attempts reported after the restored step: it will be reported again."""
         live.metrics, live.objective = {}, None
         for text in self._manifest.attempts.series(live.key):
             self._take_in(live, json.loads(text))
 
     def _start_anew(self, live: Live, at: float) -> None:
-        """The trainer reports without having restored the checkpoint that it was offered: this is a new series."""
-        live.offered = ()
+        """The trainer reports without having restored the checkpoint that it was offered: this is a new series.
+
+        If it restores one later, it rejoins the old series, and what it has reported by then comes after that.
+        """
+        live.anew = True
         live.metrics, live.objective = {}, None
         self._manifest.attempts.new_lineage(live.key, live.attempt, at)
 

@@ -38,23 +38,39 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def classify(ended: Ended) -> Outcome:
-    """The state and the cause of an attempt that has ended."""
+    """The state and the cause of an attempt that has ended.
+
+    It has succeeded if its trainer returned before anybody asked it to end, and its process then ended with exit code
+    0. What we asked afterwards changes nothing: at most it has interrupted the clean-up.
+    """
     if ended.lost:
         return Outcome(State.LOST, f"lost_{ended.lost}", ended.detail or f"the {ended.lost} went away")
-    if ended.asked in LOSS_ANNOUNCED:
-        return Outcome(State.LOST, *LOSS_ANNOUNCED[ended.asked])
-    if ended.asked in ENDED_BY_US:
-        return Outcome(ENDED_BY_US[ended.asked], ended.asked, ended.detail, ended.stack, ended.place)
+    if ended.asked and not ended.asked_late:
+        return _as_asked(ended, ended.asked)
     failure = ended.failure
     if failure is not None:
         message = one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)
         cause = _exception_cause(failure.type, failure.message)
         return Outcome(State.FAILED, cause, message, failure.traceback, failure.where)
-    if ended.signal:
-        return Outcome(State.FAILED, "oom" if ended.oom else "signal", _signal_text(ended.signal, ended.detail))
-    if ended.exit_code:
-        return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {ended.exit_code}")
+    code, number = ended.exit_code, ended.signal
+    if ended.asked and number in (None, signal.SIGTERM, signal.SIGKILL):
+        code, number = ended.left_code, None
+    if number:
+        return Outcome(State.FAILED, "oom" if ended.oom else "signal", _signal_text(number, ended.detail))
+    code = code or ended.left_code
+    if code is None:
+        text = "the process ended with exit code 0 before `train` returned, as os._exit(0) does"
+        return Outcome(State.FAILED, "exit", ended.detail or text)
+    if code:
+        return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {code}")
     return Outcome(State.SUCCEEDED)
+
+
+def _as_asked(ended: Ended, asked: str) -> Outcome:
+    """The outcome of an attempt that we have ended, whatever its trainer made of the signal."""
+    if asked in LOSS_ANNOUNCED:
+        return Outcome(State.LOST, *LOSS_ANNOUNCED[asked])
+    return Outcome(ENDED_BY_US.get(asked, State.CANCELLED), asked, ended.detail, ended.stack, ended.place)
 
 
 def one_line(text: str) -> str:

@@ -141,15 +141,18 @@ class Attempts:
         self._db.execute(_START, (*where, event.threads, event.method, number, key, attempt))
         self._log(number, ("started", State.RUNNING), event.at, (key, attempt))
 
-    def restored(self, key: int, attempt: int, event: Restored) -> None:
-        """Record the checkpoint that the attempt continues from, and the attempt that had saved it."""
+    def restored(self, key: int, attempt: int, event: Restored, lineage: int) -> None:
+        """Record the checkpoint that the attempt continues from, and the attempt that had saved it.
+
+        `lineage`: that of the checkpoint. The attempt may have left it by a report before.
+        """
         number = next(self._ids)
         self._db.execute(
-            """UPDATE attempt SET restored = ?1, changed = ?2, parent_trial = trial, parent_step = ?1,
+            """UPDATE attempt SET restored = ?1, changed = ?2, lineage = ?6, parent_trial = trial, parent_step = ?1,
                    parent_attempt = (SELECT max(c.attempt) FROM checkpoint c
                                      WHERE c.trial = ?3 AND c.step = ?1 AND c.path = ?4)
                WHERE trial = ?3 AND attempt = ?5""",
-            (event.step, number, key, event.path, attempt),
+            (event.step, number, key, event.path, attempt, lineage),
         )
         self._log(number, ("restored", State.RUNNING), event.at, (key, attempt), exact_json.dumps({"step": event.step}))
 

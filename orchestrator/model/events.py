@@ -97,7 +97,9 @@ class Ended:
     place: str = ""  # the user's frame in that stack
     oom: bool = False  # the kernel killed a process for lack of memory while the attempt ran
     entered: float | None = None  # when `train` was called
-    left: float | None = None  # when it returned
+    left: float | None = None  # when it returned or raised
+    left_code: int | None = None  # the exit code that this means; 0: it returned, or raised SystemExit(0 or None)
+    asked_late: bool = False  # it had left by then: what we asked has interrupted the clean-up only
 
 
 Event = Union[Started, Reported, Logged, Filed, Saved, Restored, Noticed, Ended]

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.decide.lifecycle import classify
 from orchestrator.model.events import Batch, Ended, Event, Failure, Noticed, Started
 from orchestrator.model.order import Order
+from orchestrator.model.sweep import State
 from orchestrator.node.inside import checkpoint, stack
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
-from orchestrator.node.shared.journal import ENTERED, LEFT
 from orchestrator.node.shared.placement import Placement
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.event_collector import BATCH, EventCollector
@@ -83,6 +84,7 @@ class _Attempt:
         self.conditions = StopConditions(order, asked, self.journal_fd, memory)
         self.pid: int | None = None
         self.stop: Stop | None = None  # the first condition that was met
+        self.asked_at: float | None = None  # when the trial was asked to end for that; of `time.monotonic`
         self.kill_at: float | None = None
         self.end: dict[str, Any] | None = None  # fields of `Ended`, once the attempt is over
         self.selector = selectors.PollSelector()  # for two files, epoll would only cost more
@@ -181,6 +183,7 @@ class _Attempt:
                 return
             if stop.reason in CAUSES and stack.has_handler(self.pid):
                 self.zygote.signal(stack.SIGNAL)
+            self.asked_at = time.monotonic()
             self.zygote.signal(signal.SIGTERM)
             self.kill_at = now + self.order.grace
         if stop.at_once:
@@ -227,17 +230,33 @@ class _Attempt:
     # ------------------------------------------------------------ its last events
 
     def _last_events(self, end: dict[str, Any]) -> Iterator[Event]:
-        yield from self.events.rest(succeeded=end.get("exit_code") == 0)
-        times, failure = self.events.trainer_times, self.events.failure
-        if end.get("exit_code") == 0 and ENTERED not in times and self.stop is None:
+        yield from self.events.rest()
+        ended = self._ended(end)
+        yield from self.events.files(succeeded=classify(ended).state is State.SUCCEEDED)
+        if ended.asked_late and self.stop is not None and self.stop.evidence:
+            yield Noticed(f"`train` had returned or raised already, and its clean-up was ended: {self.stop.evidence}")
+        yield ended
+
+    def _ended(self, end: dict[str, Any]) -> Ended:
+        entered, left, failure = self.events.entered, self.events.left, self.events.failure
+        late = left is not None and self.asked_at is not None and left.clock < self.asked_at
+        if end.get("exit_code") == 0 and entered is None and self.stop is None:
             end["exit_code"] = 1  # a module that exits with 0 when it is imported has trained nothing
             text = "the process ended before the trainer was called, while its module was imported"
             failure = Failure("SystemExit", text, "", text)
-        if self.stop is not None and self.stop.evidence:
+        if self.stop is not None and self.stop.evidence and not late:
             end["detail"] = self.stop.evidence
             end["stack"], end["place"] = self._stacks()
-        asked = self.stop.reason if self.stop else None
-        yield Ended(time.time(), failure=failure, asked=asked, entered=times.get(ENTERED), left=times.get(LEFT), **end)
+        return Ended(
+            time.time(),
+            failure=failure,
+            asked=self.stop.reason if self.stop else None,
+            asked_late=late,
+            entered=entered.at if entered else None,
+            left=left.at if left else None,
+            left_code=left.code if left else None,
+            **end,
+        )
 
     def _stacks(self) -> tuple[str, str]:
         """Where the trial was when it was asked to end: its stacks, and the user's innermost frame."""

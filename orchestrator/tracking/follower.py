@@ -14,9 +14,9 @@ from orchestrator.errors import RefusedError, TrackingError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import ReportRow
-from orchestrator.ports import TrackedRun, Tracker
+from orchestrator.ports import SUPERSEDED, TrackedRun, Tracker
 from orchestrator.tracking.goals import Goal, Steps, goals, run_id
-from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking.ledger import OPENED, Ledger
 
 _LIVE = 512  # runs open at once; a run may cost a tracker a few MB
 _BACKLOG = 1000  # runs that are over and wait; further ones stay in the manifest
@@ -110,12 +110,17 @@ class Follower:
         for goal in goals(self._reader.attempts(trial_id), self._held):
             key = (goal.trial_id, goal.lineage)
             job = self._jobs.get(key)
+            run = run_id(self._reader.uid, *key)
+            if goal.rejoined and (job is None or job.stage == "waiting") and self._ledger.version(run) is None:
+                self._jobs.pop(key, None)  # nobody has seen it
+                continue
             if job is None:
-                run = run_id(self._reader.uid, *key)
                 if self._ledger.version(run) == goal.version:
                     continue
                 job = self._jobs[key] = Job(goal, run)
             job.goal = goal
+            if goal.rejoined:
+                continue
             for attempt in goal.attempts:
                 self._of_attempt[trial_id, attempt.attempt] = job
                 if attempt.restored is not None and attempt.attempt > job.resumed:
@@ -172,6 +177,8 @@ class Follower:
             self._failed(job, error)
             return
         self.failures, job.stage, job.seen = 0, "open", 0
+        if job.goal.lineage > 1 and self._ledger.version(job.run_id) is None:
+            self._ledger.deliver(job.run_id, OPENED)  # it may turn out to be superseded when nothing else knows of it
         if self._address is None and (address := self._tracker.address()):
             self._ledger.keep_address(address)
             self._address = address
@@ -218,7 +225,9 @@ class Follower:
     def _drop(self, job: Job) -> None:
         del self._jobs[job.goal.trial_id, job.goal.lineage]
         for attempt in job.goal.attempts:
-            self._of_attempt.pop((job.goal.trial_id, attempt.attempt), None)
+            key = job.goal.trial_id, attempt.attempt
+            if self._of_attempt.get(key) is job:
+                del self._of_attempt[key]
 
     def _failed(self, job: Job, error: TrackingError) -> None:
         """The run is opened again later, and says then which steps it has."""
@@ -246,4 +255,4 @@ class Follower:
 
 
 def _tags(goal: Goal) -> tuple[str, ...]:
-    return ("superseded",) if goal.superseded else ()
+    return (SUPERSEDED,) if goal.superseded else ()

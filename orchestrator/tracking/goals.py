@@ -21,15 +21,20 @@ class Goal:
     attempts: tuple[AttemptRow, ...]
     over: bool  # nothing will be added
     superseded: bool  # a later lineage began from scratch
+    rejoined: bool = False  # a lineage that its only attempt has left again: it restored a checkpoint of an older one
 
     @property
     def version(self) -> str:
         """Changes whenever a run that is over has to be delivered again."""
+        if self.rejoined:
+            return "rejoined"
         return f"{self.attempts[-1].changed}{' superseded' if self.superseded else ''}"
 
     @property
     def exit_code(self) -> int:
         last = self.attempts[-1]
+        if self.rejoined:
+            return _EXIT[State.CANCELLED]
         if last.state.open or last.retry:
             return 1 if self.superseded else 255
         return _EXIT.get(last.state, 1)
@@ -43,7 +48,11 @@ class Goal:
 
 
 def goals(attempts: Sequence[AttemptRow], held: bool) -> list[Goal]:
-    """The runs of one trial. `held`: a coordinator lives, so that open attempts go on and retries follow."""
+    """The runs of one trial. `held`: a coordinator lives, so that open attempts go on and retries follow.
+
+    An attempt that restored a checkpoint may have had a lineage of its own before: a goal says so, in case a run was
+    opened for it.
+    """
     found = []
     for lineage in sorted({attempt.lineage for attempt in attempts}):
         members = tuple(attempt for attempt in attempts if attempt.lineage == lineage)
@@ -53,6 +62,9 @@ def goals(attempts: Sequence[AttemptRow], held: bool) -> list[Goal]:
         if began or not (goes_on or superseded):
             over = superseded or not (goes_on and held)
             found.append(Goal(last.trial_id, lineage, members, over, superseded))
+    for member in attempts:
+        if member.restored is not None and member.lineage != member.attempt:
+            found.append(Goal(member.trial_id, member.attempt, (member,), over=True, superseded=True, rejoined=True))
     return found
 
 

@@ -11,12 +11,14 @@ from urllib.parse import quote
 from orchestrator import files
 from orchestrator.errors import ManifestError
 
+OPENED = ""  # the version of a run of which not all has arrived
+
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS delivered (
     destination TEXT NOT NULL,  -- of the tracker: 'online', 'offline', a file
     run_id      TEXT NOT NULL,
-    version     TEXT NOT NULL,  -- of the run, when all of it had arrived
+    version     TEXT NOT NULL,  -- of the run, when all of it had arrived; '' for one that was only opened
     PRIMARY KEY (destination, run_id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS note (
@@ -41,7 +43,7 @@ class Ledger:
         self._db.close()
 
     def version(self, run_id: str) -> str | None:
-        """The version of the run that has wholly arrived."""
+        """The version of the run that has wholly arrived, or `OPENED`."""
         with _errors(self._path):
             query = "SELECT version FROM delivered WHERE destination = ? AND run_id = ?"
             row = self._db.execute(query, (self._destination, run_id)).fetchone()

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import wandb
 
 from orchestrator.errors import RefusedError, TrackingError
-from orchestrator.ports import TrackedRun, TrackedSweep
+from orchestrator.ports import SUPERSEDED, TrackedRun, TrackedSweep
 from orchestrator.tracking.wandb_mode import mode
 
 # These describe a W&B run that this process may be part of; it is not the run of any trial.
@@ -126,8 +126,10 @@ class WandbTracker:
     def finish(self, run_id: str, exit_code: int, tags: Sequence[str]) -> None:
         handle = self._runs.pop(run_id)
         try:
-            if set(tags) - set(handle.tags or ()):
-                handle.tags = self._tags(tags)
+            before = handle.tags or ()
+            wanted = tuple(dict.fromkeys([*(tag for tag in before if tag != SUPERSEDED), *tags]))
+            if set(wanted) != set(before):
+                handle.tags = wanted
             handle.finish(exit_code=exit_code)
         except Exception as error:
             raise self._trouble(error) from error

@@ -46,7 +46,10 @@ class AtOnce:
 
     def poll(self, timeout: float) -> list[Batch]:
         now = time.time()
-        events = (Started(now, "here", "", 1, (), (), 1, "fork"), Ended(now, exit_code=0, entered=now, left=now))
+        events = (
+            Started(now, "here", "", 1, (), (), 1, "fork"),
+            Ended(now, exit_code=0, entered=now, left=now, left_code=0),
+        )
         batches = [Batch(order.trial_id, order.attempt, 0, events) for order in self._orders]
         self._orders.clear()
         return batches

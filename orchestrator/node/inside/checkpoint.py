@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import io
 import os
 import pickle
@@ -11,9 +12,9 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from orchestrator.files import replacing, sync
 from orchestrator.node.watch import archive
@@ -32,7 +33,11 @@ def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
     source = state if isinstance(state, Path) else None
     if source is not None and not source.is_dir():
         raise NotADirectoryError(f"{source} is not a folder, and run.save takes a state or a folder")
-    data = {"step": step, "state": None if source else _to_portable(state, "state"), "generators": _generators()}
+    try:
+        portable = None if source else _to_portable(state, "state")
+    except RecursionError:
+        raise ValueError("the state contains itself, or is nested too deeply, for run.restore() to read back") from None
+    data = {"step": step, "state": portable, "generators": _generators()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{attempt}-step-{step}.state"
     with replacing(path, durable=True, tag=f".{os.getpid()}") as draft, draft.open("wb") as file:
@@ -86,22 +91,52 @@ def _saved_states(folder: Path) -> list[tuple[tuple[int, int], Path]]:
 # ---------------------------------------------------------------- the file
 
 
+class _Pickler(pickle.Pickler):
+    """Writes containers and numbers, and puts what is torch's into a list beside them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, protocol=4)
+        self.tensors: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not _is_tensor(value):
+            return None
+        self.tensors.append(value)
+        return len(self.tensors) - 1
+
+
 class _DataOnly(pickle.Unpickler):
     """Reads containers and numbers; refuses a file that names a class or a function."""
+
+    def __init__(self, file: IO[bytes], tensors: Sequence[Any] = ()) -> None:
+        super().__init__(file)
+        self._tensors = tensors
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
+        if (module, name) == ("builtins", "complex"):
+            return complex
         raise pickle.UnpicklingError(f"a state holds data only, not {module}.{name}")
 
+    def persistent_load(self, number: Any) -> Any:
+        return self._tensors[number]
 
-def _write(data: Any, file: Any) -> None:
+
+def _write(data: Any, file: IO[bytes]) -> None:
+    """Data by pickle, tensors by torch: what torch reads safely is less than what a state may hold."""
     torch = sys.modules.get("torch")
     if torch is None:
         file.write(_MAGIC)
-        pickle.dump(data, file, protocol=4)
-    else:
-        torch.save(data, file)
+        _Pickler(file).dump(data)
+        return
+    pickled = io.BytesIO()
+    pickler = _Pickler(pickled)
+    pickler.dump(data)
+    torch.save(
+        {"data": torch.frombuffer(pickled.getbuffer(), dtype=torch.uint8), "tensors": pickler.tensors},
+        file,
+    )
 
 
 def _bytes(data: Any) -> bytes:
@@ -116,7 +151,11 @@ def _read(file: Any) -> Any:
     import torch
 
     file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    if "tensors" not in loaded:  # written by version 0.1
+        return loaded
+    data = loaded["data"]
+    return _DataOnly(io.BytesIO(ctypes.string_at(data.data_ptr(), data.numel())), loaded["tensors"]).load()
 
 
 # ---------------------------------------------------------------- what a state may hold
@@ -125,18 +164,23 @@ def _read(file: Any) -> Any:
 def _to_portable(value: Any, name: str) -> Any:
     """The state with numpy arrays as bytes. Raises a TypeError that names what could not be read back."""
     cls = type(value)
-    if cls in _SCALARS or _is_tensor(value):
+    if cls in _SCALARS:
+        return value
+    if _is_tensor(value):
+        _to_portable(getattr(value, "__dict__", {}), f"{name}.__dict__")
         return value
     if cls in (list, tuple):
         return cls(_to_portable(item, f"{name}[{index}]") for index, item in enumerate(value))
     if cls is set:
-        return {_to_portable(item, f"{name}{{...}}") for item in value}
+        for item in value:
+            _check_key(item, f"an element of {name}")
+        return value
     if cls in (dict, collections.OrderedDict):
         return _to_portable_dict(value, name)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
+    if _is_array(value):
+        numpy = sys.modules["numpy"]
         file = io.BytesIO()
-        numpy.save(file, numpy.asarray(value), allow_pickle=False)
+        numpy.lib.format.write_array(file, numpy.asarray(value), version=(3, 0), allow_pickle=False)
         return {_ARRAY: file.getvalue(), "scalar": isinstance(value, numpy.generic)}
     raise TypeError(
         f"{name} is a {cls.__module__}.{cls.__qualname__}, which run.restore() could not read back: save numbers, "
@@ -146,12 +190,39 @@ def _to_portable(value: Any, name: str) -> Any:
 
 def _to_portable_dict(value: Any, name: str) -> Any:
     for key in value:
-        if type(key) not in (*_SCALARS, tuple):
-            raise TypeError(f"a key of {name} is a {type(key).__qualname__}: keys are numbers, strings or tuples")
+        _check_key(key, f"a key of {name}")
     copy = type(value)((key, _to_portable(item, f"{name}[{key!r}]")) for key, item in value.items())
-    if hasattr(value, "__dict__"):
-        copy.__dict__.update(value.__dict__)  # torch keeps module versions as an attribute of a state_dict
+    if hasattr(value, "__dict__"):  # torch keeps module versions as an attribute of a state_dict
+        copy.__dict__.update(_to_portable(value.__dict__, f"{name}.__dict__"))
     return copy
+
+
+def _check_key(key: Any, name: str) -> None:
+    if type(key) is tuple:
+        for item in key:
+            _check_key(item, f"part of {name}")
+    elif type(key) not in _SCALARS or key == _ARRAY:
+        kind = "reserved string" if key == _ARRAY else f"{type(key).__module__}.{type(key).__qualname__}"
+        raise TypeError(
+            f"{name} is a {kind}, which run.restore() could not read back: take numbers, strings, bytes, or tuples "
+            "of these"
+        )
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a numpy array or scalar that its file format gives back: no masked array, no type from outside."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value).__module__ != "numpy" or not isinstance(value, (numpy.ndarray, numpy.generic)):
+        return False
+    if isinstance(value, numpy.ndarray) and type(value) not in (numpy.ndarray, numpy.memmap):
+        return False
+    dtype = value.dtype
+    if dtype.hasobject or dtype.isbuiltin == 1:
+        return not dtype.hasobject
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        back = numpy.lib.format.descr_to_dtype(numpy.lib.format.dtype_to_descr(dtype))
+    return bool(back == dtype and back.type is dtype.type)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -170,8 +241,10 @@ def _from_portable(value: Any) -> Any:
     if isinstance(value, dict):
         for key, item in value.items():
             value[key] = _from_portable(item)
+        if hasattr(value, "__dict__"):
+            _from_portable(value.__dict__)
         return value
-    if type(value) in (list, tuple, set):
+    if type(value) in (list, tuple):
         return type(value)(_from_portable(item) for item in value)
     return value
 

@@ -32,7 +32,7 @@ def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
         echo(f"files: {paths.root}")
     else:
         paths.root.rmdir()
-    return Ended(time.time(), exit_code=code, failure=failure, entered=started, left=time.time())
+    return Ended(time.time(), exit_code=code, failure=failure, entered=started, left=time.time(), left_code=code)
 
 
 class _TerminalJournal(JournalWriter):
@@ -43,9 +43,6 @@ class _TerminalJournal(JournalWriter):
 
     def report(self, step: int, text: str) -> None:
         self._echo(f"step {step}: {text}")
-
-    def trainer_time(self, moment: str) -> None:
-        """Not shown."""
 
     def put(self, tag: str, value: Any) -> None:
         if tag == "N":

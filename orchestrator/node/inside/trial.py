@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from orchestrator.node.inside import config, failure, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import trial_paths
-from orchestrator.node.shared.journal import ENTERED, LEFT, JournalWriter
+from orchestrator.node.shared.journal import JournalWriter, Left
 from orchestrator.node.shared.zygote_spec import trial_environment
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that ended because it was asked to
@@ -93,12 +94,14 @@ def is_trial() -> bool:
 def main(prepared: PreparedTrial) -> int:
     """Run the trial to its end, exit handlers included; returns the exit code."""
     global _is_trial
+    process = os.getpid()
     try:
         _is_trial = True
         gc.enable()
         code, raised = call_trainer(prepared)
         if raised is not None:
-            prepared.writer.failed(raised)
+            if os.getpid() == process:  # not in a process that the trainer has forked
+                prepared.writer.failed(raised)
             flush_output()
             sys.stderr.write(raised.message + "\n" if raised.type == "SystemExit" else raised.traceback)
         _run_exit_handlers()
@@ -114,13 +117,17 @@ def call_trainer(prepared: PreparedTrial) -> tuple[int, Failure | None]:
         if prepared.error is not None:
             raise prepared.error
         _train(prepared)
-    except SystemExit as leave:
-        if leave.code is None or isinstance(leave.code, int):
-            return (leave.code or 0) & 0xFF, None
-        return 1, failure.describe(leave, _roots(prepared.order))
     except BaseException as raised:
-        return 1, failure.describe(raised, _roots(prepared.order))
+        if isinstance(raised, SystemExit) and isinstance(raised.code, (int, type(None))):
+            return _exit_code(raised), None
+        return _exit_code(raised), failure.describe(raised, _roots(prepared.order))
     return 0, None
+
+
+def _exit_code(raised: BaseException) -> int:
+    """What an interpreter's exit code would be."""
+    code = raised.code if isinstance(raised, SystemExit) else 1
+    return (code or 0) & 0xFF if code is None or isinstance(code, int) else 1
 
 
 def _train(prepared: PreparedTrial) -> None:
@@ -128,15 +135,21 @@ def _train(prepared: PreparedTrial) -> None:
     if prepared.order.references:
         config.resolve(prepared.arguments[0], prepared.order, prepared.paths)
     prepared.setup.seed()
-    prepared.writer.trainer_time(ENTERED)
+    process = os.getpid()
+    prepared.writer.entered()
     try:
         result = prepared.function(*prepared.arguments)
+        left = Left(time.time(), time.monotonic(), 0)
+        if isinstance(result, Mapping):
+            prepared.run.report(result)
+        elif result is not None:
+            prepared.run.report({prepared.order.returned: result})
+    except BaseException as raised:
+        left = Left(time.time(), time.monotonic(), _exit_code(raised))
+        raise
     finally:
-        prepared.writer.trainer_time(LEFT)
-    if isinstance(result, Mapping):
-        prepared.run.report(result)
-    elif result is not None:
-        prepared.run.report({prepared.order.returned: result})
+        if os.getpid() == process:  # not in a process that the trainer has forked
+            prepared.writer.left(left)
 
 
 def flush_output() -> None:

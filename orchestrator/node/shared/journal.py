@@ -8,6 +8,7 @@ are not parsed before they reach the coordinator.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,19 +19,26 @@ from orchestrator.model.events import Event, Failure, Noticed, Reported, Restore
 from orchestrator.model.order import Checkpoint
 
 CHUNK = 2**20  # bytes read at once, which limits the size of a batch
-ENTERED, LEFT = "E", "L"
 _INCOMPLETE = "\0"  # ends a line of which only a part could be written; JSON has no such character
 
 
 @dataclass(frozen=True)
-class TrainerTime:
-    """When the trainer was called (ENTERED) or came back (LEFT). These become fields of `Ended`."""
+class Entered:
+    """The trainer was called."""
 
-    moment: str
-    at: float
+    at: float  # seconds since the epoch
 
 
-Entry = Union[Event, TrainerTime, Failure]
+@dataclass(frozen=True)
+class Left:
+    """The trainer returned or raised."""
+
+    at: float  # seconds since the epoch
+    clock: float  # of `time.monotonic`, which all processes of a machine share
+    code: int  # the exit code that this means
+
+
+Entry = Union[Event, Entered, Left, Failure]
 
 
 class JournalWriter:
@@ -61,9 +69,13 @@ class JournalWriter:
         """One line for the user."""
         self.put("N", text)
 
-    def trainer_time(self, moment: str) -> None:
-        """The trainer is called (ENTERED) or has come back (LEFT) now."""
-        self._append(f"{moment}\t{time.time()!r}\n")
+    def entered(self) -> None:
+        """The trainer is called now."""
+        self.put("E", time.time())
+
+    def left(self, left: Left) -> None:
+        """The trainer has returned or raised, and all that it reports by that is written."""
+        self.put("L", [left.at, left.clock, left.code])
 
     def saved(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is durable."""
@@ -78,13 +90,31 @@ class JournalWriter:
         self.put("F", asdict(failure))
 
 
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError("not a text")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError("not a whole number")
+    return value
+
+
+def _time(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError("not a time")
+    return float(value)
+
+
 _PARSERS: dict[str, Callable[[Any], Entry]] = {
-    "N": Noticed,
-    "S": lambda value: Saved(Checkpoint(value[0], value[1]), value[2]),
-    "T": lambda value: Restored(value[0], value[1], value[2]),
-    ENTERED: lambda value: TrainerTime(ENTERED, value),
-    LEFT: lambda value: TrainerTime(LEFT, value),
-    "F": lambda value: Failure(**value),
+    "N": lambda value: Noticed(_text(value)),
+    "S": lambda value: Saved(Checkpoint(_whole(value[0]), _text(value[1])), _time(value[2])),
+    "T": lambda value: Restored(_whole(value[0]), _text(value[1]), _time(value[2])),
+    "E": lambda value: Entered(_time(value)),
+    "L": lambda value: Left(_time(value[0]), _time(value[1]), _whole(value[2])),
+    "F": lambda value: Failure(*(_text(value[name]) for name in ("type", "message", "where", "traceback"))),
 }
 
 
@@ -119,7 +149,7 @@ def _entries(text: str) -> Iterator[Entry]:
                 rows.append((int(step), float(at), metrics))
                 continue
             entry = _PARSERS[tag](json.loads(rest))
-        except (KeyError, ValueError, TypeError, IndexError):
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError, RecursionError):
             continue
         if rows:
             yield Reported(tuple(rows))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.model.events import Batch, Event, Failure, Filed, Logged, Reported, Saved
 from orchestrator.model.order import Order
-from orchestrator.node.shared.journal import Entry, JournalReader, TrainerTime
+from orchestrator.node.shared.journal import Entered, Entry, JournalReader, Left
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.output import Output
@@ -23,7 +23,8 @@ class EventCollector:
         self._pending: list[Event] = []
         self._seq = 0
         self.failure: Failure | None = None  # what the trainer raised
-        self.trainer_times: dict[str, float] = {}  # by ENTERED and LEFT
+        self.entered: Entered | None = None
+        self.left: Left | None = None
 
     def add(self, event: Event) -> None:
         """Put an event before those that `new` finds next."""
@@ -36,14 +37,17 @@ class EventCollector:
             yield from self._events_of(entry)
         yield from self._logged()
 
-    def rest(self, succeeded: bool) -> Iterator[Event]:
-        """All events that are left, once the attempt is over."""
+    def rest(self) -> Iterator[Event]:
+        """All events that are left, once the attempt is over, but for files."""
         yield from self._take_pending()
         while (entries := self._journal.read()) is not None:
             for entry in entries:
                 yield from self._events_of(entry)
         self._log.drain()
         yield from self._logged()
+
+    def files(self, succeeded: bool) -> Iterator[Event]:
+        """The files that the attempt has left, where the coordinator does not see them."""
         if not self._paths.shared:
             yield from file_transfer.file_events(self._paths, self._order, succeeded)
 
@@ -52,8 +56,10 @@ class EventCollector:
         self._pending.clear()
 
     def _events_of(self, entry: Entry) -> Iterator[Event]:
-        if isinstance(entry, TrainerTime):
-            self.trainer_times[entry.moment] = entry.at
+        if isinstance(entry, Entered):
+            self.entered = entry
+        elif isinstance(entry, Left):
+            self.left = entry
         elif isinstance(entry, Failure):
             self.failure = entry
         elif isinstance(entry, Saved) and not self._paths.shared:

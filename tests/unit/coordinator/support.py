@@ -29,7 +29,7 @@ from tests.unit import manifests
 from tests.unit.manifests import trial_id, trial_spec
 
 STARTED = Started(1.0, "node-a", "", 7, (), (), 1, "fork")
-DONE = Ended(2.0, exit_code=0)
+DONE = Ended(2.0, exit_code=0, left=2.0, left_code=0)
 FAILED = Ended(2.0, exit_code=1, failure=Failure("KeyError", "'x'", "train.py:88", "Traceback …"))
 GONE = Ended(2.0, lost="worker")
 Key = tuple[str, int]

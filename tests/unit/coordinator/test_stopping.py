@@ -7,7 +7,7 @@ from collections.abc import Callable
 from orchestrator.model.events import Ended
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import State
-from tests.unit.coordinator.support import DONE, GONE, STARTED, Scene, rows, saved
+from tests.unit.coordinator.support import DONE, FAILED, GONE, STARTED, Scene, rows, saved
 from tests.unit.manifests import trial_id
 
 CANCELLED = Ended(2.0, signal=15, asked="cancelled")
@@ -46,6 +46,20 @@ def test_killing_ends_at_once(scene: Callable[..., Scene]) -> None:
     assert sweep.executor.killed
     assert sweep.coordinator.done
     assert sweep.states() == [State.CANCELLED, State.PENDING]
+
+
+def test_killing_changes_no_end_that_has_arrived(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=3)
+    sweep.tell(0, STARTED)
+    sweep.coordinator.request_stop()
+    sweep.tick()
+    sweep.executor.tell(0, rows(0.3), DONE)
+    sweep.executor.tell(1, STARTED, FAILED)
+    sweep.coordinator.request_kill()
+    assert [transition.state for transition in sweep.tick()] == [State.SUCCEEDED, State.RUNNING, State.FAILED]
+    assert sweep.states() == [State.SUCCEEDED, State.FAILED, State.PENDING]
+    assert sweep.reader.exactly(trial_id(0)).metrics == {"loss": 0.3}
+    assert sweep.executor.killed
 
 
 def test_what_was_stopped_goes_on_with_the_next_plan(scene: Callable[..., Scene]) -> None:

@@ -49,7 +49,7 @@ class Simulated:
     def poll(self, timeout: float) -> list[Batch]:
         if not self._batches and self._ends:
             self.now, trial, attempt = heapq.heappop(self._ends)
-            self._batches.append(Batch(trial, attempt, 1, (Ended(self.now, exit_code=0),)))
+            self._batches.append(Batch(trial, attempt, 1, (Ended(self.now, exit_code=0, left_code=0),)))
         batches, self._batches = self._batches, []
         return batches
 

@@ -74,7 +74,7 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
 @pytest.mark.parametrize(
     ("end", "state", "cause"),
     [
-        (ended(exit_code=0), State.SUCCEEDED, ""),
+        (ended(exit_code=0, left=1.0, left_code=0), State.SUCCEEDED, ""),
         (ended(signal=9, oom=True, detail="peak"), State.FAILED, "oom"),
         (ended(signal=9, asked="oom", detail="held 9 GiB"), State.FAILED, "oom"),
         (ended(exit_code=1, asked="terminated"), State.LOST, "lost_worker"),
@@ -110,6 +110,46 @@ def test_state_and_cause_of_an_end(end: Ended, state: State, cause: str | None) 
     assert outcome.message == outcome.message.strip()
 
 
+RETURNED, LEFT_WITH_3, RAISED, NOT_LEFT = 0, 3, 1, None
+ERROR = Failure("KeyError", "'x'", "train.py:88", "Traceback …")
+EXITS: list[dict[str, Any]] = [
+    *({"exit_code": code} for code in (0, 1, 3, 143)),
+    *({"signal": number} for number in (9, 11, 15)),
+]
+LOSSES = {"terminated": (State.LOST, "lost_worker"), "drained": (State.LOST, "lost_node")}
+LIMITS = {"stopped": State.STOPPED, **dict.fromkeys(("timeout", "hang", "oom"), State.FAILED)}
+ASKED: list[dict[str, Any]] = [
+    {},
+    *(
+        {"asked": asked, "asked_late": late}
+        for asked in ("cancelled", "stopped", "timeout", "hang", "oom", "terminated", "drained", "killed")
+        for late in (False, True)
+    ),
+]
+
+
+@pytest.mark.parametrize("left_code", [RETURNED, LEFT_WITH_3, RAISED, NOT_LEFT])
+def test_the_whole_table_of_ends(left_code: int | None) -> None:
+    """How the trainer had left, how the process ended, and whether it was asked to, before or after that."""
+    for how, asked in itertools.product(EXITS, ASKED):
+        failure = ERROR if left_code == RAISED else None
+        left = None if left_code is None else 1.0
+        outcome = classify(ended(**how, **asked, left=left, left_code=left_code, failure=failure))
+        assert (outcome.state, outcome.cause) == expected_end(how, asked, left_code), (how, asked)
+
+
+def expected_end(how: dict[str, Any], asked: dict[str, Any], left_code: int | None) -> tuple[State, str]:
+    if asked and not asked["asked_late"]:  # the signal came first, whatever the trainer made of it
+        why = asked["asked"]
+        return LOSSES.get(why) or (LIMITS.get(why, State.CANCELLED), why)
+    if left_code == RAISED:
+        return State.FAILED, "exception"
+    by_our_signal = bool(asked) and how.get("signal") in (None, 9, 15)
+    if left_code == RETURNED and (by_our_signal or how == {"exit_code": 0}):
+        return State.SUCCEEDED, ""
+    return State.FAILED, "exit" if by_our_signal or "exit_code" in how else "signal"
+
+
 @pytest.mark.parametrize(
     ("end", "message"),
     [
@@ -127,6 +167,8 @@ def test_state_and_cause_of_an_end(end: Ended, state: State, cause: str | None) 
         (ended(exit_code=3), "the process ended with exit code 3"),
         (ended(exit_code=3, detail="while the module was imported"), "while the module was imported"),
         (ended(lost="node"), "the node went away"),
+        (ended(exit_code=0), "the process ended with exit code 0 before `train` returned, as os._exit(0) does"),
+        (ended(exit_code=0, left_code=3), "the process ended with exit code 3"),
     ],
 )
 def test_messages_are_one_line(end: Ended, message: str) -> None:

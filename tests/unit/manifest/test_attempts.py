@@ -114,7 +114,7 @@ def test_a_restored_state_names_the_attempt_and_step_it_came_from(manifest: Mani
         end(manifest, key, attempt, RETRIED)
         begin(manifest, 1, attempt + 1, lineage=1)
     with manifest.transaction():
-        manifest.attempts.restored(key, 3, Restored(3, "checkpoints/1-step-3.state", 2.0))
+        manifest.attempts.restored(key, 3, Restored(3, "checkpoints/1-step-3.state", 2.0), 1)
     assert [row.parent for row in reader.attempts(trial_id(1))] == [None, None, Parent(key, 1, 3)]
 
 

@@ -315,7 +315,7 @@ def test_a_retry_from_a_checkpoint_continues_its_series(manifest: Manifest, read
     end(manifest, key, 1, RETRIED)
     begin(manifest, 1, 2, lineage=1)
     with manifest.transaction():
-        manifest.attempts.restored(key, 2, Restored(1, "checkpoints/1-step-1.state", 1.0))
+        manifest.attempts.restored(key, 2, Restored(1, "checkpoints/1-step-1.state", 1.0), 1)
     report(manifest, key, 2, 2, loss=2.0)
     assert {step: row["loss"] for step, row in reader.series(trial_id(1)).items()} == {0: 10, 1: 11, 2: 2}
     assert query(manifest.folder, "SELECT attempt, step FROM reports ORDER BY id") == [(1, 0), (1, 1), (2, 2)]
@@ -360,7 +360,7 @@ def test_the_checkpoint_offered_is_that_of_the_latest_attempt_that_saved(manifes
     begin(manifest, 1, 2, lineage=1)
     with manifest.transaction():
         manifest.attempts.restored(
-            key, 2, Restored(5, "checkpoints/1-step-5.state", 1.0)
+            key, 2, Restored(5, "checkpoints/1-step-5.state", 1.0), 1
         )  # the newer state could not be read
         manifest.attempts.saved(key, 2, Checkpoint(7, "checkpoints/7"), 3.0)
     assert manifest.attempts.checkpoints(key, 1) == [Checkpoint(7, "checkpoints/7"), Checkpoint(5, "checkpoints/5")]

@@ -241,3 +241,47 @@ def waits_for_threads(cfg, run):
 
 def asks(cfg, run):
     print("got", input())
+
+
+def returns_and_lingers(cfg, run):
+    """Returns; an exit handler then waits, through SIGTERM if told so."""
+    import atexit
+
+    def linger():
+        if cfg.stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("lingers", flush=True)
+        time.sleep(600)
+
+    atexit.register(linger)
+    if cfg.get("raises"):
+        raise KeyError("lr")
+    return 0.25
+
+
+def saves_when_asked(cfg, run):
+    """Catches the request to end, saves and returns as if it were done; or exits with 0."""
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    except SystemExit:
+        run.report({"saved": 1.0})
+        if cfg.exits:
+            sys.exit(0)
+
+
+def forks_a_child_that_returns(cfg, run):
+    """A child that returns from the trainer, or raises through it, while the trainer goes on."""
+    pid = os.fork()
+    if not pid:
+        if cfg.raises:
+            raise KeyError("of the child")
+        return
+    os.waitpid(pid, 0)
+    print("ready", flush=True)
+    if cfg.wait:
+        time.sleep(600)
+
+
+def exits_without_a_word(cfg, run):
+    os._exit(0)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model.events import Batch, Ended, Logged, Started
+from orchestrator.decide.lifecycle import classify
+from orchestrator.model.events import Batch, Ended, Logged, Outcome, Started
 from orchestrator.model.order import Checkpoint, Order
+from orchestrator.model.sweep import State
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.watch import file_transfer
@@ -91,6 +93,52 @@ def test_a_stopped_trial_has_time_to_save(tmp_path: Path, zygote_pool: ZygotePoo
 def test_a_stopped_trial_is_killed_after_the_grace_time(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     ended = run_until_it_prints(order(tmp_path, "ignores", grace=0.1), zygote_pool, "stopped").ended
     assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("why", ["cancelled", "terminated", "timeout"])
+def test_a_trial_that_had_returned_has_succeeded(
+    tmp_path: Path, zygote_pool: ZygotePool, why: str, stubborn: bool
+) -> None:
+    """Whatever asks it to end while it cleans up, and whether the clean-up ends at SIGTERM or SIGKILL."""
+    limits = {"timeout": 1.0} if why == "timeout" else {}
+    wanted = order(tmp_path, "returns_and_lingers", {"stubborn": stubborn}, grace=0.1, **limits)
+    run(order(tmp_path, "nothing"), zygote_pool)  # warm
+    result = run(wanted, zygote_pool) if limits else run_until_it_prints(wanted, zygote_pool, why)
+    assert (result.ended.asked, result.ended.asked_late, result.ended.left_code) == (why, True, 0)
+    assert classify(result.ended) == Outcome(State.SUCCEEDED)
+    assert result.rows == [(0, {"objective": 0.25})]
+    assert [notice.startswith("`train` had returned") for notice in result.notices] == ([True] if limits else [])
+
+
+def test_a_trial_that_had_raised_has_failed(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    wanted = order(tmp_path, "returns_and_lingers", {"stubborn": False, "raises": True})
+    outcome = classify(run_until_it_prints(wanted, zygote_pool, "cancelled").ended)
+    assert (outcome.state, outcome.message) == (State.FAILED, "KeyError: 'lr'")
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_a_trial_that_saves_when_it_is_asked_to_end_has_not_succeeded(
+    tmp_path: Path, zygote_pool: ZygotePool, exits: bool
+) -> None:
+    result = run_until_it_prints(order(tmp_path, "saves_when_asked", {"exits": exits}), zygote_pool, "cancelled")
+    assert (result.ended.exit_code, result.rows) == (0, [(0, {"saved": 1.0})])
+    assert classify(result.ended).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_forked_child_does_not_speak_for_the_trial(tmp_path: Path, zygote_pool: ZygotePool, raises: bool) -> None:
+    child = {"raises": raises}
+    wanted = order(tmp_path, "forks_a_child_that_returns", {**child, "wait": True})
+    assert classify(run_until_it_prints(wanted, zygote_pool, "cancelled").ended).state is State.CANCELLED
+    alone = run(order(tmp_path, "forks_a_child_that_returns", {**child, "wait": False}), zygote_pool).ended
+    assert classify(alone) == Outcome(State.SUCCEEDED)
+
+
+def test_an_exit_before_the_trainer_returns_is_no_success(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    outcome = classify(run(order(tmp_path, "exits_without_a_word"), zygote_pool).ended)
+    assert (outcome.state, outcome.cause) == (State.FAILED, "exit")
+    assert "before `train` returned" in outcome.message
 
 
 def test_a_stop_ends_an_import(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.model.events import Noticed, Reported
 from orchestrator.node.inside.run import Run
-from orchestrator.node.shared.journal import ENTERED, JournalReader, JournalWriter
+from orchestrator.node.shared.journal import JournalReader, JournalWriter
 from orchestrator.node.shared.trial_paths import TrialPaths
 from tests.unit.node.support import file_size_limit, order
 
@@ -49,7 +49,7 @@ def test_lines_that_a_full_disk_cuts_are_left_out(journal: BinaryIO, room: int) 
     with file_size_limit(os.fstat(journal.fileno()).st_size + room):
         writer.report(1, '{"a}":1,"b}":2,"ccccccccccccccccccccccccccccccccccccc":3}')
         writer.report(2, "{}")
-        writer.trainer_time(ENTERED)
+        writer.entered()
     writer.report(3, '{"loss":4}')
     entries = JournalReader(journal.fileno()).read()
     assert entries is not None

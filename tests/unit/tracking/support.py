@@ -65,7 +65,17 @@ class Sweep:
             self.manifest.attempts.open(manifests.opening(key, attempt, lineage=lineage, at=now))
             self.manifest.attempts.started(key, attempt, Started(now, "here", "", 1, (), (), 1, "fork"))
             if restored is not None:
-                self.manifest.attempts.restored(key, attempt, Restored(restored, "", now))
+                self.manifest.attempts.restored(key, attempt, Restored(restored, "", now), lineage)
+
+    def begin_anew(self, trial: int, attempt: int) -> None:
+        """The attempt reports before it restores."""
+        with self.manifest.transaction():
+            self.manifest.attempts.new_lineage(self.keys[trial], attempt, time.time())
+
+    def rejoin(self, trial: int, attempt: int, lineage: int, step: int) -> None:
+        """The attempt restores after all."""
+        with self.manifest.transaction():
+            self.manifest.attempts.restored(self.keys[trial], attempt, Restored(step, "", time.time()), lineage)
 
     def report(self, steps: range, trial: int = 0, attempt: int = 1, **metrics: Any) -> None:
         rows = [(step, time.time(), json.dumps(metrics or {"loss": step / 2})) for step in steps]

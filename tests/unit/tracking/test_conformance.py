@@ -121,6 +121,38 @@ def test_a_retry_is_a_new_run_from_scratch_and_the_same_run_from_a_checkpoint(re
     assert _in_order(receiver) == before
 
 
+@pytest.mark.parametrize(
+    ("tracker", "killed"), [("wandb", False), ("jsonl", False), ("jsonl", True)], indirect=["tracker"]
+)
+def test_a_series_that_was_left_and_rejoined(receiver: Receiver, sweep: Sweep, killed: bool) -> None:
+    """An attempt that reports before it restores has a run of its own for a while, which is superseded in the end."""
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(6))
+    sweep.end(State.LOST, retry=True)
+    sweep.begin(attempt=2)
+    sweep.begin_anew(0, attempt=2)
+    sweep.report(range(3), attempt=2, early=1)
+    until(lambda: len(receiver.runs()) == 2 and one(receiver, 0, 2).steps == [0, 1])
+    until(lambda: (one(receiver, 0).tags, one(receiver, 0).exit_code) == (["superseded"], 1))
+    if killed:
+        sweep.tracker.kill()
+        sweep.tracker.wait()
+    sweep.rejoin(0, attempt=2, lineage=1, step=4)
+    sweep.report(range(5, 9), attempt=2)
+    sweep.end(State.SUCCEEDED, attempt=2)
+    if killed:
+        sweep.track()
+    assert sweep.close()
+    whole, left = one(receiver, 0), one(receiver, 0, attempt=2)
+    assert (whole.steps, whole.exit_code, whole.tags) == ([*range(6), *range(6, 9)], 0, [])
+    assert (left.exit_code, left.tags) == (255, ["superseded"])
+    before = _in_order(receiver)
+    sweep.folder.tracker_ledger(sweep.name).unlink()
+    assert sweep.sync() == 1
+    assert _in_order(receiver) == before
+
+
 def test_a_coordinator_that_died_is_followed_again_when_it_returns(receiver: Receiver, sweep: Sweep) -> None:
     sweep.track()
     sweep.begin()
