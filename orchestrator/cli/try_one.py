@@ -42,8 +42,10 @@ def run(words: Sequence[str]) -> int:
         start="spawn",
     )
     print(f"{point.trial_id}  {naming.label(point.overrides)}", flush=True)
-    outcome = classify(run_inline(order, lambda line: print(line, flush=True)))
+    ended = run_inline(order, lambda line: print(line, flush=True))
+    outcome = classify(ended)
     if outcome.state is State.SUCCEEDED:
         return 0
-    print(outcome.traceback or outcome.message, file=sys.stderr)
+    if ended.failure is None:
+        print(outcome.message, file=sys.stderr)
     return 1

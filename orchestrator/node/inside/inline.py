@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.model.events import Ended
 from orchestrator.model.order import Order
+from orchestrator.node.inside import ending
 from orchestrator.node.inside.trial import call_trainer, import_from, prepare
 from orchestrator.node.shared.journal import JournalWriter
 from orchestrator.node.shared.trial_paths import TrialPaths
@@ -18,16 +19,19 @@ from orchestrator.node.shared.trial_paths import TrialPaths
 def run_inline(order: Order, echo: Callable[[str], None]) -> Ended:
     """Run one attempt in this process, where the trainer has the user's terminal and `breakpoint()` works.
 
-    `echo` gets each report, notice and saved state as a line. Files go to a temporary folder, whose path is echoed at
-    the end. Everything is set up as in other trials but for the seed of `hash()`, which only a new interpreter takes.
+    `echo` gets each report, notice and saved state as a line; what the trainer raises is shown on stderr. Files go to
+    a temporary folder, whose path is echoed at the end. Everything is set up as in other trials but for the seed of
+    `hash()`, which only a new interpreter takes.
     """
     os.environ.update({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
     import_from(order.import_path)
     paths = TrialPaths(tempfile.mkdtemp(prefix=f"orchestrate-try-{order.trial_id}-"), shared=True)
     started = time.time()
-    code, failure = call_trainer(prepare(order, None, paths, _TerminalJournal(echo)))
+    code, failure, error = call_trainer(prepare(order, None, paths, _TerminalJournal(echo)))
     if failure is not None and failure.type == "KeyboardInterrupt":
         raise KeyboardInterrupt
+    if failure is not None and error is not None:
+        ending.show(error, failure)
     if any(paths.root.iterdir()):
         echo(f"files: {paths.root}")
     else:

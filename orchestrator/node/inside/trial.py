@@ -6,21 +6,20 @@ much as after it (`launch.warm` says why).
 
 from __future__ import annotations
 
-import atexit
 import gc
+import inspect
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
-from orchestrator.node.inside import config, failure, seeding, stack
+from orchestrator.node.inside import config, ending, failure, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import trial_paths
@@ -31,6 +30,7 @@ TERMINATED = 128 + signal.SIGTERM  # exit code of a trial that ended because it 
 
 _config = config.ReusedConfig()
 _is_trial = False
+_modules_handler: Any = None  # of SIGTERM, if the trainer's module has set one
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,17 @@ def prepare(
 
 
 def install_signal_handlers(stack_fd: int) -> None:
-    """End at SIGTERM, and write the threads' stacks to `stack_fd` at `stack.SIGNAL`."""
+    """End at SIGTERM, and write the threads' stacks to `stack_fd` at `stack.SIGNAL`. To be called after the imports.
+
+    A handler that the trainer's module has set for SIGTERM is kept for the trial; a zygote never runs it.
+    """
+    global _modules_handler
     stack.install_handler(stack_fd)
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    found = signal.getsignal(signal.SIGTERM)
+    if found not in (signal.SIG_DFL, None, _on_sigterm):  # None: a handler in C, which we could not put back
+        _modules_handler = found
+    if found is not None:
+        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def is_trial() -> bool:
@@ -91,37 +99,46 @@ def is_trial() -> bool:
     return _is_trial
 
 
-def main(prepared: PreparedTrial) -> int:
-    """Run the trial to its end, exit handlers included; returns the exit code."""
+def main(prepared: PreparedTrial, forked: bool) -> int:
+    """Run the trial to its end, exit handlers included; returns the exit code.
+
+    Nothing follows in a forked process. A fresh one is to return to the interpreter, which destroys all objects.
+    """
     global _is_trial
     process = os.getpid()
+    code = 1
     try:
+        if forked:
+            ending.exempt_inherited_objects()
         _is_trial = True
+        if _modules_handler is not None:
+            signal.signal(signal.SIGTERM, _modules_handler)
         gc.enable()
-        code, raised = call_trainer(prepared)
-        if raised is not None:
+        code, raised, error = call_trainer(prepared)
+        if raised is not None and error is not None:
             if os.getpid() == process:  # not in a process that the trainer has forked
                 prepared.writer.failed(raised)
-            flush_output()
-            sys.stderr.write(raised.message + "\n" if raised.type == "SystemExit" else raised.traceback)
-        _run_exit_handlers()
+            ending.show(error, raised)
+        ending.run_exit_handlers()
+        if forked:
+            ending.finish_open_objects(code, prepared.writer.notice)
     except SystemExit as leave:  # SIGTERM arrived after the trainer had returned
         code = leave.code if isinstance(leave.code, int) else 1
-    flush_output()
+    ending.flush_output()
     return code
 
 
-def call_trainer(prepared: PreparedTrial) -> tuple[int, Failure | None]:
-    """Call the trainer; returns the exit code, and what it raised."""
+def call_trainer(prepared: PreparedTrial) -> tuple[int, Failure | None, BaseException | None]:
+    """Call the trainer; returns the exit code, and what it raised, described and as it is."""
     try:
         if prepared.error is not None:
             raise prepared.error
         _train(prepared)
     except BaseException as raised:
         if isinstance(raised, SystemExit) and isinstance(raised.code, (int, type(None))):
-            return _exit_code(raised), None
-        return _exit_code(raised), failure.describe(raised, _roots(prepared.order))
-    return 0, None
+            return _exit_code(raised), None, raised
+        return _exit_code(raised), failure.describe(raised, _roots(prepared.order)), raised
+    return 0, None, None
 
 
 def _exit_code(raised: BaseException) -> int:
@@ -139,6 +156,8 @@ def _train(prepared: PreparedTrial) -> None:
     prepared.writer.entered()
     try:
         result = prepared.function(*prepared.arguments)
+        if inspect.isawaitable(result):
+            result = _awaited(result)
         left = Left(time.time(), time.monotonic(), 0)
         if isinstance(result, Mapping):
             prepared.run.report(result)
@@ -152,13 +171,14 @@ def _train(prepared: PreparedTrial) -> None:
             prepared.writer.left(left)
 
 
-def flush_output() -> None:
-    """Flush stdout and stderr. It is not an error if nobody reads them any more."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue
+def _awaited(result: Awaitable[Any]) -> Any:
+    """What `async def train` returns."""
+    import asyncio
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
 
 
 def _roots(order: Order) -> tuple[str, ...]:
@@ -166,24 +186,21 @@ def _roots(order: Order) -> tuple[str, ...]:
 
 
 def _on_sigterm(number: int, frame: object) -> None:
-    """Raise SystemExit once, so that `finally` and `with` blocks have the grace time to save something."""
+    """Exit once, so that `finally` and `with` blocks have the grace time to save something."""
     if not _is_trial:  # a zygote, or a trial that has not started and has nothing to save
         os._exit(TERMINATED)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(TERMINATED)
+    signal.signal(signal.SIGTERM, _ignore)
+    sys.exit(TERMINATED)  # looked up now: libraries replace it to learn of an exit
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Not SIG_IGN, which programs that the trial starts would inherit."""
 
 
 def _restore_sigterm() -> None:
     """Let SIGTERM end processes that the trainer forks, as it does by default."""
-    if _is_trial and signal.getsignal(signal.SIGTERM) in (_on_sigterm, signal.SIG_IGN):
+    if _is_trial and signal.getsignal(signal.SIGTERM) in (_on_sigterm, _ignore):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_restore_sigterm)
-
-
-def _run_exit_handlers() -> None:
-    """Do what an interpreter does when it exits: wait for threads, then run the exit handlers."""
-    if threading.active_count() > 1:
-        threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()

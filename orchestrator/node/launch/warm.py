@@ -26,7 +26,7 @@ from typing import Any
 
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import SweepSpec, TrialSpec
-from orchestrator.node.inside import config, seeding, trial
+from orchestrator.node.inside import config, ending, seeding, trial
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import memory_pages, processes
@@ -84,7 +84,7 @@ def _rehearse() -> None:
         for _ in range(_REHEARSALS):
             processes.die_with(os.getppid())  # is so already
             trial.call_trainer(empty)
-            trial.flush_output()
+            ending.flush_output()
 
 
 def _empty_trial(writer: JournalWriter) -> trial.PreparedTrial:

@@ -168,7 +168,7 @@ class _Zygote:
         return self._unsafe
 
     def _import(self, spec: ZygoteSpec, log_fd: int) -> None:
-        from orchestrator.node.inside import trial
+        from orchestrator.node.inside import ending, trial
         from orchestrator.node.launch import warm
 
         _redirect(self._null, log_fd)  # what modules print when they are imported
@@ -180,7 +180,7 @@ class _Zygote:
             self._unsafe = unsafe_to_fork()
         self._upkeep = warm.Upkeep()
         trial.install_signal_handlers(self._stack)
-        trial.flush_output()
+        ending.flush_output()
         _redirect(self._null, self._null)
         self._watch()
 
@@ -199,7 +199,7 @@ class _Zygote:
             os.dup2(files.stack, self._stack, False)
             for fd in (channel, files.order, files.stack, files.log):
                 os.close(fd)
-            code = trial.main(prepared)
+            code = trial.main(prepared, forked=True)
         except BaseException:  # an error of this package: `main` handles what the trainer raises
             sys.excepthook(*sys.exc_info())
         finally:
@@ -271,10 +271,13 @@ def run_fresh_trial() -> NoReturn:
     os.close(_ORDER)
     from orchestrator.node.inside import trial
     from orchestrator.node.launch import warm
+    from orchestrator.node.programs import function
 
     error = warm.preload(ZygoteSpec.of(order, gpus))
     trial.install_signal_handlers(_STACK)
-    os._exit(trial.main(trial.prepare(order, gpus, paths, JournalWriter(_JOURNAL), error)))
+    code = trial.main(trial.prepare(order, gpus, paths, JournalWriter(_JOURNAL), error), forked=False)
+    function.look_up.cache_clear()  # else the trainer's module would outlive others, which it needs to close its files
+    raise SystemExit(code)  # not `sys.exit`, which libraries replace to learn of an exit
 
 
 def _redirect(stdin: int, output: int) -> None:

@@ -7,10 +7,12 @@ import ctypes
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_PATIENCE = 4.0  # seconds; torch's helper waits 2 s for others before it ends
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -32,7 +34,8 @@ def _reset_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python itself does
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python itself does: a write raises instead
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -100,7 +103,11 @@ def reap() -> tuple[dict[int, tuple[int, int]], bool]:
 
 
 def kill_descendants(wakeup: int) -> None:
-    """Kill every descendant until none is left. We adopt their orphans, so "no child" means "no descendant"."""
+    """Kill every descendant until none is left. We adopt their orphans, so "no child" means "no descendant".
+
+    Helpers clean up once those that they serve are gone; they are killed only if that takes longer than `_PATIENCE`.
+    """
+    until = time.monotonic() + _PATIENCE
     while True:
         drain(wakeup)
         try:
@@ -108,12 +115,30 @@ def kill_descendants(wakeup: int) -> None:
                 pass
         except ChildProcessError:
             return
-        for pid in descendants():
+        found = descendants()
+        others = [pid for pid in found if not _is_helper(pid)]
+        for pid in found if time.monotonic() >= until else others:
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        select.select([wakeup], [], [], 0.01)  # not longer: a process may have forked while we listed them
+        # not longer while there are others: a process may have forked while we listed them
+        select.select([wakeup], [], [], 0.01 if others else 0.1)
+
+
+def _is_helper(pid: int) -> bool:
+    """Whether a process removes what others have left in /dev/shm: of `multiprocessing`, of joblib, or of torch."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read()
+    except OSError:
+        return False
+    return b"resource_tracker import main" in command or command.split(b"\0")[0].endswith(b"/torch_shm_manager")
+
+
+def flush_c_streams() -> None:
+    """Write what C libraries have printed so far, or left in files that they have open."""
+    _libc.fflush(None)
 
 
 def parent(pid: int) -> int | None:

@@ -202,9 +202,11 @@ import sys
 from pathlib import Path
 from tests.unit.node.support import order
 from orchestrator.node.inside.inline import run_inline
-for name in ("returns_mapping", "raises"):
+hooked = lambda kind, error, trace: print("hooked", kind.__name__, trace.tb_frame.f_code.co_name)
+for name in ("returns_mapping", "raises", "raises"):
     ended = run_inline(order(Path(sys.argv[1]), name), lambda line: print("echo", line))
     print(ended.exit_code, ended.failure and ended.failure.type)
+    sys.excepthook = hooked if ended.failure else sys.excepthook
 ended = run_inline(order(Path(sys.argv[1]), "node_trainers:asks"), print)
 """
 
@@ -213,11 +215,13 @@ def test_an_inline_trial_has_the_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, input="typed\n", text=True, capture_output=True
     )
-    assert done.stderr == ""
+    assert done.stderr.count("Traceback") == 2, "an error with its cause, shown once"
     assert done.stdout.splitlines() == [
         'echo step 4: {"a":1.0}',
         'echo step 5: {"b":2.0}',
         "0 None",
+        "1 ValueError",
+        "hooked ValueError raises",
         "1 ValueError",
         "got typed",
     ]

@@ -1,0 +1,170 @@
+"""End a trial as an interpreter ends: hooks, threads, exit handlers, and what is still open.
+
+An interpreter destroys all objects in the end; so files that were left open get what is buffered for them. With torch
+that takes 0.2 s, so a forked trial does it only for objects that need it, and only for those made since the fork:
+others are shared by all trials.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+from orchestrator.model.events import Failure
+from orchestrator.node.inside.failure import is_internal
+from orchestrator.node.shared import processes
+
+PATIENCE = 10.0  # seconds that finishing what was left open may take
+_REACH = 1000  # objects that are looked at to learn what one of them refers to
+
+_TEXT: tuple[type, ...] = (io.TextIOWrapper,)
+_BINARY: tuple[type, ...] = (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair)
+
+
+def show(error: BaseException, failure: Failure) -> None:
+    """Show what the trainer raised: through `sys.excepthook` if a library listens there, such as a tracker's."""
+    flush_output()
+    if isinstance(error, SystemExit):
+        sys.stderr.write(failure.message + "\n")
+    elif sys.excepthook is sys.__excepthook__:
+        sys.stderr.write(failure.traceback)
+    else:
+        _call_hook(error, failure)
+
+
+def _call_hook(error: BaseException, failure: Failure) -> None:
+    trace = error.__traceback__
+    while trace is not None and is_internal(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    try:
+        sys.excepthook(type(error), error, trace)
+    except BaseException as broken:  # SystemExit too, in case the trial is asked to end now: it is about to
+        own = broken.__traceback__ and broken.__traceback__.tb_next
+        sys.stderr.write("Error in sys.excepthook:\n")
+        traceback.print_exception(type(broken), broken.with_traceback(own), own, chain=False)
+        sys.stderr.write("\nOriginal exception was:\n" + failure.traceback)
+
+
+def run_exit_handlers() -> None:
+    """Wait for threads, then run the exit handlers."""
+    if threading.active_count() > 1:
+        threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+
+
+def flush_output() -> None:
+    """Flush stdout and stderr, those of C libraries too. It is not an error if nobody reads them any more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # closed, or None
+            continue
+    processes.flush_c_streams()
+
+
+def exempt_inherited_objects() -> None:
+    """In a new fork: leave alone, at the end and whenever garbage is collected, what exists now."""
+    gc.freeze()
+
+
+def finish_open_objects(code: int, notice: Callable[[str], None]) -> None:
+    """Close files and call `__del__` of objects made since `exempt_inherited_objects`. If that hangs, exit with `code`.
+
+    `notice` is told what could not be finished.
+    """
+    unfinished = _unfinished()
+    if not unfinished:
+        return
+
+    def give_up() -> None:
+        notice(
+            f"files that the trainer left open could not be finished within {PATIENCE:.0f} s; their ends are missing"
+        )
+        os._exit(code)
+
+    timer = threading.Timer(PATIENCE, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        _finish(unfinished, notice)
+    finally:
+        timer.cancel()
+
+
+def _unfinished() -> list[Any]:
+    """The objects that have something to do before they are destroyed."""
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if kind in _TEXT or kind in _BINARY or _last_call(kind)}
+    return [item for item in objects if type(item) in kinds] if kinds else []
+
+
+def _last_call(kind: type) -> Callable[[Any], Any] | None:
+    """What an interpreter calls before it destroys an object of a class that is written in Python."""
+    for base in kind.__mro__:
+        method = base.__dict__.get("__del__")
+        if method is not None:
+            if base is io.IOBase.__base__:  # its `__del__` closes the file, as the class says how
+                return None if kind.__module__ == "_io" else kind.close  # type: ignore[attr-defined]
+            return method if isinstance(method, FunctionType) else None
+    return None
+
+
+def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
+    """Text first, since it is written to binary files; a file that packs another one before that."""
+    texts = [item for item in unfinished if type(item) in _TEXT]
+    binaries = [item for item in unfinished if type(item) in _BINARY]
+    others = [item for item in unfinished if type(item) not in _TEXT and type(item) not in _BINARY]
+    for stream in texts:
+        _flush(stream, notice)
+    for item in _outermost_first(others):
+        call = _last_call(type(item))
+        try:
+            if call is not None:
+                call(item)
+        except BaseException as error:  # an interpreter goes on too
+            sys.stderr.write(f"Exception ignored in: {type(item).__qualname__}: {type(error).__name__}: {error}\n")
+    for stream in (*texts, *binaries):
+        _flush(stream, notice)
+
+
+def _flush(stream: Any, notice: Callable[[str], None]) -> None:
+    try:
+        stream.flush()
+    except (ValueError, BrokenPipeError):  # closed or detached; or a child that has ended
+        return
+    except OSError as error:
+        notice(f"the end of {getattr(stream, 'name', 'a file')!r}, which the trainer left open, is missing: {error}")
+
+
+def _outermost_first(items: list[Any]) -> Iterator[Any]:
+    """Those that no other one refers to come first: what packs a file writes to it when it is closed."""
+    left = {id(item): item for item in items}
+    inner = {number: _reached(item) & left.keys() for number, item in left.items()}
+    while left:
+        held = set().union(*(inner[number] for number in left))
+        free = [number for number in left if number not in held] or list(left)  # a circle has no first one
+        for number in free:
+            yield left.pop(number)
+
+
+def _reached(item: Any) -> set[int]:
+    """What an object refers to, also by way of others."""
+    found, reached = [item], {id(item)}
+    for each in found:  # it grows while it is walked
+        if len(found) > _REACH:
+            break
+        for other in gc.get_referents(each):
+            if id(other) not in reached and not isinstance(other, (type, ModuleType, FunctionType)):
+                reached.add(id(other))
+                found.append(other)
+    return reached - {id(item)}

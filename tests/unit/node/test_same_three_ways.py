@@ -1,0 +1,259 @@
+"""A trial ends as `python train.py` does, whether it is forked or a fresh process: trainers that are run three ways.
+
+Compared are exit code, reported rows, output, files, and what is left in /dev/shm. The module `ends` has many trainers,
+so that one zygote serves them all.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.unit.node.ways import WAYS, Seen, seen
+
+MODULES = {
+    "ends": """
+        import atexit, bz2, ctypes, csv, errno, gzip, io, logging, logging.handlers, lzma, multiprocessing, os
+        import pathlib, resource, shelve, sys, tempfile, threading, time, wave, weakref, zipfile
+        from concurrent.futures import ThreadPoolExecutor
+        from multiprocessing import shared_memory
+
+        KEPT = []  # what lives until the process ends
+
+        def train(cfg, run):
+            return globals()[cfg.case](cfg, run)
+
+        def leaves_files_open(cfg, run):
+            table = csv.writer(open(run.dir / "table.csv", "w", newline=""))
+            text = open(run.dir / "text", "w")
+            binary = open(run.dir / "binary", "wb")
+            both = open(run.dir / "both", "w+b")
+            packed = gzip.GzipFile(run.dir / "packed.gz", "wb", mtime=0)
+            packed_text = io.TextIOWrapper(gzip.GzipFile(run.dir / "text.gz", "wb", mtime=0))
+            archive = zipfile.ZipFile(run.dir / "archive.zip", "w")
+            entry = zipfile.ZipFile(run.dir / "entry.zip", "w").open("inside", "w")
+            others = bz2.open(run.dir / "text.bz2", "wt"), lzma.open(run.dir / "text.xz", "wt")
+            for number in range(20):
+                table.writerow([number, number * number])
+            text.write("text")
+            binary.write(b"binary")
+            both.write(b"both")
+            packed.write(b"packed")
+            packed_text.write("packed text")
+            archive.writestr(zipfile.ZipInfo("inside"), "archive")
+            entry.write(b"entry")
+            others[0].write("bz2"), others[1].write("xz")
+            KEPT.extend([table, text, binary, both, packed, packed_text, archive, entry, others])
+
+        class Footer(io.RawIOBase):
+            def __init__(self, file):
+                self.file = file
+
+            def close(self):
+                if not self.closed:
+                    self.file.write(b"footer")
+                super().close()
+
+        class Ending:
+            def __init__(self, file):
+                self.file = file
+
+            def __del__(self):
+                self.file.write("ended")
+
+        def leaves_objects(cfg, run):
+            sound = wave.open(str(run.dir / "sound.wav"), "wb")
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
+            sound.writeframesraw(bytes(200))
+            shelf = shelve.Shelf({}, writeback=True)
+            KEPT.extend([sound, shelf, Footer(gzip.GzipFile(run.dir / "footer.gz", "wb", mtime=0))])
+            KEPT.append(Ending(open(run.dir / "ending", "w")))
+            KEPT.append(tempfile.NamedTemporaryFile(dir=run.dir))
+            folder = tempfile.TemporaryDirectory(dir=run.dir)
+            pathlib.Path(folder.name, "inside").write_text("x")
+            KEPT.append(folder)
+            handler = logging.handlers.MemoryHandler(100, target=logging.FileHandler(run.dir / "log"))
+            logger = logging.getLogger("mine")
+            logger.addHandler(handler)
+            logger.error("buffered")
+            ctypes.CDLL(None).puts(b"printed by C")
+
+        def registers(cfg, run):
+            def note(word):
+                with open(run.dir / "noted", "a") as file:
+                    file.write(word + " ")
+            thing = Ending.__new__(Ending)
+            thing.file = io.StringIO()
+            weakref.finalize(thing, note, "finalizer")
+            KEPT.append(thing)
+            atexit.register(note, "handler")
+            pool = ThreadPoolExecutor(1)
+            pool.submit(time.sleep, 0.1)
+            pool.submit(note, "pool")
+            threading.Thread(target=lambda: (time.sleep(0.05), note("thread"))).start()
+            print("without an end of line", end="")
+
+        def shares_memory(cfg, run):
+            block = shared_memory.SharedMemory(create=True, size=2**20)
+            (run.dir / "shared").write_text(block.name)
+            KEPT.append(block)
+
+        def raises(cfg, run):
+            KEPT.append(open(run.dir / "text", "w"))
+            KEPT[-1].write("text")
+            atexit.register(print, "handler")
+            raise ValueError("wrong")
+
+        def raises_with_a_hook(cfg, run):
+            before = sys.excepthook
+            def hook(kind, error, trace):
+                (run.dir / "hook").write_text(kind.__name__)
+                before(kind, error, trace)
+            sys.excepthook = hook
+            raise ValueError("wrong")
+
+        def raises_with_a_silent_hook(cfg, run):
+            sys.excepthook = lambda kind, error, trace: print("hooked", kind.__name__, error)
+            raise ValueError("wrong")
+
+        def raises_with_a_broken_hook(cfg, run):
+            def hook(kind, error, trace):
+                raise KeyError("broken")
+            sys.excepthook = hook
+            raise ValueError("wrong")
+
+        def exits(cfg, run):
+            before = sys.exit
+            def hooked(code=None):
+                print("exit", code)
+                before(code)
+            sys.exit = hooked
+            atexit.register(print, "handler")
+            sys.exit(3)
+
+        def exits_with_a_message(cfg, run):
+            sys.exit("bad data")
+
+        def exceeds_the_file_size(cfg, run):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            try:
+                with open(run.dir / "large", "wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(60_000))
+            except OSError as error:
+                return {"refused": error.errno == errno.EFBIG}
+
+        def leaves_a_pool(cfg, run):
+            pool = multiprocessing.get_context("fork").Pool(1)
+            KEPT.append(pool)
+            return sum(pool.map(abs, [-1, -2]))
+    """,
+    "handled": """
+        import os, signal, sys
+        import pathlib
+
+        HERE = []
+
+        def save_and_leave(number, frame):
+            (HERE[0] / "saved").write_text("by the handler")
+            sys.exit(7)
+
+        signal.signal(signal.SIGTERM, save_and_leave)
+        signal.signal(signal.SIGUSR1, lambda number, frame: print("got USR1", flush=True))
+
+        def train(cfg, run):
+            HERE.append(run.dir)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGTERM)
+    """,
+    "ignoring": """
+        import os, signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+        def train(cfg, run):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 0.5
+    """,
+    "awaited": """
+        import asyncio
+
+        async def train(cfg, run):
+            await asyncio.sleep(0)
+            run.report({"loss": 0.5})
+            return {"last": 1.0}
+    """,
+}
+CASES = [
+    *(
+        ("ends", case)
+        for case in (
+            "leaves_files_open",
+            "leaves_objects",
+            "registers",
+            "shares_memory",
+            "raises",
+            "raises_with_a_hook",
+            "raises_with_a_silent_hook",
+            "raises_with_a_broken_hook",
+            "exits",
+            "exits_with_a_message",
+            "exceeds_the_file_size",
+            "leaves_a_pool",
+        )
+    ),
+    ("handled", ""),
+    ("ignoring", ""),
+    ("awaited", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for name, text in MODULES.items():
+        (folder / f"{name}.py").write_text("\n".join(line[8:] for line in text.splitlines()) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(project: Path, zygote_pool: ZygotePool) -> dict[tuple[str, str], Seen]:
+    """What plain Python does with each."""
+    return {(module, case): seen("python", project, module, {"case": case}, zygote_pool) for module, case in CASES}
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize(("module", "case"), CASES)
+def test_a_trial_equals_plain_python(
+    project: Path,
+    python: dict[tuple[str, str], Seen],
+    zygote_pool: ZygotePool,
+    module: str,
+    case: str,
+    way: str,
+) -> None:
+    assert seen(way, project, module, {"case": case}, zygote_pool) == python[module, case]
+
+
+def test_what_plain_python_does_is_as_intended(python: dict[tuple[str, str], Seen]) -> None:
+    """So that the comparison compares what it should: each case does its thing in plain Python."""
+    files = python["ends", "leaves_files_open"].files
+    assert list(csv.reader(io.StringIO(files["table.csv"].decode())))[19] == ["19", "361"]
+    assert gzip.decompress(files["packed.gz"]) == b"packed"
+    assert gzip.decompress(files["text.gz"]) == b"packed text"
+    assert zipfile.ZipFile(io.BytesIO(files["archive.zip"])).read("inside") == b"archive"
+    objects = python["ends", "leaves_objects"]
+    assert sorted(objects.files) == ["ending", "footer.gz", "log", "sound.wav"]
+    assert objects.log == ["printed by C"]
+    assert len(python["ends", "registers"].files["noted"]) == len("thread pool finalizer handler ")
+    assert python["ends", "shares_memory"].shared == []
+    assert python["ends", "raises"].log[-2:] == ["ValueError: wrong", "handler"]
+    assert python["ends", "exits"].exit_code == 3
+    assert python["ends", "exceeds_the_file_size"].rows == [{"refused": True}]
+    assert python["handled", ""].exit_code == 7
+    assert python["awaited", ""].rows == [{"loss": 0.5}, {"last": 1.0}]
