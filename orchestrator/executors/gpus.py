@@ -180,7 +180,7 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
 
 
 def _shared_folder(path: Path) -> int:
-    """The folder of the locks, open. Any user may have made it; in a sticky folder nobody can replace another's file."""
+    """The folder of the locks, open. Any user may have made it: where it is sticky, nobody replaces another's file."""
     before = os.umask(0)
     try:
         with suppress(FileExistsError):
