@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +61,20 @@ def sync(path: Path) -> None:
 
 
 def scratch() -> Path:
-    """This user's private folder for temporary files. Raises PermissionError if it belongs to another user."""
+    """This user's private folder for temporary files. Raises PermissionError if something else has its name."""
     folder = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user")
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise PermissionError(f"{folder} is not a folder of this user: {error.strerror}; remove it") from error
+    try:
+        found = os.fstat(fd)
+        if found.st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to another user; have it removed, or set TMPDIR")
+        if found.st_mode & 0o077:
+            os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
     return folder

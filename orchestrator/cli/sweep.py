@@ -51,7 +51,8 @@ def add_run_options(options: argparse.ArgumentParser) -> None:
 
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
-    if options.detach and DETACHED not in os.environ:
+    parent = detached_from()
+    if options.detach and parent is None:
         return detach(words)
     from orchestrator.executors.ray import environment
     from orchestrator.language import planning
@@ -67,8 +68,8 @@ def run(words: Sequence[str]) -> int:
         for warning in plan.summary().warnings:
             print(f"note: {warning}")
         print(headline(session.folder), flush=True)
-        if DETACHED in os.environ:
-            leave_terminal(session.folder)
+        if parent is not None:
+            leave_terminal(session.folder, parent)
         return conduct(session, limits)
     finally:
         session.release()
@@ -205,13 +206,21 @@ def detach(words: Sequence[str]) -> int:
     return 0
 
 
-def leave_terminal(folder: SweepFolder) -> None:
-    """From now on print to the sweep's log, and let the parent go."""
+def detached_from() -> int | None:
+    """The pipe to the process that started this one in the background. Nothing that is started here inherits it."""
+    pipe = os.environ.pop(DETACHED, None)
+    if pipe is None:
+        return None
+    os.set_inheritable(int(pipe), False)
+    return int(pipe)
+
+
+def leave_terminal(folder: SweepFolder, parent: int) -> None:
+    """From now on print to the sweep's log, and let the parent go. `parent`: see `detached_from`."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    pipe = int(os.environ.pop(DETACHED))
-    os.write(pipe, folder.name.encode())
-    os.close(pipe)
+    os.write(parent, folder.name.encode())
+    os.close(parent)

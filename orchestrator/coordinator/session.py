@@ -80,7 +80,7 @@ def hold(folder: SweepFolder) -> Session:
     lock = Lock.take(folder)
     try:
         discard_requests(folder)
-        return Session(folder, Manifest.open(folder), lock)
+        return Session(folder, Manifest.open(folder, lock.check), lock)
     except BaseException:
         lock.release()
         raise
@@ -109,7 +109,7 @@ def plan_sweep(
         try:
             if session.check is not None:
                 session.check.close()  # it may be writing into the copy of the code
-            if session.manifest.plans.current() is None:  # while we hold the lock: nobody else uses it
+            if session.lock.held and session.manifest.plans.current() is None:  # so nobody else uses it
                 session.manifest.close()
                 discard_folder(folder, made_folder, made_root)
         finally:

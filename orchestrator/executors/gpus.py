@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import pynvml
+
+from orchestrator.errors import ResourceError
 
 LOCKS = Path("/tmp/orchestrate-gpus")  # the same for all users, whatever their TMPDIR
 BUSY_MEMORY = 500  # MiB in use that make a GPU busy, if the driver names no process
@@ -48,12 +51,12 @@ class Claim:
     """The GPUs a local sweep holds; the locks go with the process, however it ends."""
 
     ids: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()  # in words: "GPU 1 (locked by pid 77)"
-    _locks: list[IO[str]] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()  # in words: "GPU 1 (another sweep, pid 77)"
+    _locks: list[int] = field(default_factory=list)  # open files
 
     def release(self) -> None:
         for lock in self._locks:
-            lock.close()
+            os.close(lock)
         self._locks.clear()
 
 
@@ -124,19 +127,28 @@ def uuids(ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def claim(locks: Path = LOCKS) -> Claim:
-    """Lock every GPU that is visible, unlocked and idle. Honours CUDA_VISIBLE_DEVICES."""
+    """Lock every GPU that is visible, unlocked and idle. Honours CUDA_VISIBLE_DEVICES.
+
+    Raises ResourceError if the folder of the locks is not one that all users can share.
+    """
+    visible = _visible(listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not visible:
+        return Claim()
     ids, left_out, held = [], [], []
-    for name, gpu in _visible(listed(), os.environ.get("CUDA_VISIBLE_DEVICES")):
-        lock, owner = _lock(locks, gpu.uuid)
-        busy = _busy(gpu)
-        if lock is None:
-            left_out.append(f"{gpu.label} (another sweep, {owner})")
-        elif busy:
-            lock.close()
-            left_out.append(f"{gpu.label} ({busy})")
-        else:
-            ids.append(name)
-            held.append(lock)
+    folder = _shared_folder(locks)
+    try:
+        for name, gpu in visible:
+            lock, why = _lock(folder, gpu.uuid, locks)
+            busy = why or _busy(gpu)
+            if busy:
+                left_out.append(f"{gpu.label} ({busy})")
+                if lock is not None:
+                    os.close(lock)
+            elif lock is not None:
+                ids.append(name)
+                held.append(lock)
+    finally:
+        os.close(folder)
     return Claim(tuple(ids), tuple(left_out), held)
 
 
@@ -164,29 +176,77 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
     return chosen
 
 
-def _lock(folder: Path, uuid: str) -> tuple[IO[str] | None, str]:
-    """An exclusive lock on the GPU, or None and who holds it. Shared by all users of the machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _open_to_all(folder, 0o1777)
-    path = folder / f"{uuid.replace('/', '_')}.lock"  # MIG UUIDs of older drivers hold slashes
-    try:
-        handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
-        _open_to_all(path, 0o644)
-    except PermissionError:
-        handle = open(path, encoding="utf-8")  # noqa: SIM115 - a colleague's file: lock it as it is
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = handle.read().strip()
-        handle.close()
-        return None, owner or "starting up"
-    if handle.writable():
-        handle.truncate(0)
-        handle.write(f"pid {os.getpid()}")
-        handle.flush()
-    return handle, ""
+# ---------------------------------------------------------------- the locks
 
 
-def _open_to_all(path: Path, mode: int) -> None:
-    if path.stat().st_uid == os.getuid():
-        path.chmod(mode)
+def _shared_folder(path: Path) -> int:
+    """The folder of the locks, open. Any user may have made it: where it is sticky, nobody replaces another's file."""
+    before = os.umask(0)
+    try:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o1777)
+    finally:
+        os.umask(before)
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _not_shared(path, error.strerror or str(error)) from error
+    found = os.fstat(folder)
+    if found.st_mode & 0o1777 != 0o1777:
+        if found.st_uid != os.getuid():
+            os.close(folder)
+            raise _not_shared(path, f"user {found.st_uid} has made it with mode {found.st_mode & 0o7777:o}")
+        os.fchmod(folder, 0o1777)
+    return folder
+
+
+def _not_shared(path: Path, why: str) -> ResourceError:
+    return ResourceError(
+        f"GPUs cannot be locked against other users' sweeps: {why}",
+        where=str(path),
+        fix="this must be a folder of mode 1777: have its owner or root remove what is there, and run again",
+    )
+
+
+def _lock(folder: int, uuid: str, path: Path) -> tuple[int | None, str]:
+    """An exclusive lock on the GPU, or why there is none. All users share the file, so nothing is written into it."""
+    name = f"{uuid.replace('/', '_')}.lock"  # MIG UUIDs of older drivers hold slashes
+    try:
+        lock = _opened(name, folder)
+    except OSError as error:
+        return None, f"its lock {path / name}: {error.strerror or error}"
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            why = f"its lock {path / name} is not a regular file"
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock, ""
+    except BlockingIOError:
+        why = ", ".join(filter(None, ("another sweep", _holder(lock))))
+    except OSError as error:
+        why = f"its lock {path / name}: {error.strerror or error}"
+    os.close(lock)
+    return None, why
+
+
+def _opened(name: str, folder: int) -> int:
+    """The file of a lock: of whatever owner, never behind a link, and made readable for all where it is new."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        lock = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
+    except FileExistsError:
+        return os.open(name, flags, dir_fd=folder)
+    os.fchmod(lock, 0o644)  # whatever the umask
+    return lock
+
+
+def _holder(lock: int) -> str:
+    """Who holds a lock that we did not get, as far as the kernel tells: "pid 77"."""
+    file = os.fstat(lock)
+    name = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == name:
+                return f"pid {words[4]}"
+    return ""

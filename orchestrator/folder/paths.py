@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -91,14 +92,29 @@ def create_folder(root: Path, name: str) -> SweepFolder:
     """Make a sweep's folder, unless it exists. Raises ManifestError."""
     folder = SweepFolder(root / name)
     try:
+        ours, made = _holds_only_sweeps(root), not folder.path.exists()
         folder.path.mkdir(parents=True, exist_ok=True)
-        ignore = root / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        if ours:
+            _hide_from_git(root)
+        elif made:
+            _hide_from_git(folder.path)
         folder.requests.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
+
+
+def _holds_only_sweeps(root: Path) -> bool:
+    """Whether nothing but sweeps is in there: it may be the user's project, as with `--runs .`."""
+    if not root.is_dir():
+        return True
+    folders = [SweepFolder(path) for path in root.iterdir() if path.name != ".gitignore"]
+    return all(folder.requests.is_dir() or folder.manifest.is_file() for folder in folders)
+
+
+def _hide_from_git(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError), open(folder / ".gitignore", "x") as file:
+        file.write("*\n")
 
 
 def files_folder(folder: SweepFolder, storage: str | None, project: str, uid: str) -> SweepFolder:

@@ -6,28 +6,31 @@ import os
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.errors import ManifestError
 from orchestrator.files import replacing
+from orchestrator.folder.mounts import Mount, mount_of
 
 Connection = sqlite3.Connection
 Error = sqlite3.Error
 Cursor = sqlite3.Cursor
 Row = sqlite3.Row
 
-_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "9p", "glusterfs")
 
+def connect_writer(path: Path, mount: Mount | None = None) -> Connection:
+    """Open for writing, without looking at the schema. The caller holds the sweep's lock.
 
-def connect_writer(path: Path, *, network: Callable[[Path], bool] | None = None) -> Connection:
-    """Open for writing, without looking at the schema. The caller holds the sweep's lock."""
+    A write-ahead log needs memory that all readers share, which a network file system does not give.
+    """
     if not (path.exists() and path.stat().st_size) and backup(path).exists():
         raise ManifestError("the manifest is missing or empty", where=str(path), fix=_recovery(path))
     with errors(path), _opening(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
-        db.execute(f"PRAGMA journal_mode = {'DELETE' if (network or on_network)(path) else 'WAL'}")
+        network = (mount or mount_of(path)).network
+        db.execute(f"PRAGMA journal_mode = {'DELETE' if network else 'WAL'}")
         db.execute("PRAGMA synchronous = FULL")
         return db
 
@@ -186,6 +189,15 @@ def errors(path: Path) -> Iterator[None]:
 
 def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
     text, where = str(error), str(path)
+    if (
+        "locked" in text or "locking" in text or "LOCK" in getattr(error, "sqlite_errorname", "")
+    ):  # the name: from Python 3.11 on
+        return ManifestError(
+            f"the manifest cannot be locked: {text}",
+            where=where,
+            fix=f"close what else has it open; if nothing has, files cannot be locked on {mount_of(path)}: "
+            "copy the sweep to another disk, and name that with --runs DIR",
+        )
     if "disk is full" in text or "disk I/O error" in text:
         return ManifestError(
             f"cannot write the manifest: {text}",
@@ -207,18 +219,3 @@ def _explained(error: sqlite3.Error, path: Path) -> ManifestError:
             fix=_recovery(path),
         )
     return ManifestError(f"the manifest cannot be used: {text}", where=where)
-
-
-def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
-    """Whether the path is on a network file system, where a write-ahead log is unsafe."""
-    try:
-        lines = mounts.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    target, best, kind = str(path.resolve()), "", ""
-    for line in lines:
-        _, point, fstype, *_ = line.split(" ")
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fstype
-    return kind.startswith(_NETWORK)

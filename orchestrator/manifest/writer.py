@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestrator import __version__
@@ -18,18 +18,21 @@ from orchestrator.manifest.trials import Trials
 class Manifest:
     """A manifest open for writing; `plans`, `trials` and `attempts` take part in the `transaction` around them."""
 
-    def __init__(self, folder: SweepFolder, connection: db.Connection) -> None:
-        self.folder, self._db = folder, connection
+    def __init__(
+        self, folder: SweepFolder, connection: db.Connection, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder, self._db, self._check = folder, connection, check
         row = connection.execute("SELECT uid, name FROM sweep").fetchone()
         self.uid: str = row["uid"]
         self.name: str = row["name"]
         self.plans, self.trials, self.attempts = Plans(connection), Trials(connection), Attempts(connection)
 
     @classmethod
-    def open(cls, folder: SweepFolder) -> Manifest:
+    def open(cls, folder: SweepFolder, check: Callable[[], None] = lambda: None) -> Manifest:
         """Open or create; one that holds a plan is backed up, and one of an older schema migrated.
 
-        The caller holds the lock. Raises ManifestError.
+        The caller holds the lock; `check` is called before each commit, and raises if that is no longer true. Raises
+        ManifestError.
         """
         with db.errors(folder.manifest):
             connection = migrate.connect_writer(folder.manifest)
@@ -41,7 +44,7 @@ class Manifest:
                     connection.execute("UPDATE sweep SET writer = ?1 WHERE writer <> ?1", (__version__,))
                     if connection.execute("SELECT EXISTS (SELECT 1 FROM plan)").fetchone()[0]:
                         db.back_up(connection, folder.manifest)
-                manifest = cls(folder, connection)
+                manifest = cls(folder, connection, check)
                 folder.uid.write_text(manifest.uid, encoding="utf-8")
                 return manifest
             except BaseException:
@@ -57,3 +60,4 @@ class Manifest:
         """All that is written inside is durable when it ends, or none of it. Raises ManifestError."""
         with db.errors(self.folder.manifest), db.transaction(self._db):
             yield
+            self._check()

@@ -7,7 +7,6 @@ the delivery.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import LockedError, ManifestError, OrchestratorError
-from orchestrator.folder.lock import Holder, holder_of
+from orchestrator.folder.lock import Holder, Lock, holder_of
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.ports import TrackedSweep, Tracker
@@ -150,9 +149,12 @@ def _locked(folder: SweepFolder, name: str, wait: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _held(path: Path, wait: bool) -> Iterator[None]:
     """Hold a lock file. Raises BlockingIOError if another process holds it and `wait` is false."""
-    with open(path, "a", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    lock = Lock(path)
+    lock.seize(wait, _note)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _note(text: str) -> None:

@@ -124,8 +124,6 @@ class MemoryWatch:
             return None
         if self._zygote is None:
             self._zygote = processes.parent(self._trial)
-            self._folder = scratch() / "memory"
-            self._file = self._folder / str(self._trial)
         room = self._node.room()
         if room.free >= SHORT * room.reserve:
             self._due = now + _INTERVAL
@@ -152,7 +150,9 @@ class MemoryWatch:
     def _publish(self, size: int) -> bool:
         """Write what this trial uses where the others read it; whether that worked."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder = scratch() / "memory"
+            self._file = self._folder / str(self._trial)
+            self._folder.mkdir(exist_ok=True)
             with replacing(self._file) as draft:
                 draft.write_text(str(size))
         except OSError:
@@ -164,7 +164,7 @@ class MemoryWatch:
         found = []
         for path in self._folder.iterdir():
             try:
-                if time.time() - path.stat().st_mtime > _MAX_AGE:
+                if abs(time.time() - path.stat().st_mtime) > _MAX_AGE:  # newer than now: the clock was set back
                     path.unlink(missing_ok=True)
                 elif path != self._file and not path.suffix:
                     found.append(int(path.read_text()))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pynvml
 import pytest
 
+from orchestrator.errors import ResourceError
 from orchestrator.executors import gpus
 from tests import nvml
 
@@ -192,17 +196,135 @@ def test_locks_are_open_to_all_users(driver: Driver, locks: Path) -> None:
         os.umask(before)
 
 
-def test_the_lock_of_a_colleague_excludes_too(driver: Driver, locks: Path) -> None:
-    """His file cannot be written, and it can be locked all the same."""
-    driver([FOUR[0]])
-    with claimed(locks):
-        pass
-    (file,) = locks.iterdir()
-    file.chmod(0o444)
-    with claimed(locks) as mine:
+# ---------------------------------------------------------------- other users of the machine
+
+AS_NOBODY = """
+import ctypes, os, sys, time
+from pathlib import Path
+from orchestrator.executors import gpus
+ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)  # while this process may still read it
+os.setgid(65534)
+os.setuid(65534)
+claim = gpus.claim(Path(sys.argv[1]))
+print(claim.ids, claim.left_out, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user can reach, and where each can make files, as in /tmp."""
+    if os.getuid() != 0:
+        pytest.skip("only root can act as another user")
+    folder = Path(tempfile.mkdtemp(prefix="orchestrate-test-"))
+    folder.chmod(0o1777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def nobody(locks: Path) -> Iterator[str]:
+    """Another user claims what is free, and keeps it: which GPUs he gets, and which not."""
+    command = [sys.executable, "-c", AS_NOBODY, str(locks)]
+    environment = {**os.environ, "FAKE_NVML": str(locks.parent / "devices")}
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.communicate()
+
+
+def seen(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Owner, mode and content of each file."""
+    found = {path.name: (path.lstat(), path) for path in folder.iterdir() if path.is_file()}
+    return {name: (file.st_uid, file.st_mode & 0o7777, path.read_bytes()) for name, (file, path) in found.items()}
+
+
+@pytest.mark.fault("disk", "two users claim the same GPUs", "locks of either owner", "each GPU goes to one of them")
+def test_users_exclude_each_other_whoever_made_the_locks(driver: Driver, public: Path, library: Path) -> None:
+    locks, me = public / "locks", os.getpid()
+    driver(FOUR[:1])
+    shutil.copy(os.environ["FAKE_NVML"], public / "devices")
+    with nobody(locks) as his:
+        assert his == "('0',) ()"
+        before = seen(locks)
+        assert [(owner, mode) for owner, mode, _ in before.values()] == [(65534, 0o644)]
+        with claimed(locks) as mine:
+            assert mine.ids == ()
+            assert mine.left_out[0].startswith("GPU 0 (another sweep, pid ")
+    with claimed(locks) as mine, nobody(locks) as his:
         assert mine.ids == ("0",)
-        with claimed(locks) as second:
-            assert second.ids == ()
+        assert his == f"() ('GPU 0 (another sweep, pid {me})',)", "not the pid of whoever had it before"
+        assert seen(locks) == before, "his file is as it was"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+@pytest.mark.fault(
+    "disk", "another user has planted a GPU's lock", "a link, a pipe, a folder", "that GPU is left alone"
+)
+def test_a_planted_lock_touches_nothing_and_costs_one_gpu(
+    driver: Driver, locks: Path, tmp_path: Path, kind: str
+) -> None:
+    driver(FOUR[:2])
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("years of work")
+    victim.chmod(0o600)
+    locks.mkdir()
+    locks.chmod(0o1777)
+    planted = locks / f"{UUIDS[0]}.lock"
+    plant: dict[str, Callable[[], object]] = {
+        "link": lambda: planted.symlink_to(victim),
+        "dangling link": lambda: planted.symlink_to(tmp_path / "new"),
+        "pipe": lambda: os.mkfifo(planted),
+        "folder": planted.mkdir,
+    }
+    plant[kind]()
+    with claimed(locks) as claim:
+        assert claim.ids == ("1",)
+        assert str(planted) in claim.left_out[0]
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("years of work", 0o600)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_is_never_written(driver: Driver, locks: Path, tmp_path: Path) -> None:
+    """It may be a second name of another file."""
+    driver(FOUR[:1])
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("years of work")
+    victim.chmod(0o600)
+    locks.mkdir()
+    (locks / f"{UUIDS[0]}.lock").hardlink_to(victim)
+    with claimed(locks) as claim:
+        assert claim.ids == ("0",)
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("years of work", 0o600)
+
+
+def test_a_planted_folder_of_locks_is_refused(driver: Driver, locks: Path, tmp_path: Path) -> None:
+    driver(FOUR[:1])
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    locks.symlink_to(home)
+    with pytest.raises(ResourceError, match="mode 1777") as told:
+        gpus.claim(locks)
+    assert str(locks) in str(told.value)
+    assert home.stat().st_mode & 0o7777 == 0o700
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1755])
+def test_a_folder_of_locks_that_another_user_controls_is_refused(driver: Driver, public: Path, mode: int) -> None:
+    driver(FOUR[:1])
+    locks = public / "locks"
+    locks.mkdir()
+    locks.chmod(mode)
+    os.chown(locks, 65534, 65534)
+    with pytest.raises(ResourceError, match=f"user 65534 has made it with mode {mode:o}"):
+        gpus.claim(locks)
+    assert locks.stat().st_mode & 0o7777 == mode
+
+
+def test_without_gpus_no_lock_is_looked_at(driver: Driver, locks: Path) -> None:
+    locks.symlink_to("/nowhere")
+    assert gpus.claim(locks).ids == ()
 
 
 def test_uuids(driver: Driver, locks: Path) -> None:

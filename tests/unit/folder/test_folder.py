@@ -112,6 +112,34 @@ def test_a_new_runs_folder_is_ignored_by_git(tmp_path: Path) -> None:
     assert ignore.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("ignored", [None, "*.log\n"])
+def test_a_project_that_holds_its_sweeps_itself_is_not_hidden_from_git(tmp_path: Path, ignored: str | None) -> None:
+    """`--runs .`: git must see the project, and not the sweeps."""
+    for name, text in {"train.py": "", **({".gitignore": ignored} if ignored else {})}.items():
+        (tmp_path / name).write_text(text)
+    before = sorted(tmp_path.iterdir())
+    folder = create_folder(tmp_path, "s")
+    Manifest.open(folder).close()
+    create_folder(tmp_path, "t")
+    assert sorted(tmp_path.iterdir()) == sorted([*before, folder.path, tmp_path / "t"])
+    assert ignored is None or (tmp_path / ".gitignore").read_text() == ignored
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    seen = subprocess.run(["git", "ls-files", "-o", "--exclude-standard"], cwd=tmp_path, capture_output=True, text=True)
+    assert seen.stdout.split() == [path.name for path in before]
+
+
+def test_an_existing_folder_of_sweeps_is_hidden_and_never_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    manifests.create(tmp_path / "old")
+    (tmp_path / "old" / ".gitignore").unlink()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".gitignore").symlink_to(tmp_path / "target")
+    for name in ("empty", "old", "linked"):
+        create_folder(tmp_path / name, "t")
+    assert [(tmp_path / name / ".gitignore").read_text() for name in ("empty", "old")] == ["*\n", "*\n"]
+    assert not (tmp_path / "target").exists()
+
+
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ManifestError, match="--runs DIR"):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import __version__
-from orchestrator.errors import ManifestError
+from orchestrator.errors import LockedError, ManifestError
+from orchestrator.folder.mounts import Mount
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.reader import Reader
@@ -268,16 +269,25 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize(("network", "mode"), [(True, "delete"), (False, "wal")])
-def test_a_network_file_system_gets_a_rollback_journal(folder: SweepFolder, network: bool, mode: str) -> None:
-    with closing(db.connect_writer(folder.manifest, network=lambda path: network)) as connection:
+@pytest.mark.parametrize(("kind", "mode"), [("nfs4", "delete"), ("fuse.weka", "delete"), ("ext4", "wal")])
+def test_a_network_file_system_gets_a_rollback_journal(folder: SweepFolder, kind: str, mode: str) -> None:
+    with closing(db.connect_writer(folder.manifest, Mount("/", kind))) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == mode
 
 
-@pytest.mark.parametrize(
-    ("path", "network"), [("/data/runs/a", True), ("/data/local/a", False), ("/database/a", False)]
-)
-def test_the_innermost_mount_says_whether_it_is_a_network(tmp_path: Path, path: str, network: bool) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text("/dev/sda / ext4 rw 0 0\nserver:/x /data nfs4 rw 0 0\n/dev/sdb /data/local xfs rw 0 0\n")
-    assert db.on_network(Path(path), mounts) is network
+def test_a_manifest_that_stays_locked_is_told_with_its_mount(folder: SweepFolder) -> None:
+    error = sqlite3.OperationalError("database is locked")
+    with (
+        pytest.raises(ManifestError, match=r"close what else has it open(.|\n)* on /(.|\n)*--runs DIR"),
+        db.errors(folder.manifest),
+    ):
+        raise error
+
+
+def test_a_commit_is_made_only_while_the_sweep_is_held(folder: SweepFolder) -> None:
+    def lost() -> None:
+        raise LockedError("another coordinator has taken this sweep over")
+
+    with closing(Manifest.open(folder, lost)) as manifest, pytest.raises(LockedError):
+        plan(manifest, [trial_spec(1)])
+    assert query(folder, "SELECT count(*) FROM trial") == [(0,)]

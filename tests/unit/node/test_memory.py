@@ -101,8 +101,20 @@ def test_the_largest_trial_is_ended_in_the_second_round(published: Path) -> None
     os.utime(published / "1", (1.0, 1.0))
     assert watch.must_end(3.0) is not None, "the other trial's file is too old"
     assert not (published / "1").exists()
+    (published / "1").write_text(str(400 * MB))
+    os.utime(published / "1", (2**32, 2**32))
+    assert watch.must_end(4.0) is not None, "it is from before the clock was set back"
     watch.close()
     assert list(published.iterdir()) == []
+
+
+def test_no_trial_is_ended_where_trials_cannot_be_compared(published: Path) -> None:
+    """Another user has taken the name of the folder where each trial says what it uses."""
+    published.parent.symlink_to("/")
+    watch = MemoryWatch(FakeMemory(free=10 * MB, used=300 * MB))
+    watch.begin(os.getpid())
+    assert [watch.must_end(now) for now in (0.0, 1.0, 2.0)] == [None, None, None]
+    watch.close()
 
 
 def test_a_trial_that_uses_less_than_the_reserve_is_not_ended() -> None:
