@@ -25,6 +25,12 @@ from tests.unit import manifests
 from tests.unit.manifests import begin, plan, report, run, trial_id, trial_spec
 
 
+def query(folder: SweepFolder, sql: str) -> list[tuple[object, ...]]:
+    """As a user of the documented views does it, with SQLite alone."""
+    with closing(sqlite3.connect(folder.manifest)) as connection:
+        return connection.execute(sql).fetchall()
+
+
 def test_readers_and_the_writer_do_not_wait_for_each_other(manifest: Manifest) -> None:
     plan(manifest, [trial_spec(1)])
     with Reader(manifest.folder) as reader, reader.snapshot():
@@ -265,8 +271,7 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
     manifest.close()
     with Reader(folder) as reader:
         assert sorted(reader.series(trial_id(1))) == [*recorded, len(recorded)]
-    with closing(sqlite3.connect(folder.manifest)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert query(folder, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("nfs4", "delete"), ("fuse.weka", "delete"), ("ext4", "wal")])
