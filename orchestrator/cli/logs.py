@@ -6,12 +6,15 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from orchestrator.cli.common import Parser, find_trial, positive
 from orchestrator.errors import NotFoundError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
+from orchestrator.text import VisibleLines
 
+_LONGEST = 10_000  # bytes of a line that is shown as one of the last
 POLL = 0.2  # seconds between two reads of a growing log
 
 
@@ -28,36 +31,48 @@ def run(words: Sequence[str]) -> int:
         raise NotFoundError("it has not run yet", where=f"trial {trial.trial_id}")
     if attempt > trial.attempts:
         raise NotFoundError(f"it has no attempt {attempt}, only {trial.attempts}", where=f"trial {trial.trial_id}")
-    position = _print(folder, trial.trial_id, attempt, options.lines)
+    path = folder.attempt_log(trial.trial_id, attempt)
+    position = _print_last(path, options.lines) if options.lines else 0
+    shown = VisibleLines()
     while options.follow and _running(folder, trial.trial_id, attempt):
+        position = _print(path, position, shown)
         time.sleep(POLL)
-        position = _print_from(folder, trial.trial_id, attempt, position)
-    if options.follow:
-        _print_from(folder, trial.trial_id, attempt, position)
+    if options.follow or not options.lines:
+        _print(path, position, shown)
     return 0
 
 
-def _print(folder: SweepFolder, trial_id: str, attempt: int, lines: int | None) -> int:
-    """Print the log or its last lines. Returns how many bytes of the file have been read."""
-    path = folder.attempt_log(trial_id, attempt)
+def _print_last(path: Path, count: int) -> int:
+    """Print the last lines of the log. Returns how many bytes of the file have been read."""
     if not path.exists():
         return 0
     with open(path, "rb") as log:
-        if lines is None:
-            for block in iter(lambda: log.read(1 << 16), b""):
-                _write(block)
-        else:
-            _write(b"".join(deque(log, maxlen=lines)))
+        lines = b"".join(_shortened(line) for line in deque(map(_visible, log), maxlen=count))
+        _write(lines)
         return log.tell()
 
 
-def _print_from(folder: SweepFolder, trial_id: str, attempt: int, position: int) -> int:
-    path = folder.attempt_log(trial_id, attempt)
+def _visible(line: bytes) -> bytes:
+    shown = VisibleLines()
+    return shown.add(line) + shown.rest()
+
+
+def _shortened(line: bytes) -> bytes:
+    if len(line) <= _LONGEST:
+        return line
+    half, text = _LONGEST // 2, line.rstrip(b"\n")
+    return text[:half] + f" ... {len(text) - 2 * half} bytes left out ... ".encode() + line[len(text) - half :]
+
+
+def _print(path: Path, position: int, shown: VisibleLines) -> int:
+    """Print the log from this position on, as a terminal would show it. Returns the next position."""
     if not path.exists():
         return position
     with open(path, "rb") as log:
         log.seek(position)
-        _write(log.read())
+        for block in iter(lambda: log.read(1 << 16), b""):
+            _write(shown.add(block))
+        _write(shown.rest())
         return log.tell()
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from orchestrator.model import exact_json
 from orchestrator.model.events import Event, Failure, Filed, Logged, Reported, Restored, Saved
 from orchestrator.model.order import Checkpoint
+from orchestrator.text import safe
 
 MAX_INT = 2**63 - 1  # SQLite's integers
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})  # as a trial writes them
@@ -68,11 +69,6 @@ def _is_metric(value: object) -> bool:
     if type(value) is int:
         return -MAX_INT - 1 <= value <= MAX_INT
     return type(value) is float or (type(value) is str and value in _NOT_FINITE)
-
-
-def safe(text: str) -> str:
-    r"""The text with each half of a surrogate pair written out, such as \udc80: SQLite takes UTF-8 only."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _with_safe_text(value: T) -> T:

@@ -70,7 +70,7 @@ class Recording:
     def ended(self, live: Live) -> None:
         """Say how many rows of the attempt were dropped, if any were."""
         if live.dropped:
-            text = f"{live.dropped} reported row{'s' * (live.dropped != 1)} could not be read and were dropped"
+            text = f"{live.dropped} row{'s were' if live.dropped > 1 else ' was'} lost: not readable as metrics"
             self._manifest.attempts.noticed(live.key, live.attempt, text)
             self._warn(f"{live.spec.trial_id[:8]}: {text}")
 

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from orchestrator.errors import TrainerError
 from orchestrator.node.launch.zygote_pool import Zygote
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
+from orchestrator.text import shortened
 
+_LONGEST = 2_000  # characters of a line that the import has printed
 PATIENCE = 300.0  # seconds an import may take
 
 
@@ -63,7 +65,7 @@ class TrainerCheck:
         lines = os.pread(self._printed, os.fstat(self._printed).st_size, 0).decode("utf-8", "replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         if said:
-            return said[-1]
+            return shortened(said[-1], _LONGEST)
         return (
             f"exit code {os.waitstatus_to_exitcode(message['died'][0])}" if "died" in message else "it left no message"
         )

@@ -63,6 +63,8 @@ def classify(ended: Ended) -> Outcome:
         return Outcome(State.FAILED, "exit", ended.detail or text)
     if code:
         return Outcome(State.FAILED, "exit", ended.detail or f"the process ended with exit code {code}")
+    if ended.unwritten:
+        return Outcome(State.FAILED, "rows_lost", ended.unwritten)
     return Outcome(State.SUCCEEDED)
 
 

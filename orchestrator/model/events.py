@@ -96,6 +96,7 @@ class Ended:
     stack: str = ""  # its threads' stacks when it exceeded a limit
     place: str = ""  # the user's frame in that stack
     oom: bool = False  # the kernel killed a process for lack of memory while the attempt ran
+    unwritten: str = ""  # rows that its node could not take down, and why, in words
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned or raised
     left_code: int | None = None  # the exit code that this means; 0: it returned, or raised SystemExit(0 or None)

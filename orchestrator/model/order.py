@@ -43,7 +43,7 @@ class Order:
     gpus: float = 0.0
     interval: float = 1.0  # seconds between two batches of events
     restore: tuple[Checkpoint, ...] = ()  # what the manifest knows of earlier attempts, newest first
-    log_cap: int = 16 * 2**20  # bytes kept of an attempt's output
+    log_cap: int = 16 * 2**20  # bytes kept of an attempt's output: the first half, and the last
     file_cap: int = 2**30  # bytes of `run.dir` sent back from a node that does not see `folder`
 
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -22,7 +21,7 @@ from orchestrator.model.order import Order
 from orchestrator.model.sweep import State
 from orchestrator.node.inside import checkpoint, stack
 from orchestrator.node.launch.zygote_pool import ZygotePool
-from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared import memory_file, trial_paths
 from orchestrator.node.shared.placement import Placement
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.event_collector import BATCH, EventCollector
@@ -77,7 +76,7 @@ class _Attempt:
     ) -> None:
         self.order, self.placement, self.zygote_pool, self.memory = order, placement, zygote_pool, memory
         self.paths = trial_paths.paths_of(order)
-        self.journal_fd = _unnamed_file()
+        self.journal_fd = memory_file.create("journal")
         self.stack_fd = os.memfd_create("stack")
         self.log = Output(order.log_cap)
         self.events = EventCollector(order, self.paths, self.journal_fd, self.log)
@@ -231,6 +230,7 @@ class _Attempt:
 
     def _last_events(self, end: dict[str, Any]) -> Iterator[Event]:
         yield from self.events.rest()
+        yield from self.events.losses()
         ended = self._ended(end)
         yield from self.events.files(succeeded=classify(ended).state is State.SUCCEEDED)
         if ended.asked_late and self.stop is not None and self.stop.evidence:
@@ -255,6 +255,7 @@ class _Attempt:
             entered=entered.at if entered else None,
             left=left.at if left else None,
             left_code=left.code if left else None,
+            unwritten=self.events.unwritten,
             **end,
         )
 
@@ -267,12 +268,3 @@ class _Attempt:
 def _in_words(exit_code: int | None = None, signal: int | None = None, detail: str = "", oom: bool = False) -> str:
     how = f"exit code {exit_code}" if signal is None else f"signal {signal}"
     return f"{how} ({detail})" if detail else how
-
-
-def _unnamed_file() -> int:
-    """A file that vanishes with the last process that has it open. It is on disk, since a journal may grow."""
-    try:
-        return os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError:  # not every file system can do that
-        with tempfile.TemporaryFile(mode="a+b") as file:
-            return os.dup(file.fileno())

@@ -9,34 +9,31 @@ from collections.abc import Iterable
 
 from orchestrator.files import PACKAGE
 from orchestrator.model.events import Failure
+from orchestrator.text import message_of, shortened
 
 _OUR_PACKAGE = PACKAGE + os.sep
 _MAX_TRACEBACK = 20_000  # characters; the middle of a longer one is left out
+_MAX_PART = 4_000  # of a message or a line of source: a long one must not hide the frames around it
 
 
 def describe(error: BaseException, roots: Iterable[str]) -> Failure:
     """Type, message, the last frame below one of `roots`, and a traceback without internal frames."""
     trace = traceback.TracebackException.from_exception(error, capture_locals=False)
     _remove_internal_frames(trace, set())
-    text = "".join(trace.format())
-    if len(text) > _MAX_TRACEBACK:
-        half = _MAX_TRACEBACK // 2
-        text = f"{text[:half]}\n  ... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    return Failure(_type_name(type(error)), _message(error), _user_frame(trace, error, tuple(roots)), text)
+    text = "".join(shortened(part, _MAX_PART) for part in trace.format())
+    where = _user_frame(trace, error, tuple(roots))
+    return Failure(_type_name(type(error)), _message(error), where, shortened(text, _MAX_TRACEBACK))
 
 
 def _type_name(exception: type[BaseException]) -> str:
     name = exception.__qualname__
-    return name if exception.__module__ == "builtins" else f"{exception.__module__}.{name}"
+    return shortened(name if exception.__module__ == "builtins" else f"{exception.__module__}.{name}", _MAX_PART)
 
 
 def _message(error: BaseException) -> str:
     if isinstance(error, bdb.BdbQuit):
         return "breakpoint() needs a terminal: orchestrate try runs a trial in yours"
-    try:
-        return str(error)
-    except Exception as broken:
-        return f"(its message cannot be shown: {type(broken).__name__})"
+    return message_of(error, _MAX_PART)
 
 
 def is_internal(filename: str) -> bool:

@@ -14,8 +14,11 @@ from orchestrator.model.order import Checkpoint, Order
 from orchestrator.node.inside import checkpoint
 from orchestrator.node.shared.journal import JournalWriter
 from orchestrator.node.shared.trial_paths import CHECKPOINTS, TrialPaths
+from orchestrator.text import message_of
 
 _MAX_ROW = 2**16  # characters of one row as JSON
+_TOO_LONG = f"a row has at most {_MAX_ROW} characters as JSON"
+_NO_STEP = "its step was not a whole number from 0 to 2^63 - 1"
 _MAX_WARNINGS = 20  # of one attempt, about values that cannot be reported
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -44,13 +47,14 @@ class Run:
         try:
             self._report(metrics, step)
         except Exception as error:  # a report must never end a training
-            self._warn("report", f"a report was left out: {type(error).__name__}: {error}")
+            kind = type(error).__name__
+            self._drop(f"a {kind} was raised while it was read", f"{kind}: {message_of(error, 200)}")
 
     def _report(self, metrics: Mapping[str, Any], step: int | None) -> None:
         at = _whole(self._step + 1 if step is None else step)
         if at is None:
             said = f"step={step!r}" if step is not None else f"the step after {self._step}"
-            return self._warn("step", f"a report was left out: {said} is not a whole number from 0 to 2^63 - 1")
+            return self._drop(_NO_STEP, f"{said} is not a whole number from 0 to 2^63 - 1")
         clean: dict[str, Any] = {}
         for key, value in metrics.items():
             if type(value) is float and type(key) is str and value - value == 0.0:  # finite: the common case
@@ -59,7 +63,7 @@ class Run:
                 clean.update(self._clean(str(key), value))
         text = _encode(clean)
         if len(text) > _MAX_ROW:
-            return self._warn("row", f"a report at step {at} was left out: its {len(text)} characters are too many")
+            return self._drop(_TOO_LONG, f"that of step {at} has {len(text)} characters, which are too many")
         self._step = at
         if clean:
             self._writer.report(at, text)
@@ -75,6 +79,11 @@ class Run:
             self._warn(key, f"{key!r} was left out of reports: {_show(value)} is not a number")
         else:
             yield key, number
+
+    def _drop(self, reason: str, first: str) -> None:
+        """Leave out a row. `reason`: one of a few, by which rows are counted; `first`: what is told of the first."""
+        self._writer.dropped(reason)
+        self._warn(reason, f"a report was left out: {first}")
 
     def _warn(self, about: str, text: str) -> None:
         if about not in self._warned and len(self._warned) < _MAX_WARNINGS:

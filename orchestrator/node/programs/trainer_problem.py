@@ -11,7 +11,9 @@ from pathlib import Path
 from orchestrator.errors import nearest
 from orchestrator.files import PACKAGE
 from orchestrator.model.trainer import Function
+from orchestrator.text import message_of, shortened
 
+_LONGEST = 2_000  # characters of a message
 CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
 
 
@@ -33,12 +35,12 @@ def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
 
 def _import_problem(module_name: str, error: BaseException) -> dict[str, str]:
     if not isinstance(error, ModuleNotFoundError):
-        return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {error}"}
+        return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {message_of(error, _LONGEST)}"}
     if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
         fix = f"is {error.name.replace('.', '/')}.py below the folder you run from, or its package installed?"
         return {"what": f"no module named {error.name!r}", "fix": fix}
-    missing = {"fix": f"pip install {error.name}?"} if error.name else {}
-    return {"what": f"cannot be imported: {_frame(error)}{error}", **missing}
+    missing = {"fix": f"pip install {shortened(error.name, _LONGEST)}?"} if error.name else {}
+    return {"what": f"cannot be imported: {_frame(error)}{message_of(error, _LONGEST)}", **missing}
 
 
 def _signature_problem(function: object) -> dict[str, str]:

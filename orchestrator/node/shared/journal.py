@@ -1,12 +1,14 @@
 """The journal of one attempt: a file that the trial appends lines to, and that the process supervising it reads.
 
 It is a file rather than a pipe because appending to a file never blocks the trial, and what was written survives the
-trial's death. A line is a tag, a tab and JSON. A report is `R <step> <time> <metrics>`, separated by tabs; its metrics
+trial's death. It lies in memory, where no full disk disturbs it, and what has been read is freed. A line is a tag, a
+tab and JSON. A report is `R <step> <time> <metrics>`, separated by tabs; its metrics
 are not parsed before they reach the coordinator.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -17,8 +19,13 @@ from typing import Any, Union
 
 from orchestrator.model.events import Event, Failure, Noticed, Reported, Restored, Saved
 from orchestrator.model.order import Checkpoint
+from orchestrator.node.shared import memory_file
+from orchestrator.text import shortened
 
 CHUNK = 2**20  # bytes read at once, which limits the size of a batch
+BACKLOG = 2**29  # bytes that may wait to be read
+_CHECK_AFTER = 2**20  # bytes of reports after which the backlog is looked at
+_MAX_NOTICE = 2_000  # characters
 _INCOMPLETE = "\0"  # ends a line of which only a part could be written; JSON has no such character
 
 
@@ -38,28 +45,74 @@ class Left:
     code: int  # the exit code that this means
 
 
-Entry = Union[Event, Entered, Left, Failure]
+@dataclass(frozen=True)
+class Dropped:
+    """A row of `run.report` was left out."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """So many lines of this process, so far, could not be written."""
+
+    pid: int
+    lines: int
+    reason: str
+
+
+Entry = Union[Event, Entered, Left, Failure, Dropped, Unwritten]
 
 
 class JournalWriter:
-    """Writes to a file that is open for appending. Its methods never raise: a full disk must not end a training."""
+    """Writes to a file that is open for appending.
+
+    Its methods never raise, since that would end a training: lines that cannot be written are counted, and the next
+    one that can be says how many.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._incomplete = False
+        self._unwritten = self._told = 0  # lines, and how many of them the journal tells
+        self._reason = ""
+        self._unchecked = 0  # bytes of reports
 
     def _append(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
+        unwritten = self._unwritten
+        if unwritten != self._told:
+            data = f"X\t{json.dumps([os.getpid(), unwritten, self._reason])}\n".encode() + data
         if self._incomplete:
             data = f"{_INCOMPLETE}\n".encode() + data
         try:
-            self._incomplete = os.write(self._fd, data) != len(data)
-        except OSError:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            self._lose(str(error.strerror))
+            return
+        if written == len(data):
+            self._incomplete, self._told = False, unwritten
+        else:
             self._incomplete = True
+            self._lose(os.strerror(errno.ENOSPC))
+
+    def _lose(self, reason: str) -> None:
+        self._unwritten += 1
+        self._reason = reason
 
     def report(self, step: int, text: str) -> None:
         """One row; `text` is its metrics as JSON."""
+        self._unchecked += len(text)
+        if self._unchecked >= _CHECK_AFTER:
+            if memory_file.size_in_memory(self._fd) >= BACKLOG:
+                self._lose(f"they were reported faster than they can be sent ({BACKLOG >> 20} MiB wait)")
+                return
+            self._unchecked = 0
         self._append(f"R\t{step}\t{time.time():.6f}\t{text}\n")
+
+    def dropped(self, reason: str) -> None:
+        """A row is left out, for one of a few reasons."""
+        self.put("D", reason)
 
     def put(self, tag: str, value: Any) -> None:
         """Any other line."""
@@ -67,7 +120,7 @@ class JournalWriter:
 
     def notice(self, text: str) -> None:
         """One line for the user."""
-        self.put("N", text)
+        self.put("N", shortened(text, _MAX_NOTICE))
 
     def entered(self) -> None:
         """The trainer is called now."""
@@ -114,6 +167,8 @@ _PARSERS: dict[str, Callable[[Any], Entry]] = {
     "T": lambda value: Restored(_whole(value[0]), _text(value[1]), _time(value[2])),
     "E": lambda value: Entered(_time(value)),
     "L": lambda value: Left(_time(value[0]), _time(value[1]), _whole(value[2])),
+    "D": lambda value: Dropped(_text(value)),
+    "X": lambda value: Unwritten(_whole(value[0]), _whole(value[1]), _text(value[2])),
     "F": lambda value: Failure(*(_text(value[name]) for name in ("type", "message", "where", "traceback"))),
 }
 
@@ -123,6 +178,7 @@ class JournalReader:
 
     def __init__(self, fd: int) -> None:
         self._fd, self._offset = fd, 0
+        self._freed = 0  # up to here
 
     def read(self) -> list[Entry] | None:
         """The entries of the next chunk; None if there is nothing new."""
@@ -133,6 +189,9 @@ class JournalReader:
         if not size:
             return None
         self._offset += size
+        if self._offset - self._freed >= CHUNK:
+            self._freed = self._offset
+            memory_file.free_beginning(self._fd, self._offset)
         return list(_entries(data[:size].decode("utf-8", "replace")))
 
 

@@ -9,7 +9,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.text import shortened
+
 MAX_MESSAGE = 2**16  # bytes
+_MAX_TEXT = 4_000  # characters; of a few texts in one message
 _ANCILLARY_SPACE = socket.CMSG_SPACE(4 * struct.calcsize("i"))  # for at most 4 descriptors
 
 
@@ -19,8 +22,13 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send a message. If the other side has closed the channel, nothing happens: `receive` reports that."""
+    """Send a message, with long texts shortened if it is too large as a whole.
+
+    If the other side has closed the channel, nothing happens: `receive` reports that.
+    """
     data = pickle.dumps(message)
+    if len(data) > MAX_MESSAGE:
+        data = pickle.dumps(_shortened(message))
     try:
         if fds:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
@@ -29,6 +37,12 @@ def send(channel: socket.socket, message: Mapping[str, Any], fds: Sequence[int] 
             channel.send(data)
     except OSError:
         pass
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    return shortened(value, _MAX_TEXT) if isinstance(value, str) else value
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, Sequence[int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from orchestrator.model.events import Batch, Event, Failure, Filed, Logged, Reported, Saved
+from orchestrator.model.events import Batch, Event, Failure, Filed, Logged, Noticed, Reported, Saved
 from orchestrator.model.order import Order
-from orchestrator.node.shared.journal import Entered, Entry, JournalReader, Left
+from orchestrator.node.shared.journal import Dropped, Entered, Entry, JournalReader, Left, Unwritten
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.output import Output
@@ -25,6 +27,8 @@ class EventCollector:
         self.failure: Failure | None = None  # what the trainer raised
         self.entered: Entered | None = None
         self.left: Left | None = None
+        self._dropped: Counter[str] = Counter()  # rows that were left out, by reason
+        self._unwritten: dict[int, Unwritten] = {}  # by process
 
     def add(self, event: Event) -> None:
         """Put an event before those that `new` finds next."""
@@ -43,8 +47,23 @@ class EventCollector:
         while (entries := self._journal.read()) is not None:
             for entry in entries:
                 yield from self._events_of(entry)
-        self._log.drain()
-        yield from self._logged()
+        data = self._log.finish()
+        for at in range(0, len(data), BATCH):
+            yield Logged(data[at : at + BATCH])
+
+    @property
+    def unwritten(self) -> str:
+        """What could not be written into the journal, in words; "" if all could be."""
+        found = self._unwritten.values()
+        count, reasons = sum(entry.lines for entry in found), sorted({entry.reason for entry in found})
+        return f"{_rows(count)} lost on {socket.gethostname()}: {', '.join(reasons)}" if count else ""
+
+    def losses(self) -> Iterator[Event]:
+        """What was lost, for the user."""
+        for reason, count in self._dropped.items():
+            yield Noticed(f"{_rows(count)} lost: {reason}")
+        if self.unwritten:
+            yield Noticed(self.unwritten)
 
     def files(self, succeeded: bool) -> Iterator[Event]:
         """The files that the attempt has left, where the coordinator does not see them."""
@@ -60,6 +79,10 @@ class EventCollector:
             self.entered = entry
         elif isinstance(entry, Left):
             self.left = entry
+        elif isinstance(entry, Dropped):
+            self._dropped[entry.reason] += 1
+        elif isinstance(entry, Unwritten):
+            self._unwritten[entry.pid] = entry
         elif isinstance(entry, Failure):
             self.failure = entry
         elif isinstance(entry, Saved) and not self._paths.shared:
@@ -90,6 +113,10 @@ class EventCollector:
         batch = Batch(self._order.trial_id, self._order.attempt, self._seq, tuple(events))
         self._seq += 1
         return batch
+
+
+def _rows(count: int) -> str:
+    return "1 row was" if count == 1 else f"{count} rows were"
 
 
 def _size(event: Event) -> int:

@@ -1,18 +1,33 @@
-"""What an attempt prints, up to a cap. It is read without ever making the trial wait."""
+"""What an attempt prints: both ends of it, if it is more than a cap. It is read without ever making the trial wait."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+from orchestrator.text import VisibleLines
 
 _READ = 2**16
+_GLIMPSE = 10.0  # seconds after which the state of a progress bar is shown, while it goes on
 
 
 class Output:
-    """A pipe for both stdout and stderr of a trial, so that their lines keep their order."""
+    """A pipe for both stdout and stderr of a trial, so that their lines keep their order.
 
-    def __init__(self, cap: int) -> None:
-        self._left, self._cap = cap, cap
-        self._kept = bytearray()
+    The first half of the cap is passed on as it comes. Of what follows, the last half of the cap is kept here, and is
+    passed on at the end: that is where an error is told.
+    """
+
+    def __init__(self, cap: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._half, self._now = cap // 2, now
+        self._left = self._half  # bytes that are still passed on at once
+        self._lines = VisibleLines()
+        self._ready = bytearray()
+        self._last: deque[bytes] = deque()
+        self._last_size = self._dropped = 0  # bytes
+        self._glimpse_due = now() + _GLIMPSE
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
 
@@ -23,8 +38,8 @@ class Output:
 
     @property
     def size(self) -> int:
-        """How many bytes `take` would return."""
-        return len(self._kept)
+        """How many bytes `take` would return, at least."""
+        return len(self._ready)
 
     def read(self) -> bool:
         """Read once; False if there was nothing to read, or all writers have closed the pipe."""
@@ -32,26 +47,52 @@ class Output:
             data = os.read(self.fd, _READ)
         except BlockingIOError:
             return False
-        if len(data) <= self._left:
-            self._kept += data
-            self._left -= len(data)
-        elif self._left >= 0:
-            self._kept += data[: self._left]
-            self._left = -1  # later output is read and dropped
-            cap = f"{self._cap / 2**20:.3g} MiB" if self._cap >= 2**20 else f"{self._cap} bytes"
-            self._kept += f"\n[orchestrate: cut here, at the cap of {cap}; later output is not kept]\n".encode()
+        self._keep(self._lines.add(data))
         return bool(data)
 
-    def drain(self) -> None:
-        """Read all there is."""
+    def take(self) -> bytes:
+        """The output since the last call, as far as it is passed on by now."""
+        if not self._lines.changing or self._now() >= self._glimpse_due:
+            self._glimpse_due = self._now() + _GLIMPSE
+            self._keep(self._lines.rest())
+        data = bytes(self._ready)
+        self._ready.clear()
+        return data
+
+    def finish(self) -> bytes:
+        """All the rest; call it when nobody writes any more."""
         while self.read():
             pass
+        self._keep(self._lines.rest())
+        last = b"".join(self._last)
+        if self._dropped or self._last_size > self._half:
+            last = last[-self._half :]
+            last = last[last.find(b"\n") + 1 :]  # a line without its beginning would mislead
+            self._dropped += self._last_size - len(last)
+            last = f"[orchestrate: {self._dropped} bytes of output are left out here]\n".encode() + last
+        self._last.clear()
+        return self.take() + last
 
-    def take(self) -> bytes:
-        """The output since the last call, as far as it is kept."""
-        data = bytes(self._kept)
-        self._kept.clear()
-        return data
+    def _keep(self, data: bytes) -> None:
+        if not data:
+            return
+        if len(data) <= self._left:
+            self._ready += data
+            self._left -= len(data)
+            return
+        if self._left >= 0:
+            end = data.rfind(b"\n", 0, self._left) + 1 or self._left
+            self._ready += data[:end]
+            newline = "" if data[:end].endswith(b"\n") else "\n"
+            told = f"{newline}[orchestrate: of what follows, the last {_size(self._half)} come when the attempt ends]\n"
+            self._ready += told.encode()
+            data, self._left = data[end:], -1
+        self._last.append(data)
+        self._last_size += len(data)
+        while self._last_size - len(self._last[0]) > self._half:
+            dropped = len(self._last.popleft())
+            self._dropped += dropped
+            self._last_size -= dropped
 
     def close_write_end(self) -> None:
         """Close our copy of the write end once the trial has its own: then the pipe ends when the trial does."""
@@ -63,3 +104,7 @@ class Output:
         """Close both ends."""
         self.close_write_end()
         os.close(self.fd)
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size} bytes"

@@ -60,6 +60,17 @@ def test_logs_print_the_output_of_an_attempt(orchestrate: Command, sweep: Manife
     assert orchestrate("logs", trial_id(1)).out == "", "it printed nothing"
 
 
+def test_logs_show_what_a_terminal_would(orchestrate: Command, sweep: Manifest) -> None:
+    """Also of a log that an older version has kept: a progress bar is one line, and a huge line is shortened."""
+    bar = "".join(f"\r{number}%" for number in range(100_000))
+    text = f"begin\n{bar}\r\n{'x' * 100_000}\nend\r\n"
+    sweep.folder.attempt_log(trial_id(0), 1).write_bytes(text.encode())
+    assert orchestrate("logs", trial_id(0)).out == f"begin\n99999%\n{'x' * 100_000}\nend\n"
+    last = orchestrate("logs", trial_id(0), "-n", "3").lines
+    assert (last[0], last[2]) == ("99999%", "end")
+    assert last[1] == "x" * 5000 + " ... 90000 bytes left out ... " + "x" * 5000
+
+
 def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Command, another: SweepFolder) -> None:
     assert orchestrate("show", f"s/{trial_id(0)}").code == 0
     assert orchestrate("show", f"runs/s/{trial_id(0)}").code == 0

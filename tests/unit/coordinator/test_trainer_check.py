@@ -44,6 +44,13 @@ MODULES = {
     "deep.py": "import json\n\njson.loads('{')",
     "exits.py": "import sys\nsys.exit(3)",
     "vanishes.py": "import os\nprint('last words', flush=True)\nos._exit(7)",
+    "long.py": "raise ValueError('begin' + 'x' * 300_000 + 'end..')",
+    "chatty.py": "import os\nprint('begin' + 'x' * 300_000 + 'end..', flush=True)\nos._exit(7)",
+    "unspeakable.py": """
+        class Odd(Exception):
+            def __str__(self): raise TypeError
+        raise Odd
+    """,
     "unnamed.py": "raise ModuleNotFoundError('install it')",
     "pkg/__init__.py": "",
     "pkg/inner.py": "def train(cfg): pass",
@@ -116,6 +123,22 @@ def test_what_is_wrong_is_told(project: Path, trainer: str, messages: list[str])
     assert text.startswith(f"sweep.trainer ({trainer}): ")
     assert len(text.splitlines()) <= 2
     assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("trainer", "first", "last"),
+    [
+        ("long:train", "long.py:1: ValueError: begin", "end.."),
+        ("chatty:train", "its import ends the process: begin", "end.."),
+        ("unspeakable:train", "unspeakable.py:4: Odd: ", "(its message cannot be shown: TypeError)"),
+    ],
+)
+def test_whatever_an_import_says_is_told(project: Path, trainer: str, first: str, last: str) -> None:
+    """Too long for one message between processes, or nothing that can be read."""
+    text = problem(project, trainer)
+    assert first in text
+    assert text.endswith(last)
+    assert len(text) < 4_000
 
 
 def test_a_frame_of_the_users_is_named_rather_than_a_librarys(project: Path) -> None:

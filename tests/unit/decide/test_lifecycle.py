@@ -168,6 +168,7 @@ def expected_end(how: dict[str, Any], asked: dict[str, Any], left_code: int | No
         (ended(exit_code=3, detail="while the module was imported"), "while the module was imported"),
         (ended(lost="node"), "the node went away"),
         (ended(exit_code=0), "the process ended with exit code 0 before `train` returned, as os._exit(0) does"),
+        (ended(exit_code=0, left_code=0, unwritten="2 rows were lost on a: why"), "2 rows were lost on a: why"),
         (ended(exit_code=0, left_code=3), "the process ended with exit code 3"),
     ],
 )

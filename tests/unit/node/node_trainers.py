@@ -285,3 +285,34 @@ def forks_a_child_that_returns(cfg, run):
 
 def exits_without_a_word(cfg, run):
     os._exit(0)
+
+
+def shows_progress(cfg, run):
+    """Prints a progress bar."""
+    print("begin")
+    for number in range(1, cfg.updates + 1):
+        sys.stderr.write(f"\r{100 * number // cfg.updates}%|####|")
+    sys.stderr.write("\nValueError: at the end\n")
+
+
+def raises_at_length(cfg, run):
+    text = "begin" + "x" * cfg.size + "end.."
+    try:
+        raise KeyError(text)
+    except KeyError as error:
+        raise ValueError(text) from error
+
+
+def misnames(cfg, run):
+    run.report({"x" * cfg.size: "adam"})
+
+
+def loses_rows(cfg, run):
+    run.report({"loss": 0.0})
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    for _ in range(cfg.rows):
+        run.report({"loss": 1.0})
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run.report({"loss": 2.0})

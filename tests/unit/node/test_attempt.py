@@ -15,6 +15,7 @@ from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.limits import AttemptLimits
+from orchestrator.text import VisibleLines
 from tests.unit.node.support import HERE, Result, alive, order, run, stream
 
 
@@ -53,10 +54,25 @@ def test_log_keeps_order_across_streams_and_children(tmp_path: Path, zygote_pool
 
 
 def test_log_cap(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    """Both ends are kept: an error is told at the end."""
     result = run(order(tmp_path, "prints", {"lines": 100_000}, log_cap=1000), zygote_pool)
     assert result.ended.exit_code == 0
-    assert result.log[:1000] == "".join(f"line {i}\n" for i in range(200))[:1000]
-    assert result.log[1000:] == "\n[orchestrate: cut here, at the cap of 1000 bytes; later output is not kept]\n"
+    log = result.log.splitlines()
+    assert log[:60] == [f"line {number}" for number in range(60)]
+    follows, gap = (at for at, line in enumerate(log) if line.startswith("[orchestrate: "))
+    assert log[follows] == "[orchestrate: of what follows, the last 500 bytes come when the attempt ends]"
+    assert log[gap + 1 :] == [f"line {number}" for number in range(100_000)][gap + 1 - len(log) :]
+    assert 480 <= len("\n".join(log[gap + 1 :])) <= 500
+    whole = sum(len(f"line {number}\n") for number in range(100_000))
+    kept = sum(len(line) + 1 for line in log if not line.startswith("["))
+    assert log[gap] == f"[orchestrate: {whole - kept} bytes of output are left out here]"
+
+
+def test_a_progress_bar_does_not_fill_the_log(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "shows_progress", {"updates": 100_000}, interval=60.0), zygote_pool)
+    lines = VisibleLines()
+    assert (lines.add(result.log.encode()) + lines.rest()).decode() == "begin\n100%|####|\nValueError: at the end\n"
+    assert len(result.log) < 5_000  # with a state every ten seconds
 
 
 def test_large_logs_come_in_pieces(tmp_path: Path, zygote_pool: ZygotePool) -> None:

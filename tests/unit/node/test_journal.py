@@ -12,7 +12,8 @@ import pytest
 
 from orchestrator.model.events import Noticed, Reported
 from orchestrator.node.inside.run import Run
-from orchestrator.node.shared.journal import JournalReader, JournalWriter
+from orchestrator.node.shared import memory_file
+from orchestrator.node.shared.journal import JournalReader, JournalWriter, Unwritten
 from orchestrator.node.shared.trial_paths import TrialPaths
 from tests.unit.node.support import file_size_limit, order
 
@@ -54,6 +55,39 @@ def test_lines_that_a_full_disk_cuts_are_left_out(journal: BinaryIO, room: int) 
     entries = JournalReader(journal.fileno()).read()
     assert entries is not None
     assert entries[0] == Noticed("before")
-    (reported,) = entries[1:]
+    unwritten, reported = entries[1:]
+    assert isinstance(unwritten, Unwritten)
+    assert unwritten.lines in (2, 3), "the shortest may have had room"
     assert isinstance(reported, Reported)
     assert [(step, text) for step, _, text in reported.rows] == [(3, '{"loss":4}')]
+
+
+def test_rows_that_could_not_be_written_are_counted(journal: BinaryIO) -> None:
+    writer, reader = JournalWriter(journal.fileno()), JournalReader(journal.fileno())
+    for _ in range(2):
+        with file_size_limit(os.fstat(journal.fileno()).st_size):
+            for step in range(5):
+                writer.report(step, "{}")
+        writer.report(5, "{}")
+    entries = reader.read()
+    assert entries is not None
+    told = [entry for entry in entries if isinstance(entry, Unwritten)]
+    assert told == [Unwritten(os.getpid(), lines, "File too large") for lines in (5, 10)]
+    assert sum(len(entry.rows) for entry in entries if isinstance(entry, Reported)) == 2
+
+
+def test_what_has_been_read_is_freed() -> None:
+    fd = memory_file.create("journal")
+    try:
+        writer, reader = JournalWriter(fd), JournalReader(fd)
+        rows = 0
+        for _ in range(8):
+            for step in range(1000):
+                writer.report(step, '{"loss":%s}' % ("1" * 1000))
+            while (entries := reader.read()) is not None:
+                rows += sum(len(entry.rows) for entry in entries if isinstance(entry, Reported))
+        assert rows == 8000
+        assert os.fstat(fd).st_size > 8_000_000
+        assert memory_file.size_in_memory(fd) < 3_000_000
+    finally:
+        os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bdb
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from orchestrator.decide.lifecycle import classify
+from orchestrator.model.sweep import State
 from orchestrator.node.inside import config, failure
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit.node.support import HERE, file, order, run
@@ -80,7 +83,12 @@ def test_reports_keep_numbers_and_warn_of_the_rest(tmp_path: Path, zygote_pool: 
         (15, {"big": 2.0**70}),
         (16, {"last": 1.0}),
     ]
-    about = ("'name'", "'vector'", "'two'", "'text'", "step='three'", "too many", "AttributeError", "'huge'")
+    about = (
+        *("'name'", "'vector'", "'two'", "'text'", "step='three'", "too many", "AttributeError", "'huge'"),
+        "1 row was lost: its step was not a whole number",
+        "1 row was lost: a row has at most 65536 characters as JSON",
+        "1 row was lost: a AttributeError was raised",
+    )
     assert len(result.notices) == len(about)
     for word, notice in zip(about, result.notices, strict=True):
         assert word in notice
@@ -115,6 +123,49 @@ def test_an_exception_is_reported_without_internal_frames(tmp_path: Path, zygote
     assert "KeyError: 'lr'" in failure.traceback
     assert "_deep({})" in failure.traceback
     assert failure.traceback in result.log
+
+
+def test_a_long_message_hides_neither_its_cause_nor_the_frames(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    ended = run(order(tmp_path, "raises_at_length", {"size": 2_000_000}), zygote_pool).ended
+    assert ended.failure is not None
+    failure = ended.failure
+    assert (failure.message[:5], failure.message[-5:]) == ("begin", "end..")
+    assert len(failure.message) + len(failure.traceback) < 30_000
+    assert failure.traceback.count("Traceback (most recent call last)") == 2
+    assert failure.traceback.count("in raises_at_length") == 2
+    assert failure.traceback.endswith("end..\n")
+    assert failure.where.startswith("node_trainers.py:")
+    assert classify(ended).message.startswith("ValueError: begin")
+
+
+def test_a_long_name_of_a_metric_does_not_lose_the_warning(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    (notice,) = run(order(tmp_path, "misnames", {"size": 2_000_000}), zygote_pool).notices
+    assert notice.endswith("'adam' is not a number")
+    assert len(notice) < 3_000
+
+
+def test_rows_that_the_node_cannot_take_down_fail_the_attempt(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "loses_rows", {"rows": 12}), zygote_pool)
+    outcome = classify(result.ended)
+    assert (outcome.state, outcome.cause) == (State.FAILED, "rows_lost")
+    assert outcome.message == f"12 rows were lost on {socket.gethostname()}: File too large"
+    assert result.notices == [outcome.message]
+    assert [step for step, _ in result.rows] == [0, 13]
+
+
+@pytest.mark.fault(
+    "disk",
+    "no temporary folder that takes a byte",
+    "a node alone: TMPDIR is read-only",
+    "every row arrives: what a trial reports lies in memory until it is read",
+)
+def test_a_full_temporary_folder_loses_no_row(
+    tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/self")
+    result = run(order(tmp_path, "reports"), zygote_pool)
+    assert classify(result.ended).state is State.SUCCEEDED
+    assert len(result.rows) == 8
 
 
 def test_a_breakpoint_needs_a_terminal() -> None:
