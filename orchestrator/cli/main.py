@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake of the user gives one message and exit code 2."""
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -42,6 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe, as `| head` does
         return 0
+
+
+def _open_standard_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr, as /dev/null; have the latter two print any text.
+
+    Otherwise the next file that is opened, such as the manifest, would get the number of a closed one.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no valid Unicode
 
 
 def _run(words: list[str]) -> int:

@@ -79,7 +79,7 @@ def content_hash(project: Path, files: Iterable[str]) -> str:
             content = (project / name).read_bytes()
         except OSError:
             continue  # removed in the meantime, like an editor's temporary file, or not readable for this user
-        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()[:12]
 
 
@@ -142,7 +142,8 @@ def pack(tree: Path) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in sorted(tree.rglob("*")):
             if path.is_file():
-                archive.write(path, path.relative_to(tree))
+                name = os.fsencode(path.relative_to(tree)).decode("latin-1")  # names may be no valid Unicode
+                archive.write(path, name)
     return buffer.getvalue()
 
 
@@ -152,6 +153,7 @@ def unpack(data: bytes, target: Path) -> None:
         return
     with new_folder(target) as draft, zipfile.ZipFile(BytesIO(data)) as archive:
         for entry in archive.infolist():
+            entry.filename = os.fsdecode(entry.filename.encode("latin-1"))
             os.chmod(archive.extract(entry, draft), entry.external_attr >> 16)
 
 

@@ -32,9 +32,10 @@ def environment(project: Path, store: Path) -> dict[str, Any]:
 
 def _keep(store: Path, prefix: str, text: str) -> str:
     """Store a text in a file that is named by the hash of its content. Returns the name."""
-    name = f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
+    content = text.encode("utf-8", "surrogateescape")
+    name = f"{prefix}-{hashlib.sha256(content).hexdigest()[:12]}.txt"
     path = store / name
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     return name

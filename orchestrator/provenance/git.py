@@ -12,4 +12,4 @@ def git(project: Path, *arguments: str) -> str | None:
         done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode("utf-8", "replace")
+    return done.stdout.decode("utf-8", "surrogateescape")  # as Python names files: no byte is lost
