@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from orchestrator.tracking import ledger
 from orchestrator.tracking.trackers import ONLY_ONE_OF_0_1, TRACKERS, wanted
 
 Process = subprocess.Popen[bytes]
+_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 
 
 def start(folder: SweepFolder, spec: SweepSpec) -> dict[str, Process | None]:
@@ -69,18 +69,22 @@ def sync(folder: SweepFolder, name: str, say: Callable[[str], None]) -> int:
         process = _spawn(folder, name, "sync", stdout=subprocess.PIPE)
     except OSError as error:
         raise unwritable(folder, error) from error
+    refused: TrackingError | None = None
     with process:
         try:
             for line in process.stdout or ():
                 message = json.loads(line)
                 if "error" in message:
-                    raise TrackingError(**message["error"])
+                    refused = TrackingError(**message["error"])
                 sent = message.get("sent", sent)
                 if "say" in message:
                     say(message["say"])
+            process.wait()
         finally:
-            process.kill()
-    if process.returncode not in (0, -signal.SIGKILL):
+            _end(process)
+    if refused is not None:
+        raise refused
+    if process.returncode:
         where = str(folder.tracker_log(name))
         raise TrackingError("the tracker ended unexpectedly", where=where, fix="that file says why")
     return sent
@@ -102,8 +106,17 @@ def _done(process: Process | None, deadline: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     finally:
-        if process.poll() is None:
-            process.kill()  # it keeps nothing that the manifest does not hold
+        _end(process)
+
+
+def _end(process: Process) -> None:
+    """It keeps nothing that the manifest does not hold, and has a moment to remove its temporary files."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
             process.wait()
 
 

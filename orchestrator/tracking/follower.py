@@ -55,7 +55,7 @@ class Follower:
         self._address: str | None = None
         self._openers, self._finishers = ThreadPoolExecutor(_OPENING), ThreadPoolExecutor(_FINISHING)
         self._not_before = 0.0
-        self.more = False  # the manifest has more to read now
+        self.more = False  # the manifest has more, which can be read now
         self.failures = 0  # of the tracker, in a row
         self.trouble: TrackingError | None = None  # the last of them
         self.sent = 0  # runs wholly delivered
@@ -72,12 +72,13 @@ class Follower:
                 self._held = held
                 for trial_id in {job.goal.trial_id for job in self._jobs.values()}:
                     self._look_at(trial_id)
-            self.more = self._read(self._row)
+            full = self.left > _BACKLOG  # the rest stays in the manifest until runs have been delivered
+            self.more = not full and self._read(self._row)
             room = self._room()
             for job in list(self._jobs.values()):
                 room -= self._advance(job, room > 0)
         self._keep_cursor()
-        return not self.more and not self._jobs
+        return not (full or self.more or self._jobs)
 
     @property
     def left(self) -> int:
@@ -88,8 +89,6 @@ class Follower:
 
     def _read(self, row: int) -> bool:
         """Read changed attempts, then rows, so that a row always finds its attempt known. Whether there is more."""
-        if self.left > _BACKLOG:
-            return True
         with self._reader.snapshot():
             changed = self._reader.changed_attempts(self._changed)
             rows = self._reader.reports(row)

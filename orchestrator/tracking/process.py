@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def _follow(follower: Follower, tracker: Tracker, folder: SweepFolder, mine: Hol
         if _tick(follower, held) and not held:
             return True
         if tracker.dead:
-            _begin_anew()
+            raise _BeginAnew
         if follower.trouble is not trouble:
             trouble = follower.trouble
             _note(str(trouble))
@@ -83,11 +84,8 @@ def _tick(follower: Follower, held: bool) -> bool:
     raise AssertionError
 
 
-def _begin_anew() -> None:
-    """Everything that we know is on disk, so a fresh start of this process knows how to go on."""
-    _note("the tracker does not work any more in this process; starting anew")
-    time.sleep(1)
-    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *sys.argv[1:]])
+class _BeginAnew(Exception):
+    """The tracker does not work any more in this process. All that we know is on disk, so a fresh one can go on."""
 
 
 def sync(folder: SweepFolder, name: str) -> int:
@@ -169,8 +167,35 @@ def _tell(**message: Any) -> None:
     sys.stdout.flush()
 
 
+@contextlib.contextmanager
+def _own_temporary_files() -> Iterator[None]:
+    """Temporary files go into a folder that is removed at the end: trackers' libraries leave some behind."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="orchestrate-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while they are removed
+            tempfile.tempdir = None
+            os.environ.pop("TMPDIR")
+            os.environ.update({"TMPDIR": before} if before is not None else {})
+
+
 def main(words: list[str]) -> int:
-    folder, name, job = SweepFolder(Path(words[0])), words[1], words[2]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        with _own_temporary_files():
+            return _run(SweepFolder(Path(words[0])), words[1], words[2])
+    except SystemExit:  # asked to end; it keeps nothing that the manifest does not hold
+        return 1
+    except _BeginAnew:
+        _note("the tracker does not work any more in this process; starting anew")
+        time.sleep(1)
+        os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *words])
+
+
+def _run(folder: SweepFolder, name: str, job: str) -> int:
     try:
         if job == "follow":
             return 0 if follow(folder, name) else 1
@@ -181,6 +206,8 @@ def main(words: list[str]) -> int:
         if job == "sync":
             _tell(error={"what": error.what, "where": error.where, "fix": error.fix})
         return 1
+    except (SystemExit, _BeginAnew):
+        raise
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,18 @@ def receiver(tracker: str, request: pytest.FixtureRequest, tmp_path: Path) -> Re
 
 
 @pytest.fixture
-def sweep(receiver: Receiver, tmp_path: Path) -> Iterator[Sweep]:
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where trackers find TMPDIR."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def sweep(receiver: Receiver, tmp_path: Path, temporary: Path) -> Iterator[Sweep]:
     sweep = Sweep(tmp_path, receiver.tracking)
     yield sweep
     sweep.discard()
+    if all(process.returncode != -signal.SIGKILL for process in sweep.started):
+        assert list(temporary.iterdir()) == []

@@ -43,6 +43,7 @@ class Sweep:
             self.manifest.plans.finish(plan, trials, 0, 0)
             self.keys = [due.key for due in self.manifest.trials.due(plan, -1, trials)]
         self.processes: dict[str, subprocess.Popen[bytes] | None] = {}
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> None:
         self.held = True
@@ -52,6 +53,7 @@ class Sweep:
     def track(self) -> None:
         self.processes = control.start(self.folder, self.spec)
         assert list(self.processes) == [self.name]
+        self.started.append(self.tracker)
 
     @property
     def tracker(self) -> subprocess.Popen[bytes]:

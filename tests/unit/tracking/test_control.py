@@ -13,7 +13,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.model.sweep import State, SweepSpec
 from orchestrator.tracking import control
 from orchestrator.tracking.trackers import TRACKERS, wanted
-from tests.unit.tracking.support import JsonLinesReceiver, Sweep
+from tests.unit.tracking.support import JsonLinesReceiver, Sweep, until
 from tests.wandb_server import Server
 
 PACKAGE = Path(control.__file__).parent
@@ -67,6 +67,18 @@ def test_all_trackers_are_waited_for_together(tmp_path: Path) -> None:
     assert control.finish({**slow}, wait=0.1) == ["W&B", "JSON Lines"]
     assert all(process.poll() is not None for process in slow.values())
     assert control.finish({"wandb": subprocess.Popen(["true"]), "jsonl": subprocess.Popen(["false"])}) == ["JSON Lines"]
+
+
+def test_a_tracker_that_is_given_up_leaves_no_temporary_files(tmp_path: Path, temporary: Path) -> None:
+    sweep = Sweep(tmp_path, {"wandb": False, "jsonl": "missing/runs.jsonl"})
+    sweep.track()
+    sweep.begin()
+    until(lambda: "cannot write" in sweep.log.read_text())
+    assert list(temporary.iterdir()), "it has a folder of its own"
+    sweep.release()
+    assert control.finish(sweep.processes, wait=0.0) == ["JSON Lines"]
+    assert sweep.tracker.returncode == 1, "it was not killed"
+    assert list(temporary.iterdir()) == []
 
 
 def test_one_that_fails_keeps_no_other_from_being_synced(

@@ -60,14 +60,18 @@ class Board:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
-    """Four trials that succeeded, each with steps 0 to 9."""
-    folder = create_folder(tmp_path, "sums")
+    return _written(tmp_path, 4)
+
+
+def _written(root: Path, trials: int) -> SweepFolder:
+    """A sweep whose trials all have succeeded, each with steps 0 to 9."""
+    folder = create_folder(root, "sums")
     manifest = Manifest.open(folder)
     with manifest.transaction():
         plan = manifest.plans.begin(SweepSpec("sums", "m:f"), "sweep.yaml", [], {}, "c0de", "/")
-        manifest.plans.add_trials(plan, [TrialSpec(f"{n:012x}", {"n": n}, {"n": n}, n, "c") for n in range(4)])
-        manifest.plans.finish(plan, 4, 0, 0)
-        for due in manifest.trials.due(plan, -1, 4):
+        manifest.plans.add_trials(plan, [TrialSpec(f"{n:012x}", {"n": n}, {"n": n}, n, "c") for n in range(trials)])
+        manifest.plans.finish(plan, trials, 0, 0)
+        for due in manifest.trials.due(plan, -1, trials):
             manifest.attempts.open(manifests.opening(due.key))
             manifest.attempts.started(due.key, 1, Started(1.0, "here", "", 1, (), (), 1, "fork"))
             manifest.attempts.reported(due.key, 1, [(step, float(step), '{"x":1}') for step in range(10)])
@@ -118,3 +122,14 @@ def test_a_refused_run_is_given_up_and_tried_again_by_the_next(sweep: SweepFolde
     assert (first.sent, first.refused, len(board.ended)) == (3, 1, 3)
     board.refuses = set()
     assert (_drive(sweep, board).sent, len(board.ended)) == (1, 4)
+
+
+def test_a_full_backlog_is_no_reason_to_look_again_at_once(tmp_path: Path) -> None:
+    """The tracker is away: whoever calls `tick` pauses. When it is back, the rest is read from the manifest."""
+    sweep, board = _written(tmp_path, 2100), Board()
+    board.out = True
+    follower = Follower(sweep, _ledger(sweep), board, live=True)
+    ticks = [(follower.tick(held=True), follower.more, follower.left) for _ in range(5)]
+    assert ticks == [(False, True, 1000), (False, True, 2000), *[(False, False, 2000)] * 3]
+    board.out = False
+    assert _drive(sweep, board, seconds=60.0).sent == 2100
