@@ -92,10 +92,11 @@ def _deletions_once() -> Iterator[None]:
 
     def registering(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # a module may keep it
         if importing and _deletes(function):
-            return register(once, function, *args, **options) and function
+            register(once, function, *args, **options)
+            return function
         return register(function, *args, **options)
 
-    atexit.register = registering
+    atexit.register = registering  # type: ignore[assignment]
     try:
         yield
     finally:
