@@ -11,7 +11,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestrator.model.order import Order
 from orchestrator.node.inside import config, ending, failure, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
+from orchestrator.node.programs.trainer_problem import GENERATOR
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.journal import ENTERED, LEFT, JournalWriter
 from orchestrator.node.shared.zygote_spec import trial_environment
@@ -148,8 +149,8 @@ def _train(prepared: PreparedTrial) -> None:
     prepared.writer.trainer_time(ENTERED)
     try:
         result = prepared.function(*prepared.arguments)
-        if inspect.isawaitable(result):
-            result = _awaited(result)
+        if result is not None:
+            result = _completed(result, str(prepared.order.trainer))
     finally:
         prepared.writer.trainer_time(LEFT)
     if isinstance(result, Mapping):
@@ -158,8 +159,12 @@ def _train(prepared: PreparedTrial) -> None:
         prepared.run.report({prepared.order.returned: result})
 
 
-def _awaited(result: Awaitable[Any]) -> Any:
-    """What `async def train` returns."""
+def _completed(result: Any, trainer: str) -> Any:
+    """What a call of the trainer gave, or what comes of it if that is a coroutine."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TrainerError("returned a generator, so nothing of it has run", where=trainer, fix=GENERATOR)
+    if not inspect.isawaitable(result):
+        return result
     import asyncio
 
     async def wait() -> Any:

@@ -243,3 +243,23 @@ def waits_for_threads(cfg, run):
 
 def asks(cfg, run):
     print("got", input())
+
+
+def consumed(function):
+    def steps(cfg, run):
+        yield from function(cfg, run)
+
+    return steps
+
+
+@consumed
+def returns_a_generator(cfg, run):
+    run.report({"never": 1.0})
+    yield 1
+
+
+def saves_a_name(cfg, run):
+    (run.dir / "model").mkdir()
+    os.chdir(run.dir)
+    for state in ("model", "no such folder", "model"):
+        run.save(state)
