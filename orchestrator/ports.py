@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from orchestrator.model.events import Batch
 from orchestrator.model.order import Order
 from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources
+
+# Signals by which a machine announces that it is about to end what runs on it; Slurm sends the one it is told to.
+ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 # Seconds since the epoch. Time passes while the coordinator waits, and it waits in `Executor.poll` alone.
 Clock = Callable[[], float]

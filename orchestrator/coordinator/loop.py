@@ -36,6 +36,8 @@ POLL = 0.1  # seconds one tick waits for events at most
 _POLLS = 10  # at most, for what has arrived when all is killed: trials may go on reporting
 MESSAGES = 100  # a second, from all attempts together
 
+_NAMED = 5  # metrics that a warning names
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -301,8 +303,11 @@ class Coordinator:
         objective = self._spec.objective
         if outcome.state is State.SUCCEEDED and objective is not None and objective.metric not in live.metrics:
             text = f"succeeded without a report of {objective.metric!r}, which is sweep.objective"
-            self._manifest.attempts.noticed(live.key, live.attempt, text)
-            self._warn(f"a trial {text}")
+            reported = ", ".join(map(repr, list(live.metrics)[:_NAMED])) + ", …" * (len(live.metrics) > _NAMED)
+            fix = f"; it reported {reported}: name one of these as sweep.objective.metric" if reported else ""
+            self._manifest.attempts.noticed(live.key, live.attempt, text + fix)
+            if not any(text in warning for warning in self.warnings):
+                self._warn(f"a trial {text}{fix}")
 
     def _warn(self, text: str | None) -> None:
         if text and text not in self.warnings:

@@ -31,7 +31,7 @@ from orchestrator.model import trainer
 from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
-from orchestrator.ports import Clock, Executor
+from orchestrator.ports import ENDING, Clock, Executor
 from orchestrator.provenance.code import Code, import_path, keep_code
 from orchestrator.provenance.environment import environment
 from orchestrator.tracking import control
@@ -227,7 +227,7 @@ def code_path(session: Session) -> Sequence[str]:
 
 @contextmanager
 def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal end the run: the first one in order, the second one at once.
+    """Let Ctrl-C, a closed terminal and `ENDING` end the run: the first one in order, the second one at once.
 
     To be entered after Ray has started, which replaces signal handlers.
     """
@@ -239,7 +239,7 @@ def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]
         else:
             coordinator.request_kill()
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGHUP, *ENDING)
     before: dict[signal.Signals, Any] = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield

@@ -23,7 +23,7 @@ ENDED_BY_US = {  # reason why the orchestrator ended the attempt -> state
     "oom": State.FAILED,
 }
 LOSS_ANNOUNCED = {  # the attempt was ended because its worker or node was about to go away
-    "terminated": ("lost_worker", "its Ray worker received SIGTERM"),
+    "terminated": ("lost_worker", "its Ray worker was told to end"),
     "drained": ("lost_node", "its node is being drained"),
 }
 # After running out of memory, the next attempt has the node, or its GPUs, for itself.

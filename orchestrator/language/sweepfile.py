@@ -173,6 +173,9 @@ def _file(value: Any) -> str:
 def _trainer(value: Any) -> str:
     text = value if isinstance(value, str) else ""
     module, _, function = text.partition(":")
+    if module.endswith(".py"):
+        name = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise ValueError(f"the name of a module rather than of its file, {name}:{function or 'train'}")
     if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError("module:function, such as trainers.toy:train")
     return text

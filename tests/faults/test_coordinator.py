@@ -107,9 +107,12 @@ def test_killed_inside_a_commit(
 
 
 @pytest.mark.fault(
-    "coordinator", "SIGINT, SIGTERM, SIGHUP", "local: sent while two trials run", f"{WHOLE}; exit code 130"
+    "coordinator",
+    "SIGINT, SIGTERM, SIGHUP, SIGUSR1",
+    "local: sent while two trials run",
+    f"{WHOLE}; exit code 130",
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_asked_to_end(bed: Bed, server: Server, uninjured: Callable[..., Series], number: signal.Signals) -> None:
     words = ("x=range(4)", TRACKED, "do=hold")
     expected = uninjured("x=range(4)")

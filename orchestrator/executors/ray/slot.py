@@ -30,6 +30,7 @@ from orchestrator.model.order import Order
 from orchestrator.node import attempt
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.placement import Placement
+from orchestrator.ports import ENDING
 from orchestrator.provenance.code import unpack
 
 Key = tuple[str, int]
@@ -161,13 +162,14 @@ def _cancelled(key: Key) -> Batch:
 
 @contextmanager
 def _terminations() -> Iterator[list[int]]:
-    """The SIGTERMs that this worker gets, before a preemption for instance: Ray would end worker and trial at once."""
+    """The signals of `ENDING` that this worker gets: by default, they would end worker and trial at once."""
     received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in ENDING}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _attempt(task: Task, board: Any, here: Placement, terminated: list[int]) -> Iterator[Batch]:

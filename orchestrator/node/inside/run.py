@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,8 @@ class Run:
         at = max(self._step, 0) if step is None else _whole(step)
         if at is None:
             raise ValueError(f"step={step!r} is not a whole number from 0 on")
+        if isinstance(state, str) and os.path.exists(state):
+            self._warn("save", f"run.save({state!r}) has saved this text; run.save(Path({state!r})) saves the folder")
         path = checkpoint.save(self._paths.checkpoints, state, at, self.attempt)
         self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
         checkpoint.prune(self._paths.checkpoints, time.time())

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from orchestrator.model.order import Order
 from orchestrator.node.inside import config, ending, failure, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
+from orchestrator.node.programs.trainer_problem import GENERATOR
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.journal import JournalWriter, Left
 from orchestrator.node.shared.zygote_spec import trial_environment
@@ -156,8 +157,8 @@ def _train(prepared: PreparedTrial) -> None:
     prepared.writer.entered()
     try:
         result = prepared.function(*prepared.arguments)
-        if inspect.isawaitable(result):
-            result = _awaited(result)
+        if result is not None:
+            result = _completed(result, str(prepared.order.trainer))
         left = Left(time.time(), time.monotonic(), 0)
         if isinstance(result, Mapping):
             prepared.run.report(result)
@@ -171,8 +172,12 @@ def _train(prepared: PreparedTrial) -> None:
             prepared.writer.left(left)
 
 
-def _awaited(result: Awaitable[Any]) -> Any:
-    """What `async def train` returns."""
+def _completed(result: Any, trainer: str) -> Any:
+    """What a call of the trainer gave, or what comes of it if that is a coroutine."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TrainerError("returned a generator, so nothing of it has run", where=trainer, fix=GENERATOR)
+    if not inspect.isawaitable(result):
+        return result
     import asyncio
 
     async def wait() -> Any:

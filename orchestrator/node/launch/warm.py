@@ -8,8 +8,10 @@ and objects lie close together.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
+import functools
 import gc
 import importlib
 import io
@@ -18,7 +20,9 @@ import linecache
 import logging
 import math
 import os
+import shutil
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +45,15 @@ _REHEARSALS = 20  # Python specialises code that has run a few times
 _IF_QUICK = {1, 4, 32, 128}  # after so many trials it is tried, until it has once taken longer than _QUICK
 _QUICK = 0.01  # seconds
 _EVERY = 256  # trials after which it is done in any case
+_DELETING = (
+    shutil.rmtree,
+    os.remove,
+    os.unlink,
+    os.rmdir,
+    Path.unlink,
+    Path.rmdir,
+    tempfile.TemporaryDirectory.cleanup,
+)
 
 
 def preload(spec: ZygoteSpec) -> BaseException | None:
@@ -55,12 +68,46 @@ def preload(spec: ZygoteSpec) -> BaseException | None:
     setup.configure()
     setup.seed()
     try:
-        importlib.import_module(spec.trainer.module)
+        with _deletions_once():
+            importlib.import_module(spec.trainer.module)
         with contextlib.suppress(Exception):  # for packages that import on demand; a missing function fails the trial
             look_up(spec.trainer)
     except BaseException as error:  # SystemExit too: the trial raises it again, and fails
         return error
     return None
+
+
+@contextlib.contextmanager
+def _deletions_once() -> Iterator[None]:
+    """Meanwhile, have exit handlers that delete files run in this process only: its forks share what they delete.
+
+    Some libraries make a temporary folder when they are imported, and register `shutil.rmtree` for it.
+    """
+    register, importer = atexit.register, os.getpid()
+    importing = True
+
+    def once(function: Callable[..., Any], *args: Any, **options: Any) -> None:
+        if os.getpid() == importer:
+            function(*args, **options)
+
+    def registering(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # a module may keep it
+        if importing and _deletes(function):
+            register(once, function, *args, **options)
+            return function
+        return register(function, *args, **options)
+
+    atexit.register = registering  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        importing = False
+        atexit.register = register
+
+
+def _deletes(function: Any) -> bool:
+    if isinstance(function, functools.partial):
+        return _deletes(function.func)
+    return getattr(function, "__func__", function) in _DELETING
 
 
 def prepare_for_forks() -> None:

@@ -7,14 +7,18 @@ import inspect
 import sysconfig
 import traceback
 from pathlib import Path
+from types import CellType, FunctionType
 
 from orchestrator.errors import nearest
 from orchestrator.files import PACKAGE
 from orchestrator.model.trainer import Function
+from orchestrator.node.programs.function import takes_run
 from orchestrator.text import message_of, shortened
 
 _LONGEST = 2_000  # characters of a message
 CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
+GENERATOR = "replace its yield: run.report records numbers while it runs, and a returned number is the objective"
+_COMMANDS = ("click", "rich_click", "typer")  # packages whose commands can be called, and then parse a command line
 
 
 def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
@@ -30,7 +34,33 @@ def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
         return {"what": f"{module_name} has no function {name!r}", "fix": fix}
     if not callable(function):
         return {"what": f"{name} is not a function: its type is {type(function).__name__}"}
-    return _signature_problem(inspect.unwrap(function))
+    return _kind_problem(function, name) or _decorator_problem(function, name) or _signature_problem(function)
+
+
+def _kind_problem(function: object, name: str) -> dict[str, str]:
+    """Whether a call would do something else than train."""
+    packages = {base.__module__.partition(".")[0] for base in type(function).__mro__}
+    package = next((each for each in _COMMANDS if each in packages), None)
+    if package:
+        call = f"{name}.callback(**cfg)" if hasattr(function, "callback") else "…"
+        fix = f"name a function that calls it: def run_{name}(cfg): return {call}"
+        return {"what": f"is a command of {package}, which reads the command line", "fix": fix}
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return {"what": "is a generator, so a call runs nothing of it", "fix": GENERATOR}
+    return {}
+
+
+def _decorator_problem(function: object, name: str) -> dict[str, str]:
+    """Whether a decorator without `functools.wraps` hides that the function takes `cfg` only."""
+    inner = function
+    while isinstance(inner, FunctionType) and inner.__name__ != name and not hasattr(inner, "__wrapped__"):
+        cells = [cell.cell_contents for cell in inner.__closure__ or () if cell != CellType()]
+        inner = next((item for item in cells if isinstance(item, FunctionType)), None)
+    if inner in (function, None) or not takes_run(function) or takes_run(inner):  # type: ignore[arg-type]
+        return {}
+    decorator, _, wrapper = function.__qualname__.rpartition(".<locals>.")  # type: ignore[attr-defined]
+    fix = f"add @functools.wraps(function) above {wrapper} in {decorator}"
+    return {"what": "a decorator hides its parameters, so it would be called with too many", "fix": fix}
 
 
 def _import_problem(module_name: str, error: BaseException) -> dict[str, str]:

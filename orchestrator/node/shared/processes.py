@@ -13,6 +13,7 @@ from collections.abc import Iterable
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _PATIENCE = 4.0  # seconds; torch's helper waits 2 s for others before it ends
+_TORCHS_HELPER = b"torch_shm_manager"
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -133,7 +134,7 @@ def _is_helper(pid: int) -> bool:
             command = file.read()
     except OSError:
         return False
-    return b"resource_tracker import main" in command or command.split(b"\0")[0].endswith(b"/torch_shm_manager")
+    return b"resource_tracker import main" in command or os.path.basename(command.split(b"\0")[0]) == _TORCHS_HELPER
 
 
 def flush_c_streams() -> None:

@@ -43,5 +43,8 @@ def test_a_success_without_its_objective_is_warned_of_once(scene: Callable[..., 
     sweep.tell(1, STARTED, rows(1.0, metric="los"), DONE)
     sweep.tell(2, STARTED, DONE)
     (warning,) = sweep.coordinator.warnings
-    assert warning == "a trial succeeded without a report of 'loss', which is sweep.objective"
+    assert warning == (
+        "a trial succeeded without a report of 'loss', which is sweep.objective; "
+        "it reported 'los': name one of these as sweep.objective.metric"
+    )
     assert [len(sweep.reader.notices(trial_id(number))) for number in range(3)] == [0, 1, 1]

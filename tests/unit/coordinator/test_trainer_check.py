@@ -21,6 +21,11 @@ MODULES = {
         def defaults(cfg, run=None, verbose=False): pass
         def anything(*args, **more): pass
         def named(cfg, run, *, verbose=False): pass
+        async def awaited(cfg): pass
+        def hide(function):
+            return lambda *args: function(*args)
+        @hide
+        def hidden(cfg, run): pass
         class Trainer:
             def __init__(self, cfg, run): pass
         def decorate(function):
@@ -36,6 +41,28 @@ MODULES = {
         def three(cfg, run, extra): pass
         def needs(cfg, run, *, device): pass
         number = 3
+        def steps(cfg, run):
+            yield 1
+        async def asynchronous_steps(cfg):
+            yield 1
+        def timed(function):
+            def wrapper(*args, **more): return function(*args, **more)
+            return wrapper
+        def logged(function):
+            def inner(*args): return function(*args)
+            return inner
+        @timed
+        def hidden(cfg): pass
+        @logged
+        @timed
+        def twice_hidden(cfg): pass
+    """,
+    "commands.py": """
+        import click
+
+        @click.command()
+        @click.option("--lr", type=float)
+        def train(lr): pass
     """,
     "missing_package.py": "import no_such_package",
     "missing_name.py": "\n\nfrom json import no_such_name",
@@ -85,7 +112,7 @@ def problem(project: Path, trainer: str) -> str:
     return ""
 
 
-GOOD = ["both", "one", "defaults", "anything", "named", "Trainer", "decorated"]
+GOOD = ["both", "one", "defaults", "anything", "named", "Trainer", "decorated", "awaited", "hidden"]
 
 
 @pytest.mark.parametrize("trainer", [*(f"good:{name}" for name in GOOD), "pkg.inner:train", "deeper:train"])
@@ -113,6 +140,11 @@ def test_a_good_trainer(project: Path, trainer: str) -> None:
         ("bad:none", ["takes 0 arguments", "train(cfg, run) or train(cfg)"]),
         ("bad:three", ["takes 3 arguments"]),
         ("bad:needs", ["needs the argument 'device'"]),
+        ("bad:steps", ["is a generator, so a call runs nothing of it", "run.report"]),
+        ("bad:asynchronous_steps", ["is a generator"]),
+        ("bad:hidden", ["a decorator hides its parameters", "@functools.wraps(function) above wrapper in timed"]),
+        ("bad:twice_hidden", ["a decorator hides its parameters", "above inner in logged"]),
+        ("commands:train", ["is a command of click", "def run_train(cfg): return train.callback(**cfg)"]),
         ("bad:number", ["number is not a function: its type is int"]),
     ],
 )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 STUBBORN = (
@@ -126,10 +127,11 @@ def shell(cfg, run):
 
 
 def leaves_stubborn_child(cfg, run):
-    """Leaves a child in a session of its own that ignores SIGTERM."""
+    """Leaves a child in a session of its own that ignores SIGTERM, and a block of shared memory."""
+    shared = SharedMemory(create=True, size=4096)
     child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
     pid = int(child.stdout.readline())
-    Path(cfg.pids).write_text(f"{os.getpid()} {pid}\n")
+    Path(cfg.pids).write_text(f"{os.getpid()} {pid} {shared.name}\n")
     if cfg.get("wait", False):
         time.sleep(600)
 
@@ -316,3 +318,23 @@ def loses_rows(cfg, run):
         run.report({"loss": 1.0})
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     run.report({"loss": 2.0})
+
+
+def consumed(function):
+    def steps(cfg, run):
+        yield from function(cfg, run)
+
+    return steps
+
+
+@consumed
+def returns_a_generator(cfg, run):
+    run.report({"never": 1.0})
+    yield 1
+
+
+def saves_a_name(cfg, run):
+    (run.dir / "model").mkdir()
+    os.chdir(run.dir)
+    for state in ("model", "no such folder", "model"):
+        run.save(state)

@@ -72,6 +72,18 @@ def test_data_loader_workers(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     assert result.rows == run(wanted, zygote_pool).rows
 
 
+@pytest.mark.fault(
+    "trial",
+    "tensors left in shared memory, torch's `file_system` strategy",
+    "a node alone: the trial exits without running a handler",
+    "torch's helper removes them before the attempt ends",
+)
+def test_shared_tensors_are_removed_with_their_trial(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "torch_trainers:shares_a_tensor"), zygote_pool)
+    assert result.log.startswith("torch_")
+    assert not Path("/dev/shm", result.log.strip()).exists()
+
+
 def test_an_operation_without_a_deterministic_algorithm_is_reported_once(
     tmp_path: Path, zygote_pool: ZygotePool
 ) -> None:

@@ -111,6 +111,18 @@ def test_signatures_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool,
     assert result.ended.left is not None
 
 
+def test_a_generator_that_only_the_call_gives_is_no_success(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    failure = run(order(tmp_path, "returns_a_generator"), zygote_pool).ended.failure
+    assert failure is not None
+    assert "returned a generator, so nothing of it has run" in failure.message
+
+
+def test_the_name_of_a_folder_is_saved_as_text_and_said_so(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "saves_a_name"), zygote_pool)
+    assert result.ended.exit_code == 0
+    assert result.notices == ["run.save('model') has saved this text; run.save(Path('model')) saves the folder"]
+
+
 def test_an_exception_is_reported_without_internal_frames(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "raises"), zygote_pool)
     failure = result.ended.failure

@@ -116,6 +116,33 @@ def test_a_trial_exits_as_an_interpreter_does(tmp_path: Path, start: str, monkey
     assert sorted(written) == sorted(["exit handler", "finalized", "child", "kept in memory", ""])
 
 
+CACHING = """
+import atexit, os, shutil, tempfile
+CACHE = tempfile.mkdtemp(dir=os.path.dirname(__file__))
+atexit.register(shutil.rmtree, CACHE)
+"""
+USING = """
+import sys
+sys.path.append({library!r})
+import caching, os
+def train(cfg, run):
+    return os.path.isdir(caching.CACHE)
+"""
+
+
+def test_no_trial_deletes_the_folder_that_a_library_has_made_for_all(tmp_path: Path) -> None:
+    for name, text in (("library/caching", CACHING), ("project/using", USING)):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.py").write_text(text.format(library=str(tmp_path / "library")))
+    wanted = order(tmp_path, "using:train", import_path=(str(tmp_path / "project"),), cwd=str(tmp_path / "project"))
+    zygote_pool = ZygotePool()
+    for _ in range(2):
+        result = run(wanted, zygote_pool)
+        assert result.started.method == "fork"
+        assert result.rows == [(0, {"objective": 1})], result.log
+    zygote_pool.close()
+
+
 LOCKED = """
 import logging, os, signal, threading
 handler = logging.StreamHandler()

@@ -24,10 +24,11 @@ def test_a_child_that_ignores_sigterm_ends_with_the_attempt(
     pids = tmp_path / "pids"
     result = run(order(tmp_path, "leaves_stubborn_child", {"pids": str(pids)}, start=start), zygote_pool)
     assert result.ended.exit_code == 0
-    trial, grandchild = map(int, pids.read_text().split())
-    assert trial == result.started.pid
-    assert not alive(trial)
-    assert not alive(grandchild)
+    trial, grandchild, shared = pids.read_text().split()
+    assert int(trial) == result.started.pid
+    assert not alive(int(trial))
+    assert not alive(int(grandchild))
+    assert not Path("/dev/shm", shared).exists()
 
 
 PARENT = """
@@ -53,14 +54,15 @@ def test_nothing_survives_the_worker(tmp_path: Path, start: str, number: int) ->
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "running\n"
-        trial, grandchild = map(int, (tmp_path / "pids").read_text().split())
+        trial, grandchild, shared = (tmp_path / "pids").read_text().split()
         parent = int(Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[1])
         keeper = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
         assert worker.pid not in (parent, keeper)
         assert os.getsid(parent) == keeper
         worker.send_signal(number)
-    for pid in (trial, grandchild, parent, keeper):
+    for pid in (int(trial), int(grandchild), parent, keeper):
         wait_for_exit(pid)
+    assert not Path("/dev/shm", shared).exists()
 
 
 def test_a_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:

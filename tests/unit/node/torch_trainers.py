@@ -40,3 +40,11 @@ def warns(cfg, run):
     """Uses an operation that has no deterministic algorithm, twice."""
     for _ in range(2):
         torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2))
+
+
+def shares_a_tensor(cfg, run):
+    """Leaves a tensor in shared memory, and exits in a way that runs no handler."""
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    kept = torch.ones(1000).share_memory_()
+    print(*(name for name in os.listdir("/dev/shm") if name.startswith(f"torch_{os.getpid()}_")))
+    os._exit(int(kept[0]) - 1)
