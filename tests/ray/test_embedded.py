@@ -35,7 +35,7 @@ def test_alone_without_a_cluster(alone: Project) -> None:
 def test_alone_the_first_trial_needs_no_second_import(alone: Project) -> None:
     """The process that has checked the trainer while Ray started is the one that the first trial is forked from."""
     with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
-        trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.getpid(), file=pids)\n")
+        trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.readlink('/proc/self'), file=pids)\n")
     alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
     (pid,) = map(int, (alone.root / "imported").read_text().split())
     assert not alive(pid)

@@ -6,7 +6,6 @@ much as after it (`launch.warm` says why).
 
 from __future__ import annotations
 
-import gc
 import inspect
 import os
 import signal
@@ -114,7 +113,6 @@ def main(prepared: PreparedTrial, forked: bool) -> int:
         _is_trial = True
         if _modules_handler is not None:
             signal.signal(signal.SIGTERM, _modules_handler)
-        gc.enable()
         code, raised, error = call_trainer(prepared)
         if raised is not None and error is not None:
             if os.getpid() == process:  # not in a process that the trainer has forked

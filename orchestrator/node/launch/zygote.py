@@ -18,6 +18,7 @@ This module imports little, since every process has it loaded before the trainer
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import pickle
@@ -29,7 +30,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from orchestrator.files import PACKAGE
 from orchestrator.model.order import Order
-from orchestrator.node.launch.fork_safety import unsafe_to_fork
 from orchestrator.node.launch.keeper import continue_below_keeper
 from orchestrator.node.shared import messages, process_settings, processes
 from orchestrator.node.shared.journal import JournalWriter
@@ -37,6 +37,7 @@ from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.shared.zygote_spec import ZygoteSpec, trial_environment
 
 if TYPE_CHECKING:
+    from orchestrator.node.launch.fork_safety import Inspection
     from orchestrator.node.launch.warm import Upkeep
 
 _BOOT = """import sys
@@ -94,7 +95,8 @@ class _Zygote:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._stack = _high_fd(self._null)  # where each trial writes its stacks; a trial puts its own file there
         self._error: BaseException | None = None
-        self._unsafe: str | None = None
+        self._inspection: Inspection | None = None
+        self._importer = 0  # the process that has imported: this one, or the one that it is a copy of
         self._imported = False
         self._printed: int | None = None  # what an early import has printed, for the log of the first trial
         self._upkeep: Upkeep | None = None
@@ -104,7 +106,7 @@ class _Zygote:
         """Run trials until the worker closes the channel."""
         while True:
             message, fds = messages.receive(self._channel)
-            if message is None:
+            if message is None or message["do"] == "end":
                 break
             if message["do"] == "run":
                 self._run(OrderFiles(*fds))
@@ -113,9 +115,29 @@ class _Zygote:
             elif message["do"] == "copy":
                 self._copy(*fds)
             elif message["do"] == "apply_settings":
-                process_settings.apply_settings(message["settings"])
+                self._apply_settings(message["settings"])
             # "signal" is ignored here: it is for a trial that has just ended
         processes.kill_descendants(self._wakeup)
+        if message is not None and self._importer == os.getpid():
+            self._clean_up()
+
+    def _apply_settings(self, settings: process_settings.ProcessSettings) -> None:
+        if self._inspection is not None:
+            settings = self._inspection.settings_for(settings)
+        process_settings.apply_settings(settings)
+
+    def _clean_up(self) -> None:
+        """Remove what the imports have made for all trials, such as temporary folders."""
+        from orchestrator.node.launch import warm
+
+        if self._unsafe is None and self._imported:
+            warm.run_finalizers()
+        else:  # there were no trials: this process ends as any other
+            atexit._run_exitfuncs()
+
+    @property
+    def _unsafe(self) -> str | None:
+        return self._inspection.unsafe if self._inspection else None
 
     def _run(self, files: OrderFiles) -> None:
         order, gpus, paths = pickle.loads(messages.read_file(files.order))
@@ -169,15 +191,20 @@ class _Zygote:
 
     def _import(self, spec: ZygoteSpec, log_fd: int) -> None:
         from orchestrator.node.inside import ending, trial
-        from orchestrator.node.launch import warm
+        from orchestrator.node.launch import fork_safety, warm
 
+        self._importer = os.getpid()
+        inspection = self._inspection
+        if inspection is None:
+            inspection = self._inspection = fork_safety.Inspection(spec)
         _redirect(self._null, log_fd)  # what modules print when they are imported
-        self._error = warm.preload(spec)
-        self._unsafe = unsafe_to_fork()
+        with inspection.watching():
+            self._error = warm.preload(spec)
         self._imported = self._error is None
-        if self._imported and not self._unsafe and spec.start == "fork":
+        inspection.judge(self._imported)
+        if self._imported and not inspection.unsafe and spec.start == "fork":
             warm.prepare_for_forks()
-            self._unsafe = unsafe_to_fork()
+            inspection.check_again()
         self._upkeep = warm.Upkeep()
         trial.install_signal_handlers(self._stack)
         ending.flush_output()
@@ -196,6 +223,8 @@ class _Zygote:
         try:
             _redirect(self._null, files.log)
             processes.become_trial(parent)
+            if self._inspection is not None:
+                self._inspection.enter_trial()
             os.dup2(files.stack, self._stack, False)
             for fd in (channel, files.order, files.stack, files.log):
                 os.close(fd)

@@ -92,7 +92,7 @@ class Host:
         message, fds = messages.receive(connection)
         if message is not None and fds:
             self._requests.append((connection, socket.socket(fileno=fds[0])))
-        elif message is not None:
+        elif message is not None and message["do"] == "own":
             self._owner = connection
         elif connection is self._owner:  # this end stays open: the owner waits until everything has ended
             self._over = True
@@ -141,6 +141,9 @@ class Host:
     def _end_zygote(self) -> None:
         """End the zygote and wait until its process tree is empty."""
         if self._zygote.fileno() >= 0:
+            if self._import_result and "checked" in self._import_result and messages.end_politely(self._zygote):
+                self._zygote.close()
+                return
             with contextlib.suppress(OSError):
                 self._zygote.shutdown(socket.SHUT_WR)
             while messages.receive(self._zygote)[0] is not None:

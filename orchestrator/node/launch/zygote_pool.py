@@ -67,7 +67,9 @@ class Zygote:
         if connection is None:
             return None
         messages.send(connection, {"do": "own"})
-        return cls(connection)
+        zygote = cls(connection)
+        zygote.idle = False
+        return zygote
 
     @classmethod
     def copied(cls, shared: socket.socket) -> Zygote:
@@ -80,6 +82,7 @@ class Zygote:
 
     def import_early(self, spec: ZygoteSpec, log: int) -> None:
         """Import before there is an order. The result comes as a message with the key "checked"."""
+        self.idle = False
         with _unnamed_file(spec) as file:
             messages.send(self.socket, {"do": "import"}, [file.fileno(), log])
 
@@ -102,6 +105,9 @@ class Zygote:
     def close(self) -> None:
         """End the whole tree, and wait until it is empty."""
         if self.socket.fileno() < 0:
+            return
+        if self.idle and messages.end_politely(self.socket):
+            self.socket.close()
             return
         try:
             self.socket.shutdown(socket.SHUT_WR)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from orchestrator.text import shortened
 
 MAX_MESSAGE = 2**16  # bytes
 _MAX_TEXT = 4_000  # characters; of a few texts in one message
+_CLEAN_UP = 5.0  # seconds; a zygote that takes longer is killed
 _ANCILLARY_SPACE = socket.CMSG_SPACE(4 * struct.calcsize("i"))  # for at most 4 descriptors
 
 
@@ -55,6 +58,16 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, Sequence[int
         return None, ()
     fds = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
     return (pickle.loads(data) if data else None), fds
+
+
+def end_politely(channel: socket.socket) -> bool:
+    """Ask an idle zygote to end, so that it can clean up; returns whether it has ended, within `_CLEAN_UP` seconds."""
+    send(channel, {"do": "end"})
+    deadline = time.monotonic() + _CLEAN_UP
+    while select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if receive(channel)[0] is None:
+            return True
+    return False
 
 
 def read_file(fd: int) -> bytes:

@@ -20,6 +20,14 @@ class ProcessSettings(NamedTuple):
     umask: int
     limits: tuple[tuple[int, tuple[int, int]], ...]
 
+    def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
+        """These settings, but for those that something has changed from `before` to `after`."""
+        cpus = self.cpus if after.cpus == before.cpus else after.cpus
+        umask = self.umask if after.umask == before.umask else after.umask
+        limits = tuple({**dict(self.limits), **dict(set(after.limits) - set(before.limits))}.items())
+        nice = min(19, self.nice + after.nice - before.nice)  # `os.nice` adds to what a process has
+        return self._replace(nice=nice, cpus=cpus, umask=umask, limits=limits)
+
 
 def current_settings() -> ProcessSettings:
     """The settings of this process."""

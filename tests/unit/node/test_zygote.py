@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node.launch.fork_safety import unsafe_to_fork
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit.node.support import HERE, alive, order, run, wait_for_exit
 
@@ -133,29 +132,11 @@ def test_a_module_that_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
     first, second = run(wanted, zygote_pool), run(wanted, zygote_pool)
     zygote_pool.close()
     assert len(first.notices) == 1
-    assert "threaded cannot be forked: it starts threads" in first.notices[0]
+    assert "threaded cannot be forked: when it is imported, threaded.py:2 starts threads" in first.notices[0]
     assert second.notices == []
     for result in (first, second):
         assert result.started.method == "spawn"
         assert result.rows == [(0, {"threads": 2})]
-
-
-def test_threads_and_cuda_make_a_fork_unsafe(tmp_path: Path) -> None:
-    """Judged by a folder that looks like /proc/self."""
-
-    def add_thread(tid: int, name: str) -> None:
-        (tmp_path / "task" / str(tid)).mkdir(parents=True)
-        (tmp_path / "task" / str(tid) / "comm").write_text(f"{name}\n")
-
-    (tmp_path / "fd").mkdir()
-    (tmp_path / "fd" / "0").symlink_to("/dev/null")
-    add_thread(os.getpid(), "python")
-    add_thread(1, "jemalloc_bg_thd")
-    assert unsafe_to_fork(str(tmp_path)) is None
-    (tmp_path / "fd" / "1").symlink_to("/dev/nvidia-uvm")
-    assert unsafe_to_fork(str(tmp_path)) == "it initialises CUDA when it is imported"
-    add_thread(2, "loader")
-    assert unsafe_to_fork(str(tmp_path)) == "it starts threads when it is imported (loader)"
 
 
 def test_what_an_import_prints_is_in_the_first_trials_log(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 first = not (HERE / "imported").exists()
 with open(HERE / "imported", "a") as pids:
-    pids.write(f"{os.getpid()}\\n")
+    pids.write(f"{os.readlink('/proc/self')}\\n")
 print("importing", flush=True)
 SEEN = os.environ["CUDA_VISIBLE_DEVICES"]
 while first and (HERE / "hold").exists():
@@ -291,7 +291,7 @@ def test_a_module_that_cannot_be_forked_is_reported_as_without_sharing(
     check.result()
     result = run(wanted, zygote_pool)
     check.close()
-    assert "threaded cannot be forked: it starts threads" in result.notices[0]
+    assert "threaded cannot be forked: when it is imported, threaded.py:2 starts threads" in result.notices[0]
     assert result.started.method == "spawn"
     assert result.ended.exit_code == 0
 
