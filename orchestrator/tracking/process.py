@@ -1,4 +1,4 @@
-"""A tracker's process: `python -m orchestrator.tracking.process SWEEP_FOLDER TRACKER follow | sync`.
+"""A tracker's process. Its arguments: SWEEP_FOLDER TRACKER follow | sync.
 
 It stands between the manifest and the tracker, in a session of its own: an outage does not reach the sweep, nor Ctrl-C
 the delivery.
@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestrator.errors import LockedError, ManifestError, OrchestratorError
 from orchestrator.folder.lock import Holder, holder_of
 from orchestrator.folder.paths import SweepFolder
+from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.ports import TrackedSweep, Tracker
 from orchestrator.tracking.follower import Follower
@@ -88,7 +89,7 @@ def _begin_anew() -> None:
     """Everything that we know is on disk, so a fresh start of this process knows how to go on."""
     _note("the tracker does not work any more in this process; starting anew")
     time.sleep(1)
-    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *sys.argv[1:]])
+    os.execv(sys.executable, command(__name__, "main", *sys.argv[1:]))
 
 
 def sync(folder: SweepFolder, name: str) -> int:
@@ -167,7 +168,15 @@ def _tell(**message: Any) -> None:
     sys.stdout.flush()
 
 
-def main(words: list[str]) -> int:
+def main() -> NoReturn:
+    """Do what the command line says, and exit.
+
+    Without exit handlers: those of a tracker's library may wait for a server that is down, and end runs that go on.
+    """
+    os._exit(_run(sys.argv[1:]))
+
+
+def _run(words: list[str]) -> int:
     folder, name, job = SweepFolder(Path(words[0])), words[1], words[2]
     try:
         if job == "follow":
@@ -182,8 +191,3 @@ def main(words: list[str]) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1
-
-
-if __name__ == "__main__":
-    # Without exit handlers: those of a tracker's library may wait for a server that is down, and end runs that go on.
-    os._exit(main(sys.argv[1:]))
