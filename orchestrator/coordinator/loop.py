@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.intake import accept
 from orchestrator.coordinator.recording import Live, Recording
-from orchestrator.decide import lifecycle
+from orchestrator.decide import lifecycle, pace
 from orchestrator.decide.early_abort import EarlyAbort
 from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
@@ -32,7 +32,6 @@ from orchestrator.model.sweep import Resources, State, TrialSpec
 from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
-MESSAGES = 100  # a second, from all attempts together
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,7 @@ class Coordinator:
         if self._stop_asked and not self.stopping:
             self.stop()
         batches = self._executor.poll(POLL if self.live or self._full else 0.0)
+        self.warnings += self._executor.notices()
         transitions: list[Transition] = []
         with self._manifest.transaction():
             for batch in batches:
@@ -216,7 +216,7 @@ class Coordinator:
             folder=str(self._files.trial(live.spec.trial_id)),
             threads=max(1, int(resources.cpus)),
             gpus=float(resources.gpus),
-            interval=max(0.25, len(self.live) / MESSAGES),
+            interval=pace.LEAST,
             restore=live.offered,
         )
 
