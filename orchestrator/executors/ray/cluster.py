@@ -133,7 +133,7 @@ def head() -> tuple[str, int]:
 
 
 def look() -> Look:
-    """The nodes as they are now: one that is being drained takes nothing more. Raises ConnectionError if the head does not answer."""
+    """The nodes as they are now. Raises ConnectionError if the head does not answer."""
     try:
         draining = set(ray._private.state.state.get_draining_nodes())
         return Look([node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining], draining)

@@ -16,7 +16,7 @@ PATIENCE = 30.0  # seconds without an answer after which the head is lost; Ray's
 
 
 class Look(NamedTuple):
-    """What there is. `nodes` are those that trials may be placed on, as Ray lists them; `draining` are ids of others."""
+    """What there is. `nodes` are those that take trials, as Ray lists them; `draining` are ids of others."""
 
     nodes: list[dict[str, Any]]
     draining: set[str]
