@@ -42,6 +42,9 @@ class Executor(Protocol):
         becomes of the attempt. An executor on a virtual clock does not wait, but moves its clock to the next event.
         """
 
+    def notices(self) -> list[str]:
+        """What the user should be told of the place where attempts run, since the last call: a line each."""
+
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
         """Ask an attempt to end: SIGTERM, then SIGKILL after its grace; one that has not started never will.
 

@@ -17,6 +17,7 @@ from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
+from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
@@ -191,7 +192,7 @@ def detach(words: Sequence[str]) -> int:
     """Start the same command in a session of its own; wait until its plan is durable, or it has failed."""
     ready, theirs = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "sweep", *words],
+        command("orchestrator.cli.main", "main", "sweep", *words),
         stdin=subprocess.DEVNULL,
         env={**os.environ, DETACHED: str(theirs)},
         pass_fds=[theirs],

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.intake import accept
 from orchestrator.coordinator.recording import Live, Recording
-from orchestrator.decide import lifecycle
+from orchestrator.decide import lifecycle, pace
 from orchestrator.decide.early_abort import EarlyAbort
 from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
@@ -34,7 +34,6 @@ from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
 _POLLS = 10  # at most, for what has arrived when all is killed: trials may go on reporting
-MESSAGES = 100  # a second, from all attempts together
 
 _NAMED = 5  # metrics that a warning names
 
@@ -101,6 +100,7 @@ class Coordinator:
         if self._stop_asked and not self.stopping:
             self.stop()
         batches = self._executor.poll(POLL if self.live or self._full else 0.0)
+        self.warnings += self._executor.notices()
         transitions: list[Transition] = []
         with self._manifest.transaction():
             for batch in batches:
@@ -235,7 +235,7 @@ class Coordinator:
             folder=str(self._files.trial(live.spec.trial_id)),
             threads=max(1, int(resources.cpus)),
             gpus=float(resources.gpus),
-            interval=max(0.25, len(self.live) / MESSAGES),
+            interval=pace.LEAST,
             restore=live.offered,
         )
 

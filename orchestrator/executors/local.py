@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import queue
 import socket
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.decide import slots
+from orchestrator.decide import pace, slots
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import sizes
 from orchestrator.model.events import Batch, Ended
@@ -22,6 +21,7 @@ from orchestrator.model.order import Order
 from orchestrator.model.sweep import Resources
 from orchestrator.node.attempt import run_attempt
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared import cgroups
 from orchestrator.node.shared.placement import Placement
 from orchestrator.node.watch.memory import NodeMemory
 
@@ -61,7 +61,7 @@ class LocalExecutor:
         """`cpus`: all that this process may use, unless given. `gpus`: ids as CUDA_VISIBLE_DEVICES takes them."""
         self._host = socket.gethostname()
         there = {
-            "CPU": float(cpus or len(os.sched_getaffinity(0))),
+            "CPU": float(cpus or cgroups.cpus()),
             "GPU": float(len(gpus)),
             "memory": float(NodeMemory().room().total),
         }
@@ -104,6 +104,9 @@ class LocalExecutor:
                 self._forget((batch.trial_id, batch.attempt))
         self._start_waiting()
         return batches
+
+    def notices(self) -> list[str]:
+        return []
 
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
         found = self._attempts.get((trial_id, attempt))
@@ -164,11 +167,14 @@ class LocalExecutor:
                 raise _Killed
             return attempt.why
 
+        def interval() -> float:
+            return pace.interval(attempt.order.interval, len(self._attempts) - len(self._waiting))
+
         def lost(**facts: Any) -> Batch:
             return Batch(*attempt.key, seq, (Ended(time.time(), **facts),))
 
         try:
-            for last in run_attempt(attempt.order, place, asked, zygote_pool):
+            for last in run_attempt(attempt.order, place, asked, zygote_pool, interval=interval):
                 seq = last.seq + 1
                 if not isinstance(last.events[-1], Ended):
                     self._batches.put(last)

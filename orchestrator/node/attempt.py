@@ -44,18 +44,22 @@ def run_attempt(
     zygote_pool: ZygotePool | None = None,
     states: Mapping[str, bytes] = MappingProxyType({}),
     node_memory: NodeMemory | None = None,
+    interval: Callable[[], float] | None = None,
 ) -> Iterator[Batch]:
     """Run one attempt, from `Started` to `Ended`. When `Ended` comes, no process of the attempt is left.
 
     `asked` is polled and must not block. If it returns a reason, the trial is ended: SIGTERM, the order's grace time,
     SIGKILL. The order's limits end it in the same way. `states` are files for a node that does not see the sweep's
     folder: the checkpoints that `order.restore` names and the files of `run.dir`, by path in the trial's folder. The
-    zygote stays in `zygote_pool` for the next attempt; without that argument, in a pool of this process.
+    zygote stays in `zygote_pool` for the next attempt; without that argument, in a pool of this process. `interval`:
+    seconds until the next batch, asked anew after each; the order's by default.
     """
     global _zygote_pool
     if zygote_pool is None:
         zygote_pool = _zygote_pool = _zygote_pool or ZygotePool()
     attempt = _Attempt(order, placement, asked, zygote_pool, node_memory or NodeMemory())
+    if interval is not None:
+        attempt.interval = interval
     try:
         checkpoint.discard_drafts(attempt.paths.checkpoints)  # of an attempt whose supervisor was killed
         file_transfer.write_files(attempt.paths, states)
@@ -75,6 +79,7 @@ class _Attempt:
         memory: NodeMemory,
     ) -> None:
         self.order, self.placement, self.zygote_pool, self.memory = order, placement, zygote_pool, memory
+        self.interval: Callable[[], float] = lambda: order.interval
         self.paths = trial_paths.paths_of(order)
         self.journal_fd = memory_file.create("journal")
         self.stack_fd = os.memfd_create("stack")
@@ -104,10 +109,10 @@ class _Attempt:
                     self._end_early(stop, now)
             self._kill_if_due(now)
             if batch_due is None and self.pid is not None:
-                batch_due = now + min(_FIRST_BATCH, self.order.interval)
+                batch_due = now + min(_FIRST_BATCH, self.interval())
             if self.end is None and batch_due is not None and (now >= batch_due or self.log.size >= BATCH):
                 yield from self.events.batches(self.events.new())
-                batch_due = now + self.order.interval
+                batch_due = now + self.interval()
             self._wait(min(moment for moment in (check_due, batch_due, self.kill_at) if moment is not None))
         yield from self.events.batches(self._last_events(self.end))
 

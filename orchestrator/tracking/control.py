@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import IO
 
 from orchestrator.errors import OrchestratorError, TrackingError
 from orchestrator.folder.paths import SweepFolder, unwritable
+from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.tracking import ledger
@@ -127,10 +127,10 @@ def _spawn(
     folder.tracking.mkdir(exist_ok=True)
     with open(folder.tracker_log(name), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.tracking.process", str(folder.path), name, job],
+            command("orchestrator.tracking.process", "main", folder.path, name, job),
             stdin=subprocess.DEVNULL,
             stdout=log if stdout is None else stdout,
             stderr=log,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},  # the user's folder may hold modules of our dependencies' names
+            env=os.environ | {"PYTHONSAFEPATH": "1"},  # for the interpreters that a tracker's library starts
             start_new_session=start_new_session,
         )

@@ -1,4 +1,4 @@
-"""A tracker's process: `python -m orchestrator.tracking.process SWEEP_FOLDER TRACKER follow | sync`.
+"""A tracker's process. Its arguments: SWEEP_FOLDER TRACKER follow | sync.
 
 It stands between the manifest and the tracker, in a session of its own: an outage does not reach the sweep, nor Ctrl-C
 the delivery.
@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestrator.errors import LockedError, ManifestError, OrchestratorError
 from orchestrator.folder.lock import Holder, Lock, holder_of
 from orchestrator.folder.paths import SweepFolder
+from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.ports import TrackedSweep, Tracker
 from orchestrator.tracking.follower import Follower
@@ -182,7 +183,15 @@ def _own_temporary_files() -> Iterator[None]:
             os.environ.update({"TMPDIR": before} if before is not None else {})
 
 
-def main(words: list[str]) -> int:
+def main() -> NoReturn:
+    """Do what the command line says, and exit.
+
+    Without exit handlers: those of a tracker's library may wait for a server that is down, and end runs that go on.
+    """
+    os._exit(_main(sys.argv[1:]))
+
+
+def _main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with _own_temporary_files():
@@ -192,7 +201,7 @@ def main(words: list[str]) -> int:
     except _BeginAnew:
         _note("the tracker does not work any more in this process; starting anew")
         time.sleep(1)
-        os.execv(sys.executable, [sys.executable, "-m", "orchestrator.tracking.process", *words])
+        os.execv(sys.executable, command(__name__, "main", *words))
 
 
 def _run(folder: SweepFolder, name: str, job: str) -> int:
@@ -211,8 +220,3 @@ def _run(folder: SweepFolder, name: str, job: str) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1
-
-
-if __name__ == "__main__":
-    # Without exit handlers: those of a tracker's library may wait for a server that is down, and end runs that go on.
-    os._exit(main(sys.argv[1:]))

@@ -84,9 +84,10 @@ class Bench:
             folder=str(self.root / "sweep" / "trials" / trial.trial_id),
             interval=0.05,
         )
-        key = (trial.trial_id, 1)
+        order = replace(order, **changes)
+        key = (trial.trial_id, order.attempt)
         self.batches[key] = []
-        self.executor.launch(replace(order, **changes), size)
+        self.executor.launch(order, size)
         return key
 
     def poll(self) -> None:

@@ -88,20 +88,27 @@ def test_long_trials_after_short_ones(project: Project) -> None:
 
 
 def test_the_board_deals() -> None:
-    from orchestrator.executors.ray.slot import Board, Task
+    from orchestrator.executors.ray.slot import Board, Parcel, Task
 
     def task(number: int) -> Any:
-        return Task((str(number), 1), b"", [], {})
+        return Task((str(number), 1), b"")
 
     async def play() -> None:
         board, tasks = Board(), [task(number) for number in range(9)]
         await board.offer("kind", tasks, slots=2)
+        assert await board.asked(tasks[0].key) == (None, 0)
+        await board.set_live(256)
         assert await board.take("kind", "a", 3) == tasks[:3]  # no more than it asks for
         taken = await board.take("kind", "b", 16)
         assert taken == tasks[3:6]  # nor than its share
         await board.ask(taken[2].key, "cancelled")
         assert await board.give_back("kind", "b", taken[1:]) == [taken[2].key]
-        assert await board.leave("b") == [taken[0].key]
+        assert await board.asked(taken[2].key) == ("cancelled", 256)
+        assert await board.leave("b", tasks[8].key) == [tasks[8].key, taken[0].key]
+        waiting = asyncio.create_task(board.parcel(tasks[7].key))
+        await asyncio.sleep(0)
+        await board.deliver(tasks[7].key, Parcel(problem="none"))
+        assert await waiting == Parcel(problem="none")
         await board.ask(tasks[6].key, "cancelled")
         assert await board.take("kind", "a", 1) == [tasks[4]]
         assert await board.withdraw([each.key for each in tasks]) == [each.key for each in tasks[6:]]
@@ -239,10 +246,15 @@ def test_a_node_is_lost(project: Project, cluster: Any, join: Callable[[str], An
     cluster.remove_node(node, allow_graceful=False)
     until(lambda: not alive(pid))
     until(lambda: project.query("SELECT count(*) FROM attempt WHERE state = 'LOST'") == [(1,)], process)
+    assert process.stdout is not None
+    note = next(line for line in process.stdout if "trials wait" in line)
+    assert "they ask for GPU 1, CPU 1, spare 1, and no node has that now. Nodes: " in note
     project.go()
     join("spare")  # late
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, out + err
+    assert out.count("note: there is a node again that has GPU 1, CPU 1, spare 1") == 1
+    assert out.count("note: ") == 1
     assert "raylet" not in out + err  # we say it, Ray does not
     rows = project.query("SELECT attempt, state, cause IN ('lost_node', 'lost_worker'), restored FROM attempt")
     assert rows == [(1, "LOST", 1, None), (2, "SUCCEEDED", 0, 1)]

@@ -7,15 +7,26 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.executors.gpus import LOCKS
+from orchestrator.interpreter import command
 from tests import nvml
 from tests.ray.support import Project, alive, until
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="o-") as root:
+        yield Path(root)
 
 
 def test_alone_without_a_cluster(alone: Project) -> None:
@@ -33,13 +44,42 @@ def test_alone_without_a_cluster(alone: Project) -> None:
 
 
 def test_alone_the_first_trial_needs_no_second_import(alone: Project) -> None:
-    """The process that has checked the trainer while Ray started is the one that the first trial is forked from."""
+    """The process that has checked the trainer while Ray started is the one that the first trial is forked from.
+
+    TMPDIR is as long as batch systems make them: too long for Ray's sockets.
+    """
+    alone.env["TMPDIR"] = str(alone.root / (60 * "x"))
+    (alone.root / (60 * "x")).mkdir()
     with open(alone.root / "work.py", "a", encoding="utf-8") as trainer:
         trainer.write("\nwith open('imported', 'a') as pids:\n    print(os.readlink('/proc/self'), file=pids)\n")
-    alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
+    out = alone.sweep("sweep.resources.gpus=0", "x=3", "steps=1")
+    (note,) = [line for line in out.splitlines() if line.startswith("note: ")]
+    assert note.startswith(f"note: TMPDIR={alone.env['TMPDIR']} (too long for Ray's sockets): Ray keeps its files in /")
+    assert not Path(note.rpartition(" in ")[2]).exists()
     (pid,) = map(int, (alone.root / "imported").read_text().split())
     assert not alive(pid)
     assert alone.query("SELECT method FROM attempt") == [("fork",)]
+
+
+def test_a_project_whose_modules_are_named_as_those_of_python_and_ray(alone: Project) -> None:
+    """Nothing that we start imports them, in the foreground and in the background. TMPDIR is relative."""
+    names = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    for name in names | {"orchestrator", "ray", "numpy", "pynvml", "wandb", "yaml"}:
+        (alone.root / f"{name}.py").write_text(f"raise RuntimeError('the {name}.py of the project')\n")
+    (alone.root / "plain.py").write_text(
+        "def train(cfg, run):\n    run.save(1)\n    if cfg.x:\n        raise ValueError('x')\n    return 0.5\n"
+    )
+    alone.command = tuple(command("orchestrator.cli.main", "main"))
+    alone.env["TMPDIR"] = "tmp"
+    (alone.root / "tmp").mkdir()
+    words = ("sweep.trainer=plain:train", "x=0,1", "sweep.resources.gpus=0", "sweep.tracking={jsonl: out.jsonl}")
+    alone.sweep(*words, "-d")
+    alone.run("status", "--watch")
+    log = alone.runs / "work" / "sweep.log"
+    until(lambda: "compares them" in log.read_text())
+    assert "ValueError: x" in log.read_text()
+    assert [row["state"] for row in alone.trials()] == ["SUCCEEDED", "FAILED"]
+    assert list((alone.root / "tmp").glob("ray-*")) == []
 
 
 def test_try(alone: Project) -> None:
@@ -69,16 +109,19 @@ def test_killed_while_it_starts(alone: Project) -> None:
     "Ray, embedded: while two trials run whose children hide",
     "no process is left; the same command goes on",
 )
-def test_killed_while_alone(alone: Project) -> None:
-    """Embedded Ray goes with its coordinator, and all below it."""
+def test_killed_while_alone(alone: Project, short: Path) -> None:
+    """Embedded Ray goes with its coordinator, and all below it; its files go with the next sweep."""
+    alone.env["RAY_TMPDIR"] = str(short)
     process = alone.start_sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
     pids = alone.until_waiting(2, process)
     orphans = alone.until_orphans(2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     until(lambda: not any(map(alive, pids + orphans)))
+    assert len(list(short.iterdir())) == 1
     alone.go()
     assert "2 trials: 2 succeeded" in alone.sweep("do=orphan", "sweep.resources.gpus=0", "x=0,1")
+    assert list(short.iterdir()) == []
 
 
 @pytest.mark.fault(

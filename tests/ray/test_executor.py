@@ -11,8 +11,9 @@ import pytest
 
 from orchestrator.executors.gpus import Claim
 from orchestrator.executors.ray import environment
+from orchestrator.model.order import Checkpoint
 from orchestrator.ports import Executor
-from tests.executors.conformance import Conformance
+from tests.executors.conformance import Bench, Conformance
 
 
 class TestRayExecutor(Conformance):
@@ -30,3 +31,10 @@ class TestRayExecutor(Conformance):
         os.environ.clear()
         os.environ.update(variables)
         signal.signal(signal.SIGTERM, handler)
+
+    def test_files_are_not_read_for_a_node_that_sees_them(self, bench: Bench) -> None:
+        """A checkpoint may have gigabytes. Nobody writes to this pipe: whoever reads it waits for ever."""
+        folder = bench.root / "sweep" / "trials" / f"{bench.count + 1:012x}"
+        (folder / "checkpoints").mkdir(parents=True)
+        os.mkfifo(folder / "checkpoints" / "0")
+        assert bench.ended(bench.launch(attempt=2, restore=(Checkpoint(0, "checkpoints/0"),))).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,13 @@ from pathlib import Path
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
+import orchestrator
 from orchestrator.errors import ClusterError
+from orchestrator.executors.ray.watch import Look
 from orchestrator.node.launch import zygote_sharing
+from orchestrator.node.shared import cgroups
 
 # Ray prints events of its nodes to stdout, even with log_to_driver=False, and has no setting for it. We report them.
 ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -24,25 +29,42 @@ OBJECT_STORE = 128 * 2**20  # bytes; events are small
 KNOCK = 10.0  # seconds
 
 
-def start_embedded(ids: tuple[str, ...]) -> None:
-    """A Ray of our own on loopback, with the token that `ray_environment.prepare` has made."""
+class _Job(JobConfig):  # type: ignore[misc]
+    """Our job, whose workers import from where Python does.
+
+    Ray would put our working directory first: a module of the project would then take the place of one of Python's, of
+    Ray's or of ours. It leaves that out for a job with a working directory of its own.
+    """
+
+    def __init__(self) -> None:
+        root = str(Path(orchestrator.__file__).parent.parent)
+        super().__init__(_py_driver_sys_path=[root] if root == os.getcwd() else [])  # it is run from its source
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+def start_embedded(ids: tuple[str, ...], folder: Path) -> None:
+    """A Ray of our own on loopback, with the token that `environment.prepare` has made; `folder` is for its files."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
     try:
         ray.init(
             address="local",
-            num_cpus=max(1, len(os.sched_getaffinity(0))),
+            job_config=_Job(),
+            num_cpus=cgroups.cpus(),
             num_gpus=len(ids),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
         )
     except (RayError, RuntimeError, OSError, TimeoutError) as error:
         raise ClusterError(
             f"Ray does not start: {first_line(error)}",
             where="embedded Ray",
-            fix="look into /tmp/ray/session_latest/logs; is the disk full?",
+            fix=f"{folder}/session_latest/logs may say why; {shutil.disk_usage(folder).free >> 20} MiB are free there",
         ) from error
 
 
@@ -82,14 +104,13 @@ def _quietly() -> Iterator[None]:
 
 
 def join(address: str) -> None:
-    import orchestrator
-
     _knock(address)
     try:
         with _quietly():
             _show_token(address)
             ray.init(
                 address=address,
+                job_config=_Job(),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env={
@@ -103,6 +124,21 @@ def join(address: str) -> None:
             where=address,
             fix="is it running, and is its token here (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)?",
         ) from error
+
+
+def head() -> tuple[str, int]:
+    """Where the head of the cluster that we have joined listens."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def look() -> Look:
+    """The nodes as they are now. Raises ConnectionError if the head does not answer."""
+    try:
+        draining = set(ray._private.state.state.get_draining_nodes())
+        return Look([node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining], draining)
+    except RayError as error:
+        raise ConnectionError(first_line(error)) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,6 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,13 +31,13 @@ from orchestrator.errors import ClusterError
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.executors import sizes
 from orchestrator.executors.ray import cluster
-from orchestrator.executors.ray.slot import BOARD, SLOT, Key, Task
+from orchestrator.executors.ray.folder import RayFolder
+from orchestrator.executors.ray.sender import Sender
+from orchestrator.executors.ray.slot import BOARD, SLOT, Key, Needed, Task
 from orchestrator.executors.ray.watch import ClusterWatch
 from orchestrator.model.events import Batch, Ended, Started
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import Resources
-from orchestrator.node.watch import file_transfer
-from orchestrator.provenance.code import pack
 
 QUEUE_GRACE = 1.0  # seconds in which an attempt that has just started says so
 QUEUED = 64  # attempts that may wait at most, so that no slot idles between two trials
@@ -50,6 +49,7 @@ class _Flight:
     """One attempt that has not ended."""
 
     task: Task
+    wanted: Resources
     options: dict[str, Any]  # what Ray is asked for
     share: float  # of the cluster that it holds
     offered: bool = False  # on the board, or taken from there
@@ -84,56 +84,62 @@ class RayExecutor:
         """
         self.address = address
         self._claim = claim
+        self._notices: list[str] = []
+        self._folder: RayFolder | None = None
         if self.address is None:
-            cluster.start_embedded(claim.ids)
+            self._folder = RayFolder.make()
+            self._notices += filter(None, [self._folder.note])
+            cluster.start_embedded(claim.ids, self._folder.path)
         else:
             cluster.join(self.address)
-        self._watch = ClusterWatch()
+        self._watch = ClusterWatch(cluster.head(), cluster.look)
         self._board = _board_here()
-        self._code: list[Any] = []
-        self._packed = ""
+        self._sender = Sender(self._board)
         self._flights: dict[Key, _Flight] = {}
         self._slots: dict[Any, _Slot] = {}  # by stream
         self._numbers = itertools.count()
-        self._nodes: list[dict[str, Any]] = []
-        self._sizes: dict[str, tuple[Resources, int]] = {}  # by what is asked for: in numbers, how many fit at once
+        self._live = 0  # attempts, as the board knows
+        self._problem = ""  # of the watch, as it was told
+        self._sizes = sizes.Sizes(self._watch.latest.nodes)
         self._offers: dict[str, list[Task]] = {}  # to be put on the board, by shape
         self._ends: deque[float] = deque(maxlen=QUEUED)  # when the latest attempts have ended
 
     # ------------------------------------------------------------ resources
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """Living nodes, as of the last seconds."""
-        found = self._watch.nodes
-        if found is not self._nodes:
-            if [node["Resources"] for node in found] != [node["Resources"] for node in self._nodes]:
-                self._sizes.clear()
-            self._nodes = found
-        return self._nodes
+    def notices(self) -> list[str]:
+        found, self._notices = self._notices, []
+        return found
+
+    def _look_around(self) -> None:
+        """See what the watch has found out, and act upon it."""
+        if self._watch.head_lost:
+            raise self._went_away(self._watch.problem or "its head does not answer")
+        if self._watch.problem != self._problem:
+            self._problem = self._watch.problem
+            self._notices += filter(None, [self._problem])
+        if self._sizes.use(self._watch.latest.nodes):
+            self._tell_of_room()
+        self._end_drained()
+
+    def _tell_of_room(self) -> None:
+        """Say what waits for a node that is not there."""
+        waiting = [flight.wanted for flight in self._flights.values() if not flight.started]
+        self._notices += self._sizes.changes_of_room(waiting)
 
     def _end_drained(self) -> None:
         """Have what runs on a node that is being drained save and end: it goes on elsewhere."""
         for key, flight in self._flights.items():
-            if flight.node_id in self._watch.draining and not flight.drained:
+            if flight.node_id in self._watch.latest.draining and not flight.drained:
                 flight.drained = True
                 self._board.ask.remote(key, "drained")
 
     def resolve(self, resources: Resources) -> Resources:
-        return self._size(resources)[0]
+        return self._sizes.of(resources)[0]
 
     def check(self, resources: Resources) -> None:
-        wanted, capacity = self._size(resources)
+        wanted, capacity = self._sizes.of(resources)
         if not capacity:
-            raise sizes.refusal(self.nodes(), wanted)
-
-    def _size(self, resources: Resources) -> tuple[Resources, int]:
-        """What is asked for in numbers, and how many of it run at once; asked several times a launch."""
-        nodes = self.nodes()
-        key = repr(resources)
-        if key not in self._sizes:
-            wanted = sizes.resolve(nodes, resources)
-            self._sizes[key] = wanted, sizes.capacity(nodes, wanted)
-        return self._sizes[key]
+            raise sizes.refusal(self._sizes.nodes, wanted)
 
     # ------------------------------------------------------------ the Executor protocol
 
@@ -150,13 +156,13 @@ class RayExecutor:
 
     def _share(self, resources: Resources) -> float:
         """The part of the cluster that a trial of this size holds."""
-        return 1 / max(1, self._size(resources)[1])
+        return 1 / max(1, self._sizes.of(resources)[1])
 
     def launch(self, order: Order, resources: Resources) -> None:
         wanted = self.resolve(resources)
         key = (order.trial_id, order.attempt)
-        task = Task(key, pickle.dumps(order), self._packed_code(order), self._states(order))
-        flight = _Flight(task, _options(wanted), self._share(wanted))
+        task = Task(key, pickle.dumps(order))
+        flight = _Flight(task, wanted, _options(wanted), self._share(wanted))
         room = self._room(flight.share)
         self._flights[task.key] = flight
         if room or all(slot.shape != flight.shape for slot in self._slots.values()):
@@ -164,12 +170,21 @@ class RayExecutor:
         else:
             flight.offered = True
             self._offers.setdefault(flight.shape, []).append(task)
+        if not self._sizes.of(resources)[1]:
+            self._tell_of_room()
 
     def _offer(self) -> None:
         """Put on the board what was launched since the last time."""
         for shape, tasks in self._offers.items():
             self._board.offer.remote(shape, tasks, sum(slot.shape == shape for slot in self._slots.values()))
         self._offers.clear()
+
+    def _set_pace(self) -> None:
+        """Tell the board when the number of live attempts has changed by more than a tenth: they report accordingly."""
+        live = len(self._slots)
+        if abs(live - self._live) > self._live / 10:
+            self._live = live
+            self._board.set_live.remote(live)
 
     def _submit(self, flight: _Flight) -> None:
         """Have Ray find a slot for it."""
@@ -178,34 +193,15 @@ class RayExecutor:
         flight.offered = False
         self._slots[stream] = slot
 
-    def _packed_code(self, order: Order) -> list[Any]:
-        """A reference to the project's files, in a list so that Ray does not fetch it unasked."""
-        if self.address is None or not order.import_path:
-            return []
-        if self._packed != order.import_path[0]:
-            self._packed = order.import_path[0]
-            self._code = [ray.put(pack(Path(self._packed)))]
-        return self._code
-
-    def _states(self, order: Order) -> dict[str, Any]:
-        """References to the newest two checkpoints that the order names, and to what `run.dir` held, likewise."""
-        if self.address is None:
-            return {}
-        folder = Path(order.folder)
-        found = {saved.path: folder / saved.path for saved in order.restore[:2]}
-        if order.attempt > 1:
-            found |= file_transfer.files_to_send(folder, order.file_cap)
-        return {name: ray.put(path.read_bytes()) for name, path in found.items()}
-
     def poll(self, timeout: float) -> list[Batch]:
-        if not self._slots:
-            time.sleep(timeout)
-            return []
         batches: list[Batch] = []
         try:
-            self._expect_head()
+            self._look_around()
+            if not self._slots:
+                time.sleep(timeout)
+                return []
             self._offer()
-            self._end_drained()
+            self._set_pace()
             batches.extend(self._cancel_queued())
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=timeout, fetch_local=False)
             while ready and len(batches) < 1000:
@@ -221,10 +217,6 @@ class RayExecutor:
             raise self._went_away(cluster.first_line(error)) from error
         return batches
 
-    def _expect_head(self) -> None:
-        if self._watch.head_lost:
-            raise self._went_away("its head does not answer")
-
     def _went_away(self, why: str) -> ClusterError:
         return ClusterError(
             f"the Ray cluster went away: {why}",
@@ -235,17 +227,21 @@ class RayExecutor:
     def _answer(self, ref: Any) -> Any:
         """The board's answer. If the head is lost, the board may be as well, and Ray would wait for ever."""
         while not ray.wait([ref], timeout=1.0)[0]:
-            self._expect_head()
+            self._look_around()
         return ray.get(ref)
 
     def _next(self, stream: Any) -> list[Batch]:
         """The next batches of this stream, or what its end means."""
         try:
-            batches: list[Batch] = pickle.loads(ray.get(next(stream)))
+            found: list[Batch | Needed] = pickle.loads(ray.get(next(stream)))
         except StopIteration:
             return self._left(stream, lost="worker", detail="its stream ended early")
         except (RayError, RayTaskError) as error:
             return self._left(stream, **_loss(error))
+        batches = [each for each in found if isinstance(each, Batch)]
+        for need in found:
+            if isinstance(need, Needed):
+                self._sender.send(self._flights[need.key].task)
         for batch in batches:
             key = (batch.trial_id, batch.attempt)
             flight = self._flights[key]
@@ -254,6 +250,7 @@ class RayExecutor:
             for event in batch.events:
                 if isinstance(event, Started):
                     flight.node_id = event.node_id
+                    self._notices += self._sizes.started(flight.wanted)
                 elif isinstance(event, Ended):
                     del self._flights[key]
                     self._ends.append(time.monotonic())
@@ -262,7 +259,7 @@ class RayExecutor:
     def _left(self, stream: Any, **facts: Any) -> list[Batch]:
         """A slot has ended, and so has every attempt that it had begun; what waits finds another slot."""
         slot = self._slots.pop(stream)
-        begun = [slot.first, *self._answer(self._board.leave.remote(slot.name))]
+        begun = self._answer(self._board.leave.remote(slot.name, slot.first))
         batches = [self._ended(key, **facts) for key in begun if key in self._flights]
         waiting = self._withdrawn(key for key, flight in self._flights.items() if flight.shape == slot.shape)
         others = any(other.shape == slot.shape for other in self._slots.values())
@@ -320,6 +317,8 @@ class RayExecutor:
             if not self._watch.head_lost:  # Ray would wait for it
                 ray.shutdown()
         finally:
+            if self._folder is not None:
+                self._folder.remove()
             self._claim.release()
 
 

@@ -9,6 +9,7 @@ at once and sends their events together; as soon as one of them takes longer, it
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import pickle
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 
 import ray
 
+from orchestrator.decide import pace
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.files import scratch
 from orchestrator.model.events import Batch, Ended
@@ -42,33 +44,62 @@ AT_ONCE = 16  # orders that a slot takes at once, at most
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """An order, with references to what a node that does not see the sweep's folder fetches.
-
-    `code` and `states` hold them in containers, so that Ray does not fetch them unasked. The order is pickled, as are
-    the events on their way back: Ray's own pickler looks at every object from Python.
-    """
+    """An order, pickled, as are the events on their way back: Ray's own pickler looks at every object from Python."""
 
     key: Key
     order: bytes
-    code: list[Any]
-    states: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parcel:
+    """What a node that does not see the sweep's folder needs, as references, or why it cannot have it.
+
+    They stand in containers, so that Ray does not fetch them unasked.
+    """
+
+    code: list[Any] = dataclasses.field(default_factory=list)
+    states: dict[str, Any] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Needed:
+    """Sent in place of a batch: this attempt's node does not see the sweep's folder, and waits for a parcel."""
+
+    key: Key
 
 
 class Board:
-    """Where slots find further tasks, and attempts whether they are to end."""
+    """Where slots find further tasks and parcels, and attempts whether they are to end and how often to report."""
 
     def __init__(self) -> None:
         self._why: dict[Key, str] = {}
         self._waiting: dict[str, deque[Task]] = {}  # by shape of slot
         self._slots: dict[str, int] = {}  # how many there are, by shape
         self._taken: dict[str, list[Key]] = {}  # by slot
+        self._parcels: dict[Key, asyncio.Future[Parcel]] = {}
+        self._live = 0
 
     async def ask(self, key: Key, why: str) -> None:
         """Have an attempt end; the first reason counts."""
         self._why.setdefault(key, why)
 
-    async def asked(self, key: Key) -> str | None:
-        return self._why.get(key)
+    async def asked(self, key: Key) -> tuple[str | None, int]:
+        """Why the attempt is to end, if it is, and how many are live."""
+        return self._why.get(key), self._live
+
+    async def set_live(self, live: int) -> None:
+        self._live = live
+
+    async def deliver(self, key: Key, parcel: Parcel) -> None:
+        self._awaited(key).set_result(parcel)
+
+    async def parcel(self, key: Key) -> Parcel:
+        """Wait until it is delivered."""
+        return await self._awaited(key)
+
+    def _awaited(self, key: Key) -> asyncio.Future[Parcel]:
+        return self._parcels.setdefault(key, asyncio.get_running_loop().create_future())
 
     async def offer(self, shape: str, tasks: list[Task], slots: int) -> None:
         """Put up tasks for the slots of this shape; `slots` is how many of them there are."""
@@ -100,14 +131,18 @@ class Board:
             self._waiting[shape] = deque(task for task in waiting if task.key not in keys)
         return found
 
-    async def leave(self, slot: str) -> list[Key]:
-        """Forget a slot that has ended; returns what it had taken."""
-        return self._taken.pop(slot, [])
+    async def leave(self, slot: str, first: Key) -> list[Key]:
+        """Forget a slot that has ended; returns what it began with, and what it had taken."""
+        begun = [first, *self._taken.pop(slot, [])]
+        for key in begun:
+            self._parcels.pop(key, None)
+        return begun
 
 
 def slot(task: Task, shape: str, name: str, board: Any) -> Iterator[bytes]:
     """Run attempts on this node, one after another; yields pickled lists of batches of events."""
-    if ray.get(board.asked.remote(task.key)):  # asked to end while it waited in Ray
+    why, live = ray.get(board.asked.remote(task.key))
+    if why:  # asked to end while it waited in Ray
         yield pickle.dumps([_cancelled(task.key)])
         return
     ids = tuple(str(number) for number in ray.get_gpu_ids())
@@ -116,7 +151,7 @@ def slot(task: Task, shape: str, name: str, board: Any) -> Iterator[bytes]:
     until = time.monotonic() + LEASE
     tasks = [task]
     with _terminations() as terminated:
-        run = partial(_attempt, board=board, here=here, terminated=terminated)
+        run = partial(_attempt, here=here, signs=_Signs(board, live, terminated))
         give_back = partial(board.give_back.remote, shape, name)
         while tasks:
             begun, ended = time.monotonic(), 0
@@ -130,16 +165,16 @@ def slot(task: Task, shape: str, name: str, board: Any) -> Iterator[bytes]:
 
 def _run_together(
     tasks: deque[Task],
-    run: Callable[[Task], Iterator[Batch]],
+    run: Callable[[Task], Iterator[Batch | Needed]],
     give_back: Callable[[list[Task]], Any],
     terminated: list[int],
-) -> Iterator[list[Batch]]:
+) -> Iterator[list[Batch | Needed]]:
     """Run tasks that were taken at once, and send the events of short ones together.
 
     The first one that takes longer is the last one: the rest goes back to the board.
     """
     until = time.monotonic() + SHORT
-    unsent: list[Batch] = []
+    unsent: list[Batch | Needed] = []
     while tasks:
         for batch in run(tasks.popleft()):
             unsent.append(batch)
@@ -152,8 +187,8 @@ def _run_together(
             unsent = []
 
 
-def _over(batch: Batch) -> bool:
-    return any(isinstance(event, Ended) for event in batch.events)
+def _over(batch: Batch | Needed) -> bool:
+    return isinstance(batch, Batch) and any(isinstance(event, Ended) for event in batch.events)
 
 
 def _cancelled(key: Key) -> Batch:
@@ -172,14 +207,52 @@ def _terminations() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _attempt(task: Task, board: Any, here: Placement, terminated: list[int]) -> Iterator[Batch]:
+class _Signs:
+    """What an attempt watches for while it runs: whether it is to end, and how many are live."""
+
+    def __init__(self, board: Any, live: int, terminated: list[int]) -> None:
+        self.board, self.terminated = board, terminated
+        self._live = live
+        self._pending: list[Any] = []
+
+    def begin(self, task: Task, least: float) -> None:
+        self._key, self._least = task.key, least
+        self._pending.clear()
+        self._due = time.monotonic() + self.interval()
+
+    def interval(self) -> float:
+        return pace.interval(self._least, self._live)
+
+    def asked(self) -> str | None:
+        """Ask the board now and then, never waiting for its answer."""
+        if self.terminated:
+            return "terminated"
+        why: str | None = None
+        if self._pending:
+            if ray.wait(self._pending, timeout=0)[0]:
+                why, self._live = ray.get(self._pending.pop())
+                self._due = time.monotonic() + self.interval()
+        elif time.monotonic() >= self._due:
+            self._pending.append(self.board.asked.remote(self._key))
+        return why
+
+
+def _attempt(task: Task, here: Placement, signs: _Signs) -> Iterator[Batch | Needed]:
     order: Order = pickle.loads(task.order)
-    away = not trial_paths.sees(order)
+    parcel = Parcel()
+    if not trial_paths.sees(order):
+        yield Needed(task.key)
+        parcel = ray.get(signs.board.parcel.remote(task.key))
+        if parcel.problem:
+            yield Batch(*task.key, 0, (Ended(time.time(), lost="worker", detail=parcel.problem),))
+            return
+    signs.begin(task, order.interval)
     yield from attempt.run_attempt(
-        _with_code(order, task.code) if away else order,
+        _with_code(order, parcel.code),
         here,
-        _poller(board, task.key, order.interval, terminated),
-        states={path: ray.get(state) for path, state in task.states.items()} if away else {},
+        signs.asked,
+        states={path: ray.get(state) for path, state in parcel.states.items()},
+        interval=signs.interval,
     )
 
 
@@ -193,29 +266,6 @@ def _with_code(order: Order, code: list[Any]) -> Order:
         unpack(ray.get(code[0]), local)
     moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
     return dataclasses.replace(order, import_path=moved)
-
-
-def _poller(board: Any, key: Key, interval: float, terminated: list[int]) -> Callable[[], str | None]:
-    """Ask the board now and then, never waiting for its answer."""
-    pending: list[Any] = []
-    due = time.monotonic() + interval
-
-    def asked() -> str | None:
-        nonlocal due
-        if terminated:
-            return "terminated"
-        if pending:
-            ready, _ = ray.wait(pending, timeout=0)
-            if not ready:
-                return None
-            answer: str | None = ray.get(pending.pop())
-            due = time.monotonic() + interval
-            return answer
-        if time.monotonic() >= due:
-            pending.append(board.asked.remote(key))
-        return None
-
-    return asked
 
 
 BOARD: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Board)

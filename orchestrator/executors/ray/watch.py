@@ -8,42 +8,52 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any
-
-import ray
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 INTERVAL = 2.0  # seconds between two looks: nodes may join late
 PATIENCE = 30.0  # seconds without an answer after which the head is lost; Ray's own are 60
 
 
-class ClusterWatch:
-    """The latest look. `nodes` are the living ones as Ray lists them; `draining` are ids of nodes."""
+class Look(NamedTuple):
+    """What there is. `nodes` are those that take trials, as Ray lists them; `draining` are ids of others."""
 
-    def __init__(self) -> None:
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-        self._head = (host.strip("[]"), int(port))
-        self._heard = time.monotonic()
+    nodes: list[dict[str, Any]]
+    draining: set[str]
+
+
+class ClusterWatch:
+    """The latest look."""
+
+    def __init__(self, head: tuple[str, int], look: Callable[[], Look], interval: float = INTERVAL) -> None:
+        """`head`: where it listens. `look` raises ConnectionError if the head does not answer it."""
+        self._head, self._look, self._interval = head, look, interval
+        self.heard = time.monotonic()  # the head
         self._closed = threading.Event()
-        self._look()
+        self.latest = look()
+        self.problem = ""  # what was wrong with the last look
         self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
         self._thread.start()
 
     @property
     def head_lost(self) -> bool:
         """Whether the head has not answered for too long."""
-        return time.monotonic() - self._heard > PATIENCE + INTERVAL
-
-    def _look(self) -> None:
-        self.nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-        self.draining = set(ray._private.state.state.get_draining_nodes())
+        return time.monotonic() - self.heard > PATIENCE + INTERVAL
 
     def _run(self) -> None:
-        while not self._closed.wait(INTERVAL):
-            if self._answers():
-                self._look()
-                self._heard = time.monotonic()
+        while not self._closed.wait(self._interval):
+            if not self._connects():
+                continue
+            try:
+                self.latest, self.problem = self._look(), ""
+            except ConnectionError as error:
+                self.problem = f"the cluster's head does not answer: {error}"
+                continue
+            except Exception as error:  # the head answers, and trials go on: what we know of the nodes is only older
+                self.problem = f"the cluster's nodes cannot be listed: {type(error).__name__}: {error}"
+            self.heard = time.monotonic()
 
-    def _answers(self) -> bool:
+    def _connects(self) -> bool:
         try:
             socket.create_connection(self._head, timeout=INTERVAL).close()
         except OSError:

@@ -28,7 +28,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from orchestrator.files import PACKAGE
+from orchestrator.interpreter import command
 from orchestrator.model.order import Order
 from orchestrator.node.launch.keeper import continue_below_keeper
 from orchestrator.node.shared import messages, process_settings, processes
@@ -40,26 +40,14 @@ if TYPE_CHECKING:
     from orchestrator.node.launch.fork_safety import Inspection
     from orchestrator.node.launch.warm import Upkeep
 
-_BOOT = """import sys
-sys.path[:] = filter(None, sys.path)
-sys.path.append(sys.argv[1])
-from orchestrator.node.launch import {0}
-{0}.{1}()
-"""
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # the descriptors of a trial that starts in a fresh interpreter
-
-
-def command(module: str, function: str, *arguments: object) -> list[str]:
-    """A command that calls a function of a module in this package. Its interpreter imports nothing from its cwd."""
-    root = os.path.dirname(PACKAGE)
-    return [sys.executable, "-c", _BOOT.format(module, function), root, *map(str, arguments)]
 
 
 def main() -> NoReturn:
     """In a fresh interpreter: be a keeper and its zygote."""
-    channel = socket.socket(fileno=int(sys.argv[2]))
+    channel = socket.socket(fileno=int(sys.argv[1]))
     processes.leave_parent([channel.fileno()])
-    serve(channel, spawn=sys.argv[3] == "spawn")
+    serve(channel, spawn=sys.argv[2] == "spawn")
 
 
 def serve(channel: socket.socket, spawn: bool = False) -> NoReturn:
@@ -252,7 +240,7 @@ class _Zygote:
         try:
             return os.posix_spawn(
                 sys.executable,
-                command("zygote", "run_fresh_trial", os.getpid()),
+                command(__name__, "run_fresh_trial", os.getpid()),
                 environment,
                 file_actions=actions,
                 setsigmask=(),
@@ -293,7 +281,7 @@ class _Zygote:
 
 def run_fresh_trial() -> NoReturn:
     """In a fresh interpreter: run the trial whose files were inherited."""
-    processes.become_trial(int(sys.argv[2]))
+    processes.become_trial(int(sys.argv[1]))
     for fd in (_ORDER, _JOURNAL, _STACK):
         os.set_inheritable(fd, False)
     order, gpus, paths = pickle.loads(messages.read_file(_ORDER))

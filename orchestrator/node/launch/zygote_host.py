@@ -19,7 +19,7 @@ _PIPE_SIZE = 2**16  # bytes that fit in a pipe
 
 def main() -> NoReturn:
     """In a fresh interpreter: be a host, and start its zygote."""
-    listener, (spec, printed) = socket.socket(fileno=int(sys.argv[2])), map(int, sys.argv[3:5])
+    listener, (spec, printed) = socket.socket(fileno=int(sys.argv[1])), map(int, sys.argv[2:4])
     processes.leave_parent([listener.fileno(), spec, printed])
     os.setsid()
     ours, theirs = messages.channel_pair()

@@ -11,8 +11,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import IO, Any, Literal
 
+from orchestrator.interpreter import command
 from orchestrator.model.order import Order
-from orchestrator.node.launch import zygote, zygote_sharing
+from orchestrator.node.launch import zygote_sharing
 from orchestrator.node.shared import messages
 from orchestrator.node.shared.process_settings import current_settings
 from orchestrator.node.shared.trial_paths import TrialPaths
@@ -53,8 +54,8 @@ class Zygote:
         """Start a zygote, whose imports see these GPUs."""
         ours, theirs = messages.channel_pair()
         with theirs:
-            command = zygote.command("zygote", "main", theirs.fileno(), "spawn" if spawn else "fork")
-            _start_detached(command, [theirs.fileno()], gpus)
+            program = command("orchestrator.node.launch.zygote", "main", theirs.fileno(), "spawn" if spawn else "fork")
+            _start_detached(program, [theirs.fileno()], gpus)
         return cls(ours)
 
     @classmethod
@@ -119,10 +120,10 @@ class Zygote:
         self.socket.close()
 
 
-def _start_detached(command: Sequence[str], fds: Sequence[int], gpus: Sequence[str]) -> None:
+def _start_detached(program: Sequence[str], fds: Sequence[int], gpus: Sequence[str]) -> None:
     """Start a program that calls `processes.leave_parent` first, so that it is no child of this process."""
     null = subprocess.DEVNULL
-    starter = subprocess.Popen(command, pass_fds=fds, env=environment(gpus), stdin=null, stdout=null, stderr=null)
+    starter = subprocess.Popen(program, pass_fds=fds, env=environment(gpus), stdin=null, stdout=null, stderr=null)
     starter.wait()
 
 
@@ -132,7 +133,7 @@ def _connect_to_shared(spec: ZygoteSpec, gpus: Sequence[str], log: int | None = 
     def start(listener: socket.socket) -> None:
         with _unnamed_file(spec) as file, open(os.memfd_create("printed"), "wb") as printed:
             fds = [listener.fileno(), file.fileno(), printed.fileno() if log is None else log]
-            _start_detached(zygote.command("zygote_host", "main", *fds), fds, gpus)
+            _start_detached(command("orchestrator.node.launch.zygote_host", "main", *fds), fds, gpus)
 
     return zygote_sharing.connect(spec, start)
 

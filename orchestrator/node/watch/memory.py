@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.files import replacing, scratch
-from orchestrator.node.shared import processes
+from orchestrator.node.shared import cgroups, processes
 
 RESERVE_SHARE, MAX_RESERVE = 0.05, 4 * 2**30  # what must stay free: this share of the memory, at most so many bytes
 SHORT = 4  # memory is short below so many reserves: trials are then measured
@@ -40,8 +40,8 @@ class Room:
 class NodeMemory:
     """What the kernel says of this node's memory."""
 
-    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
-        self._proc, self._cgroups = proc, cgroups
+    def __init__(self, proc: Path = cgroups.PROC, groups: Path = cgroups.GROUPS) -> None:
+        self._proc, self._cgroups = proc, groups
 
     def room(self) -> Room:
         """The node or the control group of this process that has the least memory left."""
@@ -50,24 +50,14 @@ class NodeMemory:
         return min([Room(total, free), *self._cgroup_rooms()], key=lambda room: room.free)
 
     def _cgroup_rooms(self) -> Iterator[Room]:
-        """This process's control groups that have a limit, and those above them; of cgroup versions 1 and 2."""
-        try:
-            lines = (self._proc / "self" / "cgroup").read_text().splitlines()
-        except OSError:
-            return
-        for line in lines:
-            _, controllers, path = line.split(":", 2)
-            if controllers not in ("", "memory"):
+        """This process's control groups that have a limit, and those above them."""
+        for version, folder in cgroups.groups_of("memory", self._proc, self._cgroups):
+            limit, used = (_number(folder / name) for name in _CGROUP_FILES[version])
+            if limit is None or used is None or limit > 2**60:
                 continue
-            base, group = self._cgroups / controllers, Path(path.lstrip("/"))
-            names = _CGROUP_1 if controllers else _CGROUP_2
-            for folder in (base / part for part in (group, *group.parents)):
-                limit, used = (_number(folder / name) for name in names)
-                if limit is None or used is None or limit > 2**60:
-                    continue
-                stat = _fields(folder / "memory.stat")
-                cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)  # the kernel frees it when needed
-                yield Room(limit, max(0, limit - max(0, used - cache)), "its control group")
+            stat = _fields(folder / "memory.stat")
+            cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)  # the kernel frees it when needed
+            yield Room(limit, max(0, limit - max(0, used - cache)), "its control group")
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for memory on this node so far, also for control groups' limits."""
@@ -84,8 +74,10 @@ class NodeMemory:
         return sum(_fields(self._proc / str(each) / "smaps_rollup").get("Pss:", 0) for each in pids) * 1024
 
 
-_CGROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-_CGROUP_2 = ("memory.max", "memory.current")
+_CGROUP_FILES = {  # by version: the limit, and what is used
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    2: ("memory.max", "memory.current"),
+}
 
 
 def _number(path: Path) -> int | None:

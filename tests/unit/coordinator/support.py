@@ -77,6 +77,9 @@ class Scripted:
         batches, self.batches = self.batches, []
         return batches
 
+    def notices(self) -> list[str]:
+        return []
+
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
         self.stopped.append((trial_id, attempt, why))
 

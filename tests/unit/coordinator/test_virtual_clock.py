@@ -53,6 +53,9 @@ class Simulated:
         batches, self._batches = self._batches, []
         return batches
 
+    def notices(self) -> list[str]:
+        return []
+
     def stop(self, trial_id: str, attempt: int, why: str) -> None:
         for entry in [entry for entry in self._ends if entry[1:] == (trial_id, attempt)]:
             self._ends.remove(entry)

@@ -91,9 +91,10 @@ def stream(
     asked: Callable[[], str | None] = lambda: None,
     states: Mapping[str, bytes] | None = None,
     node_memory: NodeMemory | None = None,
+    interval: Callable[[], float] | None = None,
 ) -> Iterator[Batch]:
     placement = Placement("here", gpus=tuple(gpus))
-    return run_attempt(wanted, placement, asked, zygote_pool, states or {}, node_memory)
+    return run_attempt(wanted, placement, asked, zygote_pool, states or {}, node_memory, interval)
 
 
 def run(wanted: Order, zygote_pool: ZygotePool, **options: Any) -> Result:

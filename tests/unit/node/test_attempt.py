@@ -31,6 +31,22 @@ def test_a_short_trial_is_one_batch(tmp_path: Path, zygote_pool: ZygotePool) -> 
     assert len(result.batches) <= 2  # one, unless the machine is slow
 
 
+def test_the_time_between_batches_follows_how_many_are_live(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    """An attempt that began alone sends less often once there are many others."""
+    given: list[float] = []
+
+    def interval() -> float:
+        given.append(0.01 if len(given) < 5 else 600.0)
+        return given[-1]
+
+    def asked() -> str | None:
+        return "cancelled" if 600.0 in given else None
+
+    result = run(order(tmp_path, "waits"), zygote_pool, asked=asked, interval=interval)
+    assert result.ended.asked == "cancelled"
+    assert given == [0.01] * 5 + [600.0]
+
+
 def test_hard_exit(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     ended = run(order(tmp_path, "leaves_hard"), zygote_pool).ended
     assert (ended.exit_code, ended.signal, ended.failure) == (3, None, None)
