@@ -64,12 +64,13 @@ def test_the_plain_view_prints_one_line_per_transition() -> None:
     plain = view.PlainView(2, 0, output.append)
     spec = trial_spec(1, overrides={"model": "lstm"})
     live = Live(
-        1,
-        spec,
-        1,
-        (),
-        0.0,
-        Resources(),
+        key=1,
+        spec=spec,
+        attempt=1,
+        offered=(),
+        lineage=1,
+        created=0.0,
+        resources=Resources(),
         started=Started(1.0, "node-a", "", 7, ("3",), (), 1, "fork"),
         metrics={"loss": "NaN"},
     )
