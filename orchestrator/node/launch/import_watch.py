@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import linecache
 import os
 import random
+import re
 import signal
 import sys
 import sysconfig
@@ -70,7 +72,8 @@ _EVENTS = {
 }
 _IMPORT_SYSTEM = "<frozen importlib"
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
-_PRIVATE_FINALIZERS = ("numba.", "torch.")  # they only free memory; each function compiled with numba has one
+_PRIVATE_FINALIZERS = ("numba.", "sympy.", "torch.")  # they only free memory; each compiled function has one
+_SEEDED = re.compile(r"\bRandomState\(\s*[^\s)]")  # of numpy: it draws a seed, and then takes the one that it is given
 
 
 class Act(NamedTuple):
@@ -145,11 +148,14 @@ class ImportWatch:
             return None
         if kind == PID and not (self._name(frame) or _module(frame) == "psutil"):
             return None  # most of the standard library asks, to notice a fork
-        if kind == RANDOM and isinstance(args[0], random.Random):
+        if kind == RANDOM:
             while frame.f_back is not None and _module(frame) == "random":
                 frame = frame.f_back
-            if (len(args) > 1 and args[1] is not None) or not self._name(frame):
-                return None  # seeded, or tempfile's, which has a new one in each process
+            if isinstance(args[0], random.Random):
+                if (len(args) > 1 and args[1] is not None) or not self._name(frame):
+                    return None  # seeded, or tempfile's, which has a new one in each process
+            elif _SEEDED.search(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
+                return None
         return lambda: True
 
     def _find_line(self, frame: FrameType | None) -> tuple[str, bool]:

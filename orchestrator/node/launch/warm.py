@@ -55,7 +55,7 @@ _DELETING = (
     tempfile.TemporaryDirectory.cleanup,
 )
 
-_shared_finalizers: list[weakref.finalize[Any, Any]] = []  # of objects from before the first fork
+_shared_finalizers: list[weakref.finalize[Any, Any]] | None = None  # of objects from before the first fork
 
 
 def preload(spec: ZygoteSpec) -> BaseException | None:
@@ -173,10 +173,11 @@ def _empty_trial(writer: JournalWriter) -> trial.PreparedTrial:
 
 def _exempt_from_cleanup() -> None:
     """Have no trial collect, finalize or flush what exists now: each would copy the pages that it lies on."""
+    global _shared_finalizers
     gc.collect()
     gc.freeze()
     finalizers = _Finalizers(weakref.finalize._registry)  # type: ignore[attr-defined]
-    _shared_finalizers[:] = [finalizer for finalizer in finalizers if finalizer.atexit]
+    _shared_finalizers = [finalizer for finalizer in finalizers if finalizer.atexit]
     for finalizer in _shared_finalizers:
         finalizer.atexit = False  # they would remove what all trials share; torch alone has 170, 30 ms at each exit
     weakref.finalize._registry = finalizers  # type: ignore[attr-defined]
@@ -185,8 +186,14 @@ def _exempt_from_cleanup() -> None:
     logging._at_fork_reinit_lock_weakset = _Locks(logging._at_fork_reinit_lock_weakset)  # type: ignore[attr-defined]
 
 
-def run_finalizers() -> None:
-    """At the end of the zygote, run the finalizers that no trial has run, such as those of temporary folders."""
+def end() -> None:
+    """At the end of a zygote: run the finalizers that no trial has run, such as those of temporary folders.
+
+    Where no trial could be forked, none has run the exit handlers either.
+    """
+    if _shared_finalizers is None:
+        atexit._run_exitfuncs()
+        return
     weakref.finalize._registry = dict(weakref.finalize._registry)  # type: ignore[attr-defined]
     for finalizer in _shared_finalizers:
         finalizer.atexit = True

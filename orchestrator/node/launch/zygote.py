@@ -18,7 +18,6 @@ This module imports little, since every process has it loaded before the trainer
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
 import pickle
@@ -107,21 +106,14 @@ class _Zygote:
             # "signal" is ignored here: it is for a trial that has just ended
         processes.kill_descendants(self._wakeup)
         if message is not None and self._importer == os.getpid():
-            self._clean_up()
+            from orchestrator.node.launch import warm
+
+            warm.end()  # remove what the imports have made for all trials, such as temporary folders
 
     def _apply_settings(self, settings: process_settings.ProcessSettings) -> None:
         if self._inspection is not None:
             settings = self._inspection.settings_for(settings)
         process_settings.apply_settings(settings)
-
-    def _clean_up(self) -> None:
-        """Remove what the imports have made for all trials, such as temporary folders."""
-        from orchestrator.node.launch import warm
-
-        if self._unsafe is None and self._imported:
-            warm.run_finalizers()
-        else:  # there were no trials: this process ends as any other
-            atexit._run_exitfuncs()
 
     @property
     def _unsafe(self) -> str | None:
@@ -189,7 +181,8 @@ class _Zygote:
         with inspection.watching():
             self._error = warm.preload(spec)
         self._imported = self._error is None
-        inspection.judge(self._imported)
+        if spec.start == "fork":
+            inspection.judge(self._imported)
         if self._imported and not inspection.unsafe and spec.start == "fork":
             warm.prepare_for_forks()
             inspection.check_again()

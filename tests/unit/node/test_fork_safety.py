@@ -71,7 +71,7 @@ DIFFERENT = {
 }
 # What makes no difference, or is made good in each trial.
 EQUAL = """
-import library, logging, random, shutil, subprocess, tempfile, threading, uuid, weakref
+import library, logging, numpy, random, shutil, subprocess, tempfile, threading, uuid, weakref
 from concurrent.futures import ThreadPoolExecutor
 library.later()
 DATA, FOLDER = open(__file__), os.open(HERE, os.O_RDONLY)
@@ -87,6 +87,7 @@ weakref.finalize(dies, print)
 weakref.finalize(tempfile, print).atexit = False
 del dies
 random.Random(7).random()
+numpy.random.RandomState(7), numpy.random.default_rng(7)
 logging.getLogger("work").warning("imported")
 os.umask(0o27)
 """
