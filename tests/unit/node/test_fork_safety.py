@@ -208,6 +208,12 @@ def train(cfg, run):
 """
 
 
+@pytest.mark.fault(
+    "trial",
+    "files that a module opens when it is imported, to read them",
+    "a node alone, and workers that share a zygote: a binary file, a copy of its descriptor, an archive, a deleted file",
+    "each trial reads them from where the import stopped",
+)
 def test_a_file_that_was_opened_to_be_read_is_each_trials_own(tmp_path: Path, pool: ZygotePool) -> None:
     (tmp_path / "data.bin").write_bytes(b"0123456789" * 10_000)
     (tmp_path / "gone").write_text("still there")
@@ -242,6 +248,12 @@ def train(cfg, run):
 """
 
 
+@pytest.mark.fault(
+    "trial",
+    "settings that a module changes when it is imported",
+    "umask, folder, CPU affinity, limits, priority, signal handlers and mask, garbage collection",
+    "they hold in each trial, forked or fresh",
+)
 def test_what_a_module_sets_stays_set(tmp_path: Path, pool: ZygotePool) -> None:
     results = trials(tmp_path, SETTING, pool)
     results.append(run(order(tmp_path, "work:train", import_path=(str(tmp_path),), start="spawn"), pool))
@@ -276,6 +288,12 @@ def train(cfg, run):
 """
 
 
+@pytest.mark.fault(
+    "trial",
+    "a module makes a temporary folder when it is imported, and removes it in an exit handler",
+    "a node alone, and workers that share a zygote; it also copies standard output",
+    "SUCCEEDED, each with a folder and a log of its own; the message names the lines; no folder is left",
+)
 def test_a_module_that_makes_a_folder_makes_one_for_each_trial(tmp_path: Path, pool: ZygotePool) -> None:
     """And the output that a trial writes to a copy of standard output is in its own log."""
     first, second = trials(tmp_path, PRIVATE, pool)
