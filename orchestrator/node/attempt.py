@@ -188,7 +188,8 @@ class _Attempt:
             if stop.reason in CAUSES and stack.has_handler(self.pid):
                 self.zygote.signal(stack.SIGNAL)
             self.asked_at = time.monotonic()
-            self.zygote.signal(signal.SIGTERM)
+            if not stop.at_once:
+                self.zygote.signal(signal.SIGTERM)
             self.kill_at = now + self.order.grace
         if stop.at_once:
             self.kill_at = now

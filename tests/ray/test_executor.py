@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.decide.lifecycle import classify
 from orchestrator.executors.gpus import Claim
 from orchestrator.executors.ray import environment
 from orchestrator.model.order import Checkpoint
+from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
 from tests.executors.conformance import Bench, Conformance
 
@@ -31,6 +33,13 @@ class TestRayExecutor(Conformance):
         os.environ.clear()
         os.environ.update(variables)
         signal.signal(signal.SIGTERM, handler)
+
+    def test_files_that_cannot_be_sent_to_a_node_that_does_not_see_them_are_told(self, bench: Bench) -> None:
+        """The next attempt would begin again from nothing."""
+        missing = Checkpoint(0, "checkpoints/0")
+        outcome = classify(bench.ended(bench.launch(attempt=2, restore=(missing,), sweep_uid="of another disk")))
+        assert (outcome.state, outcome.cause) == (State.LOST, "lost_worker")
+        assert outcome.message.startswith("what it needs cannot be sent to its node: FileNotFoundError: ")
 
     def test_files_are_not_read_for_a_node_that_sees_them(self, bench: Bench) -> None:
         """A checkpoint may have gigabytes. Nobody writes to this pipe: whoever reads it waits for ever."""
