@@ -29,6 +29,12 @@ def test_only_the_difference_runs(project: Project) -> None:
     assert project.query("SELECT count(*) FROM attempt") == [(5,)]
 
 
+@pytest.mark.fault(
+    "coordinator",
+    "stdin, stdout and stderr are closed",
+    "local: as a service manager may start it; a file of the project has a name that is no valid Unicode",
+    "every trial has succeeded; the file is in the copy of the code",
+)
 def test_a_sweep_without_standard_streams_and_with_an_odd_name(project: Project) -> None:
     """As a service manager may start it; one of the project's files has a name that is no valid Unicode."""
     (project.root / os.fsdecode(b"caf\xe9.py")).write_text("x = 1\n")

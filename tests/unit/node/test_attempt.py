@@ -127,6 +127,12 @@ def test_a_stopped_trial_is_killed_after_the_grace_time(tmp_path: Path, zygote_p
     assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
 
 
+@pytest.mark.fault(
+    "trial",
+    "it is asked to end just after it has returned",
+    "a node alone: by Ctrl-C, a worker's SIGTERM or a timeout, while an exit handler runs on, through SIGTERM or not",
+    "SUCCEEDED, with all its rows",
+)
 @pytest.mark.parametrize("stubborn", [False, True])
 @pytest.mark.parametrize("why", ["cancelled", "terminated", "timeout"])
 def test_a_trial_that_had_returned_has_succeeded(
@@ -149,6 +155,12 @@ def test_a_trial_that_had_raised_has_failed(tmp_path: Path, zygote_pool: ZygoteP
     assert (outcome.state, outcome.message) == (State.FAILED, "KeyError: 'lr'")
 
 
+@pytest.mark.fault(
+    "trial",
+    "it catches SIGTERM, saves and returns",
+    "a node alone: it returns, or calls `sys.exit(0)`",
+    "CANCELLED: it goes on from what it saved",
+)
 @pytest.mark.parametrize("exits", [False, True])
 def test_a_trial_that_saves_when_it_is_asked_to_end_has_not_succeeded(
     tmp_path: Path, zygote_pool: ZygotePool, exits: bool
