@@ -38,16 +38,15 @@ class VisibleLines:
         """The lines that are complete now."""
         complete, end, line = (self._line + data).rpartition(b"\n")
         if end:
-            first, *others = complete.split(b"\n")
-            lines = [_visible(first, self._begun), *(_visible(each, False) for each in others), b""]
+            if b"\r" in complete:
+                first, *others = complete.split(b"\n")
+                complete = b"\n".join([_visible(first, self._begun), *(_visible(each, False) for each in others)])
             self._begun = self.changing = False
-        else:
-            lines = []
         if b"\r" in line:
             self.changing = True
             line = _last_state(line, self._begun)
         self._line = line
-        passed_on = b"\n".join(lines)
+        passed_on = complete + end
         return passed_on if len(self._line) <= _LONGEST_LINE else passed_on + self.rest()
 
     def rest(self) -> bytes:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from orchestrator.errors import ManifestError
 from orchestrator.files import replacing
 from orchestrator.folder.mounts import Mount, mount_of
+from orchestrator.text import safe
 
 Connection = sqlite3.Connection
 Error = sqlite3.Error
@@ -185,6 +186,10 @@ def errors(path: Path) -> Iterator[None]:
         raise ManifestError(error.strerror or str(error), where=str(path)) from error
     except OverflowError as error:
         raise ManifestError("a whole number is too large for the manifest (64 bits)", where=str(path)) from error
+    except UnicodeEncodeError as error:
+        found = safe(error.object[max(0, error.start - 40) : error.end + 40])
+        fix = "rename the file or folder, or change the value"
+        raise ManifestError(f"this text is no valid Unicode: …{found}…", where=str(path), fix=fix) from error
 
 
 def _explained(error: sqlite3.Error, path: Path) -> ManifestError:

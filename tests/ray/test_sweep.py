@@ -29,6 +29,23 @@ def test_only_the_difference_runs(project: Project) -> None:
     assert project.query("SELECT count(*) FROM attempt") == [(5,)]
 
 
+@pytest.mark.fault(
+    "coordinator",
+    "stdin, stdout and stderr are closed",
+    "local: as a service manager may start it; a file of the project has a name that is no valid Unicode",
+    "every trial has succeeded; the file is in the copy of the code",
+)
+def test_a_sweep_without_standard_streams_and_with_an_odd_name(project: Project) -> None:
+    """As a service manager may start it; one of the project's files has a name that is no valid Unicode."""
+    (project.root / os.fsdecode(b"caf\xe9.py")).write_text("x = 1\n")
+    project.command = ("sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *project.command)
+    assert project.sweep("x=1,2") == ""
+    project.command = project.command[3:]
+    assert project.counts() == {"SUCCEEDED": 2}
+    ((tree,),) = project.query("SELECT json_extract(provenance, '$.tree') FROM plan")
+    assert b"caf\xe9.py" in os.listdir(os.fsencode(project.runs / "work" / "code" / tree))
+
+
 def test_what_is_kept_of_a_trial(project: Project) -> None:
     project.sweep("x=2,3")
     (trial,) = project.trials("--where", "x=3")

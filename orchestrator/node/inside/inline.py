@@ -48,8 +48,8 @@ class _TerminalJournal(JournalWriter):
     def report(self, step: int, text: str) -> None:
         self._echo(f"step {step}: {text}")
 
-    def dropped(self, reason: str) -> None:
-        """A notice tells the first; nothing is counted here."""
+    def _append(self, line: str) -> None:
+        """Nothing is written."""
 
     def put(self, tag: str, value: Any) -> None:
         if tag == "N":

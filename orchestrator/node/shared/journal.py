@@ -124,11 +124,11 @@ class JournalWriter:
 
     def entered(self) -> None:
         """The trainer is called now."""
-        self.put("E", time.time())
+        self._append(f"E\t{time.time()!r}\n")  # as `left`, without `json`, which would make a trial copy 100 pages
 
     def left(self, left: Left) -> None:
         """The trainer has returned or raised, and all that it reports by that is written."""
-        self.put("L", [left.at, left.clock, left.code])
+        self._append(f"L\t[{left.at!r},{left.clock!r},{left.code}]\n")
 
     def saved(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is durable."""

@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+from orchestrator.text import safe
+
 MAGIC = b"orchestrate folder 1\n"  # the file's first bytes
 FILES = "files/"  # the folder's content inside the archive
 _STATE = "orchestrate.state"
@@ -25,6 +27,8 @@ def write(file: IO[bytes], state: bytes, folder: Path) -> None:
             folders.sort()
             for name in sorted([*folders, *names]):
                 path = Path(parent, name)
+                if safe(name) != name:
+                    raise ValueError(f"{safe(str(path))}: the name is no valid Unicode: rename it, or run.save fails")
                 archive.write(path, f"{FILES}{path.relative_to(folder)}")
 
 

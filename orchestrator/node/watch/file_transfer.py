@@ -24,6 +24,9 @@ def checkpoint_events(paths: TrialPaths, order: Order, saved: Saved) -> Iterator
             yield Filed(saved.checkpoint.path, path.read_bytes())
     except FileNotFoundError:
         return
+    except OSError as error:
+        text = f"the state of step {saved.checkpoint.step} could not be read: {error.strerror}: {_stays(path)}"
+        yield Noticed(text)
     yield saved
 
 
@@ -34,18 +37,27 @@ def file_events(paths: TrialPaths, order: Order, succeeded: bool) -> Iterator[Ev
     may be tried again here.
     """
     room, left_out = order.file_cap, 0
+    unreadable: list[OSError] = []
     for path in sorted(_regular_files(paths.files)):
-        size = path.stat().st_size
-        if size > room:
+        try:
+            size = path.stat().st_size
+            data = path.read_bytes() if size <= room else None
+        except OSError as error:
+            unreadable.append(error)
+            continue
+        if data is None:
             left_out += 1
             continue
         room -= size
-        yield Filed(f"{FILES}/{path.relative_to(paths.files)}", path.read_bytes())
-    if not left_out and succeeded:
+        yield Filed(f"{FILES}/{path.relative_to(paths.files)}", data)
+    if not left_out and not unreadable and succeeded:
         shutil.rmtree(paths.root, ignore_errors=True)
+    where = _stays(paths.files)
     if left_out:
-        where = _stays(paths.files)
         yield Noticed(f"{left_out} file(s) of run.dir are above the cap of {order.file_cap} bytes: {where}")
+    if unreadable:
+        first = f"{os.path.basename(unreadable[0].filename)}: {unreadable[0].strerror}"
+        yield Noticed(f"{len(unreadable)} file(s) of run.dir could not be read ({first}): {where}")
 
 
 def write_files(paths: TrialPaths, files: Mapping[str, bytes]) -> None:

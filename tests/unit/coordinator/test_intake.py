@@ -99,7 +99,7 @@ def test_no_order_of_events_ends_the_sweep(
 
 LINES = st.one_of(
     st.binary(max_size=30),
-    st.tuples(st.sampled_from("RNSTELFX"), JSON).map(lambda pair: f"{pair[0]}\t{json.dumps(pair[1])}".encode()),
+    st.tuples(st.sampled_from("RNSTELFXD"), JSON).map(lambda pair: f"{pair[0]}\t{json.dumps(pair[1])}".encode()),
     ROWS.map(lambda row: f"R\t{row[0]}\t{row[1]}\t{row[2]}".encode("utf-8", "backslashreplace")),
 )
 

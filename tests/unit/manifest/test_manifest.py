@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -93,6 +94,12 @@ def test_what_was_planned_comes_back_as_it_was(manifest: Manifest, reader: Reade
     assert manifest.trials.waiting_resources(number, 0) == []
     assert manifest.trials.waiting_resources(number + 1, None) == []
     assert manifest.trials.waiting_resources(number + 1, None, [trial_id(1)]) == [asked]
+
+
+def test_text_that_is_no_unicode_is_refused_in_words(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match=r"no valid Unicode: .*caf\\udce9") as raised:
+        plan(manifest, [trial_spec(1, config={"name": os.fsdecode(b"caf\xe9")})])
+    assert "rename the file or folder, or change the value" in str(raised.value)
 
 
 def test_a_whole_number_beyond_64_bits_is_refused_in_words(manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.decide.lifecycle import classify
-from orchestrator.model.events import Batch, Ended, Logged, Outcome, Started
+from orchestrator.model.events import Batch, Ended, Filed, Logged, Noticed, Outcome, Started
 from orchestrator.model.order import Checkpoint, Order
 from orchestrator.model.sweep import State
 from orchestrator.node.launch.zygote_pool import ZygotePool
@@ -127,6 +127,12 @@ def test_a_stopped_trial_is_killed_after_the_grace_time(tmp_path: Path, zygote_p
     assert (ended.asked, ended.signal) == ("stopped", signal.SIGKILL)
 
 
+@pytest.mark.fault(
+    "trial",
+    "it is asked to end just after it has returned",
+    "a node alone: by Ctrl-C, a worker's SIGTERM or a timeout, while an exit handler runs on, through SIGTERM or not",
+    "SUCCEEDED, with all its rows",
+)
 @pytest.mark.parametrize("stubborn", [False, True])
 @pytest.mark.parametrize("why", ["cancelled", "terminated", "timeout"])
 def test_a_trial_that_had_returned_has_succeeded(
@@ -149,6 +155,12 @@ def test_a_trial_that_had_raised_has_failed(tmp_path: Path, zygote_pool: ZygoteP
     assert (outcome.state, outcome.message) == (State.FAILED, "KeyError: 'lr'")
 
 
+@pytest.mark.fault(
+    "trial",
+    "it catches SIGTERM, saves and returns",
+    "a node alone: it returns, or calls `sys.exit(0)`",
+    "CANCELLED: it goes on from what it saved",
+)
 @pytest.mark.parametrize("exits", [False, True])
 def test_a_trial_that_saves_when_it_is_asked_to_end_has_not_succeeded(
     tmp_path: Path, zygote_pool: ZygotePool, exits: bool
@@ -276,6 +288,22 @@ def test_files_come_back_from_a_node_that_does_not_see_the_sweep(
     assert len(result.notices) == 1
     assert str(tmp_path) in result.notices[0]
     zygote_pool.close()
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that something removes meanwhile. The attempt ends as it would without it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    wanted = order(tmp_path, "nothing", sweep_uid="another")
+    paths = trial_paths.paths_of(wanted)
+    paths.files.mkdir(parents=True)
+    for name in ("a", "b"):
+        (paths.files / name).write_text(name)
+    events = file_transfer.file_events(paths, wanted, succeeded=True)
+    assert next(events) == Filed("files/a", b"a")
+    (paths.files / "b").unlink()
+    (notice,) = events
+    assert isinstance(notice, Noticed)
+    assert notice.text.startswith("1 file(s) of run.dir could not be read (b: No such file or directory): it stays on ")
 
 
 def test_checkpoints_travel_from_node_to_node(

@@ -302,6 +302,14 @@ def test_a_folder_is_restored_as_it_was(tmp_path: Path) -> None:
     assert list(kept.iterdir()) == [path]
 
 
+def test_a_folder_with_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / os.fsdecode(b"caf\xe9.bin")).touch()
+    with pytest.raises(ValueError, match=r"caf\\udce9.bin: the name is no valid Unicode"):
+        checkpoint.save(tmp_path / "kept", tmp_path / "source", 4, 1)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str) -> None:
     (tmp_path / "source").mkdir()

@@ -156,6 +156,12 @@ def test_a_long_name_of_a_metric_does_not_lose_the_warning(tmp_path: Path, zygot
     assert len(notice) < 3_000
 
 
+@pytest.mark.fault(
+    "disk",
+    "rows that cannot be written",
+    "a node alone: no file may grow while the trial reports 12 rows",
+    "FAILED, cause rows_lost; how many were lost and why is told",
+)
 def test_rows_that_the_node_cannot_take_down_fail_the_attempt(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "loses_rows", {"rows": 12}), zygote_pool)
     outcome = classify(result.ended)

@@ -229,6 +229,29 @@ def test_a_packed_copy_unpacks_to_the_same_files(plain: Path, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "node").iterdir()] == ["code"]
 
 
+@pytest.mark.parametrize("versioned", [False, True])
+def test_names_that_are_no_unicode_are_kept_as_they_are(plain: Path, tmp_path: Path, versioned: bool) -> None:
+    odd = {os.fsdecode(b"caf\xe9.py"): "x = 1\n", os.fsdecode(b"d\xe9/\xc3\xa9.py"): "y = 1\n"}
+    write(plain, odd)
+    if versioned:
+        git(plain, "init", "-q")
+        git(plain, "add", "caf*")
+    kept = keep_code(plain, tmp_path / "store")
+    unpack(pack(kept.path), tmp_path / "node" / "code")
+    for copy in (kept.path, tmp_path / "node" / "code"):
+        assert {name: (copy / name).read_text() for name in odd} == odd
+    write(plain, {next(iter(odd)): "x = 2\n"})
+    assert code_hash(plain) != kept.code
+    assert difference(kept.path, plain) == "caf\udce9.py +1 −1"
+
+
+def test_a_change_is_kept_to_the_byte(repository: Path, tmp_path: Path) -> None:
+    """Whatever its encoding, git can apply it again."""
+    (repository / "train.py").write_bytes(b"# caf\xe9\n")
+    facts = environment(repository, tmp_path / "provenance")
+    assert b"+# caf\xe9" in (tmp_path / "provenance" / facts["change"]).read_bytes().splitlines()
+
+
 # ---------------------------------------------------------------- the environment
 
 
