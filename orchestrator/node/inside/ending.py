@@ -124,8 +124,7 @@ def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
     texts = [item for item in unfinished if type(item) in _TEXT]
     binaries = [item for item in unfinished if type(item) in _BINARY]
     others = [item for item in unfinished if type(item) not in _TEXT and type(item) not in _BINARY]
-    for stream in texts:
-        _flush(stream, notice)
+    failed = [_flush(stream) for stream in texts]
     for item in _outermost_first(others):
         call = _last_call(type(item))
         try:
@@ -133,17 +132,21 @@ def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
                 call(item)
         except BaseException as error:  # an interpreter goes on too
             sys.stderr.write(f"Exception ignored in: {type(item).__qualname__}: {type(error).__name__}: {error}\n")
-    for stream in (*texts, *binaries):
-        _flush(stream, notice)
+    failed += [_flush(stream) for stream in (*texts, *binaries)]
+    for text in dict.fromkeys(filter(None, failed)):
+        notice(text)
 
 
-def _flush(stream: Any, notice: Callable[[str], None]) -> None:
+def _flush(stream: Any) -> str:
+    """Write what is buffered; says what is missing if that fails."""
     try:
         stream.flush()
     except (ValueError, BrokenPipeError):  # closed or detached; or a child that has ended
-        return
+        return ""
     except OSError as error:
-        notice(f"the end of {getattr(stream, 'name', 'a file')!r}, which the trainer left open, is missing: {error}")
+        name = getattr(stream, "name", "a file")
+        return f"the end of {name}, which the trainer left open, is missing: {error.strerror}"
+    return ""
 
 
 def _outermost_first(items: list[Any]) -> Iterator[Any]:
