@@ -22,7 +22,7 @@ from orchestrator.model.events import Failure
 from orchestrator.node.inside.failure import is_internal
 from orchestrator.node.shared import processes
 
-PATIENCE = 10.0  # seconds that finishing what was left open may take
+PATIENCE = 60.0  # seconds that finishing what was left open may take: a file may lie on a slow server
 _REACH = 1000  # objects that are looked at to learn what one of them refers to
 
 _TEXT: tuple[type, ...] = (io.TextIOWrapper,)
@@ -167,7 +167,7 @@ def _reached(item: Any) -> set[int]:
         if len(found) > _REACH:
             break
         for other in gc.get_referents(each):
-            if id(other) not in reached and not isinstance(other, (type, ModuleType, FunctionType)):
+            if id(other) not in reached and not issubclass(type(other), (type, ModuleType, FunctionType)):
                 reached.add(id(other))
                 found.append(other)
     return reached - {id(item)}

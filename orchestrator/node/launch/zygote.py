@@ -88,6 +88,8 @@ class _Zygote:
         self._imported = False
         self._printed: int | None = None  # what an early import has printed, for the log of the first trial
         self._upkeep: Upkeep | None = None
+        if spawn:
+            processes.shield()
         self._watch()
 
     def serve(self) -> None:
@@ -197,6 +199,7 @@ class _Zygote:
         trial.install_signal_handlers(self._stack)
         ending.flush_output()
         _redirect(self._null, self._null)
+        processes.shield()
         self._watch()
 
     def _fork(self, order: Order, gpus: list[str], paths: TrialPaths, files: OrderFiles) -> int:

@@ -10,9 +10,12 @@ import signal
 import time
 from collections.abc import Iterable
 
+from orchestrator.ports import ENDING
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _PATIENCE = 4.0  # seconds; torch's helper waits 2 s for others before it ends
+_shielded: set[int] = set()  # signals that `shield` has blocked
 _TORCHS_HELPER = b"torch_shm_manager"
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
@@ -45,12 +48,22 @@ def adopt_orphans() -> None:
     _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
+def shield() -> None:
+    """Let signals wait that a machine sends to all processes before it ends them: a trial has its grace to save.
+
+    It would die with the processes above it. They need no signal; they end with the worker.
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
+    _shielded.update(set(ENDING) - before)
+
+
 def become_trial(parent: int) -> None:
     """Lead a new session, and die with the zygote. Signal handlers that the trainer's module has set stay."""
     os.setsid()
     die_with(parent)
     signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # in C: `signal.signal` makes a trial copy some 45 pages
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _shielded)
 
 
 def die_with(parent: int) -> None:
