@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from orchestrator.node.launch.fork_safety import Inspection
     from orchestrator.node.launch.warm import Upkeep
 
+_MOMENT = 1.0  # seconds for what a trial leaves running to end by itself
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # the descriptors of a trial that starts in a fresh interpreter
 
 
@@ -263,7 +264,7 @@ class _Zygote:
             if ended is None and self._channel.fileno() in ready:
                 self._forward_signal(trial)
         if not empty:
-            processes.kill_descendants(self._wakeup)
+            processes.kill_descendants(self._wakeup, _MOMENT)
         return ended
 
     def _forward_signal(self, trial: int) -> None:

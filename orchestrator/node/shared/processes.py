@@ -116,12 +116,13 @@ def reap() -> tuple[dict[int, tuple[int, int]], bool]:
         return ended, True
 
 
-def kill_descendants(wakeup: int) -> None:
+def kill_descendants(wakeup: int, moment: float = 0.0) -> None:
     """Kill every descendant until none is left. We adopt their orphans, so "no child" means "no descendant".
 
+    Each has a moment (seconds) to end by itself: one that reads what a trial has written to a pipe, for instance.
     Helpers clean up once those that they serve are gone; they are killed only if that takes longer than `_PATIENCE`.
     """
-    until = time.monotonic() + _PATIENCE
+    began = time.monotonic()
     while True:
         drain(wakeup)
         try:
@@ -129,9 +130,10 @@ def kill_descendants(wakeup: int) -> None:
                 pass
         except ChildProcessError:
             return
-        found = descendants()
-        others = [pid for pid in found if not _is_helper(pid)]
-        for pid in found if time.monotonic() >= until else others:
+        waited = time.monotonic() - began
+        left = descendants() if waited >= moment else []
+        others = [pid for pid in left if not _is_helper(pid)]
+        for pid in left if waited >= moment + _PATIENCE else others:
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
