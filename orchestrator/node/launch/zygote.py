@@ -264,7 +264,10 @@ class _Zygote:
             if ended is None and self._channel.fileno() in ready:
                 self._forward_signal(trial)
         if not empty:
-            processes.kill_descendants(self._wakeup, _MOMENT)
+            killed = (
+                os.waitstatus_to_exitcode(ended[0]) == -signal.SIGKILL
+            )  # perhaps for the memory that its tree holds
+            processes.kill_descendants(self._wakeup, 0.0 if killed else _MOMENT)
         return ended
 
     def _forward_signal(self, trial: int) -> None:
