@@ -22,7 +22,7 @@ from orchestrator.model.events import Failure
 from orchestrator.node.inside.failure import is_internal
 from orchestrator.node.shared import processes
 
-PATIENCE = 10.0  # seconds that finishing what was left open may take
+PATIENCE = 60.0  # seconds that finishing what was left open may take: a file may lie on a slow server
 _REACH = 1000  # objects that are looked at to learn what one of them refers to
 
 _TEXT: tuple[type, ...] = (io.TextIOWrapper,)
@@ -124,8 +124,7 @@ def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
     texts = [item for item in unfinished if type(item) in _TEXT]
     binaries = [item for item in unfinished if type(item) in _BINARY]
     others = [item for item in unfinished if type(item) not in _TEXT and type(item) not in _BINARY]
-    for stream in texts:
-        _flush(stream, notice)
+    failed = [_flush(stream) for stream in texts]
     for item in _outermost_first(others):
         call = _last_call(type(item))
         try:
@@ -133,17 +132,21 @@ def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
                 call(item)
         except BaseException as error:  # an interpreter goes on too
             sys.stderr.write(f"Exception ignored in: {type(item).__qualname__}: {type(error).__name__}: {error}\n")
-    for stream in (*texts, *binaries):
-        _flush(stream, notice)
+    failed += [_flush(stream) for stream in (*texts, *binaries)]
+    for text in dict.fromkeys(filter(None, failed)):
+        notice(text)
 
 
-def _flush(stream: Any, notice: Callable[[str], None]) -> None:
+def _flush(stream: Any) -> str:
+    """Write what is buffered; says what is missing if that fails."""
     try:
         stream.flush()
     except (ValueError, BrokenPipeError):  # closed or detached; or a child that has ended
-        return
+        return ""
     except OSError as error:
-        notice(f"the end of {getattr(stream, 'name', 'a file')!r}, which the trainer left open, is missing: {error}")
+        name = getattr(stream, "name", "a file")
+        return f"the end of {name}, which the trainer left open, is missing: {error.strerror}"
+    return ""
 
 
 def _outermost_first(items: list[Any]) -> Iterator[Any]:
@@ -164,7 +167,7 @@ def _reached(item: Any) -> set[int]:
         if len(found) > _REACH:
             break
         for other in gc.get_referents(each):
-            if id(other) not in reached and not isinstance(other, (type, ModuleType, FunctionType)):
+            if id(other) not in reached and not issubclass(type(other), (type, ModuleType, FunctionType)):
                 reached.add(id(other))
                 found.append(other)
     return reached - {id(item)}

@@ -24,6 +24,7 @@ def continue_below_keeper(channel: socket.socket) -> None:
 
 def _keep(channel: socket.socket, wakeup: int, zygote: int) -> NoReturn:
     """Wait until the worker or the zygote has ended; kill all descendants; report how the zygote ended, if it did."""
+    processes.shield()
     poll = select.poll()
     poll.register(channel, select.POLLRDHUP)
     poll.register(wakeup, select.POLLIN)

@@ -56,6 +56,7 @@ _DELETING = (
 )
 
 _shared_finalizers: list[weakref.finalize[Any, Any]] | None = None  # of objects from before the first fork
+_shared_deletions: list[Callable[[], Any]] = []  # exit handlers from then that delete files
 
 
 def preload(spec: ZygoteSpec) -> BaseException | None:
@@ -93,7 +94,7 @@ def _deletions_once() -> Iterator[None]:
 
     def registering(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # a module may keep it
         if importing and _deletes(function):
-            register(once, function, *args, **options)
+            _shared_deletions.append(register(functools.partial(once, function, *args, **options)))
             return function
         return register(function, *args, **options)
 
@@ -187,7 +188,7 @@ def _exempt_from_cleanup() -> None:
 
 
 def end() -> None:
-    """At the end of a zygote: run the finalizers that no trial has run, such as those of temporary folders.
+    """At the end of a zygote: run what no trial has run, the finalizers and deletions of temporary folders.
 
     Where no trial could be forked, none has run the exit handlers either.
     """
@@ -198,6 +199,9 @@ def end() -> None:
     for finalizer in _shared_finalizers:
         finalizer.atexit = True
     weakref.finalize._exitfunc()  # type: ignore[attr-defined]
+    for delete in reversed(_shared_deletions):
+        with contextlib.suppress(Exception):
+            delete()
 
 
 class Upkeep:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from orchestrator.node.launch.fork_safety import Inspection
     from orchestrator.node.launch.warm import Upkeep
 
+_MOMENT = 1.0  # seconds for what a trial leaves running to end by itself
 _ORDER, _JOURNAL, _STACK = 3, 4, 5  # the descriptors of a trial that starts in a fresh interpreter
 
 
@@ -87,6 +88,8 @@ class _Zygote:
         self._imported = False
         self._printed: int | None = None  # what an early import has printed, for the log of the first trial
         self._upkeep: Upkeep | None = None
+        if spawn:
+            processes.shield()
         self._watch()
 
     def serve(self) -> None:
@@ -190,6 +193,7 @@ class _Zygote:
         trial.install_signal_handlers(self._stack)
         ending.flush_output()
         _redirect(self._null, self._null)
+        processes.shield()
         self._watch()
 
     def _fork(self, order: Order, gpus: list[str], paths: TrialPaths, files: OrderFiles) -> int:
@@ -253,7 +257,10 @@ class _Zygote:
             if ended is None and self._channel.fileno() in ready:
                 self._forward_signal(trial)
         if not empty:
-            processes.kill_descendants(self._wakeup)
+            killed = (
+                os.waitstatus_to_exitcode(ended[0]) == -signal.SIGKILL
+            )  # perhaps for the memory that its tree holds
+            processes.kill_descendants(self._wakeup, 0.0 if killed else _MOMENT)
         return ended
 
     def _forward_signal(self, trial: int) -> None:

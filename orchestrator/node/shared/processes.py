@@ -10,9 +10,12 @@ import signal
 import time
 from collections.abc import Iterable
 
+from orchestrator.ports import ENDING
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _PATIENCE = 4.0  # seconds; torch's helper waits 2 s for others before it ends
+_shielded: set[int] = set()  # signals that `shield` has blocked
 _TORCHS_HELPER = b"torch_shm_manager"
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
@@ -45,12 +48,22 @@ def adopt_orphans() -> None:
     _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
+def shield() -> None:
+    """Let signals wait that a machine sends to all processes before it ends them: a trial has its grace to save.
+
+    It would die with the processes above it. They need no signal; they end with the worker.
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
+    _shielded.update(set(ENDING) - before)
+
+
 def become_trial(parent: int) -> None:
     """Lead a new session, and die with the zygote. Signal handlers that the trainer's module has set stay."""
     os.setsid()
     die_with(parent)
     signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # in C: `signal.signal` makes a trial copy some 45 pages
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _shielded)
 
 
 def die_with(parent: int) -> None:
@@ -103,12 +116,13 @@ def reap() -> tuple[dict[int, tuple[int, int]], bool]:
         return ended, True
 
 
-def kill_descendants(wakeup: int) -> None:
+def kill_descendants(wakeup: int, moment: float = 0.0) -> None:
     """Kill every descendant until none is left. We adopt their orphans, so "no child" means "no descendant".
 
+    Each has a moment (seconds) to end by itself: one that reads what a trial has written to a pipe, for instance.
     Helpers clean up once those that they serve are gone; they are killed only if that takes longer than `_PATIENCE`.
     """
-    until = time.monotonic() + _PATIENCE
+    began = time.monotonic()
     while True:
         drain(wakeup)
         try:
@@ -116,9 +130,10 @@ def kill_descendants(wakeup: int) -> None:
                 pass
         except ChildProcessError:
             return
-        found = descendants()
-        others = [pid for pid in found if not _is_helper(pid)]
-        for pid in found if time.monotonic() >= until else others:
+        waited = time.monotonic() - began
+        left = descendants() if waited >= moment else []
+        others = [pid for pid in left if not _is_helper(pid)]
+        for pid in left if waited >= moment + _PATIENCE else others:
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:

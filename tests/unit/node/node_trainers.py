@@ -19,6 +19,8 @@ STUBBORN = (
     "print(os.getpid(), flush=True); os.read(int(sys.argv[1]), 1) if len(sys.argv) > 1 else time.sleep(600)"
 )
 
+KEPT = []  # until the process ends
+
 
 def nothing(cfg, run):
     pass
@@ -338,3 +340,22 @@ def saves_a_name(cfg, run):
     os.chdir(run.dir)
     for state in ("model", "no such folder", "model"):
         run.save(state)
+
+
+def leaves_a_full_pipe(cfg, run):
+    """Leaves a file open that nobody reads, so that it cannot be flushed."""
+    from orchestrator.node.inside import ending
+
+    ending.PATIENCE = 0.1
+    reader, writer = os.pipe()
+    file = os.fdopen(writer, "wb", buffering=2**20)
+    file.write(bytes(2**19))
+    KEPT.extend([reader, file])
+
+
+def leaves_a_file_too_large(cfg, run):
+    """Leaves a file open that has reached the limit for files."""
+    file = (run.dir / "large").open("w", buffering=2**20)
+    file.write("x" * 1000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    KEPT.append(file)

@@ -275,6 +275,25 @@ def test_a_trial_waits_for_threads_and_runs_exit_handlers(tmp_path: Path, zygote
     assert result.log == "thread\nexit handler\n"
 
 
+@pytest.mark.fault(
+    "trial",
+    "files left open that cannot be written",
+    "a node alone: a pipe that nobody reads; a file at the limit for files",
+    "SUCCEEDED within the time for it; one line says what is missing",
+)
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [("leaves_a_full_pipe", "could not be finished"), ("leaves_a_file_too_large", "File too large")],
+)
+def test_what_cannot_be_written_at_the_end_is_told(
+    tmp_path: Path, zygote_pool: ZygotePool, trainer: str, said: str
+) -> None:
+    result = run(order(tmp_path, trainer), zygote_pool)
+    assert result.ended.exit_code == 0
+    (notice,) = result.notices
+    assert said in notice
+
+
 def test_files_come_back_from_a_node_that_does_not_see_the_sweep(
     tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ from tests.unit.node.ways import WAYS, Seen, seen
 MODULES = {
     "ends": """
         import atexit, bz2, ctypes, csv, errno, gzip, io, logging, logging.handlers, lzma, multiprocessing, os
-        import pathlib, resource, shelve, sys, tempfile, threading, time, wave, weakref, zipfile
-        from concurrent.futures import ThreadPoolExecutor
+        import pathlib, resource, shelve, subprocess, sys, tempfile, threading, time, wave, weakref, zipfile
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
         from multiprocessing import shared_memory
 
         KEPT = []  # what lives until the process ends
@@ -149,6 +149,30 @@ MODULES = {
             except OSError as error:
                 return {"refused": error.errno == errno.EFBIG}
 
+        def leaves_a_reader(cfg, run):
+            command = "cat > written; sleep 0.2; echo done >> written"
+            reader = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, cwd=run.dir)
+            reader.stdin.write(b"piped ")
+            KEPT.append(reader)
+
+        def leaves_an_executor(cfg, run):
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+            KEPT.extend([pool, pool.submit(time.sleep, 0.1)])
+            return pool.submit(abs, -3).result()
+
+        def raises_in_a_thread(cfg, run):
+            thread = threading.Thread(target=lambda: 1 / 0, name="mine")
+            thread.start()
+            thread.join()
+
+        def exits_with_a_negative_code(cfg, run):
+            sys.exit(-1)
+
+        def exits_hard(cfg, run):
+            KEPT.append(open(run.dir / "text", "w"))
+            KEPT[-1].write("lost")
+            os._exit(4)
+
         def leaves_a_pool(cfg, run):
             pool = multiprocessing.get_context("fork").Pool(1)
             KEPT.append(pool)
@@ -205,6 +229,11 @@ CASES = [
             "exits_with_a_message",
             "exceeds_the_file_size",
             "leaves_a_pool",
+            "leaves_a_reader",
+            "leaves_an_executor",
+            "raises_in_a_thread",
+            "exits_with_a_negative_code",
+            "exits_hard",
         )
     ),
     ("handled", ""),
@@ -255,5 +284,6 @@ def test_what_plain_python_does_is_as_intended(python: dict[tuple[str, str], See
     assert python["ends", "raises"].log[-2:] == ["ValueError: wrong", "handler"]
     assert python["ends", "exits"].exit_code == 3
     assert python["ends", "exceeds_the_file_size"].rows == [{"refused": True}]
+    assert python["ends", "leaves_a_reader"].files == {"written": b"piped done\n"}
     assert python["handled", ""].exit_code == 7
     assert python["awaited", ""].rows == [{"loss": 0.5}, {"last": 1.0}]

@@ -141,6 +141,7 @@ def test_no_trial_deletes_the_folder_that_a_library_has_made_for_all(tmp_path: P
         assert result.started.method == "fork"
         assert result.rows == [(0, {"objective": 1})], result.log
     zygote_pool.close()
+    assert list((tmp_path / "library").glob("tmp*")) == [], "the zygote has deleted it"
 
 
 LOCKED = """

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.model.events import Batch
 from orchestrator.node.launch.zygote_pool import ZygotePool
-from tests.unit.node.support import HERE, alive, order, run, wait_for_exit
+from orchestrator.node.shared import processes
+from orchestrator.ports import ENDING
+from tests.unit.node.support import HERE, Result, alive, order, run, stream, wait_for_exit
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,6 +65,35 @@ def test_nothing_survives_the_worker(tmp_path: Path, start: str, number: int) ->
     for pid in (int(trial), int(grandchild), parent, keeper):
         wait_for_exit(pid)
     assert not Path("/dev/shm", shared).exists()
+
+
+@pytest.mark.fault(
+    "trial",
+    "SIGTERM, SIGUSR1 or SIGUSR2 for all processes of a node",
+    "a node alone: sent to what starts the trials and watches over them",
+    "the trial still has its grace to save",
+)
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_an_announced_end_leaves_a_trial_its_grace(tmp_path: Path, zygote_pool: ZygotePool, start: str) -> None:
+    batches: list[Batch] = []
+    told: list[int] = []
+
+    def asked() -> str | None:
+        seen = Result(batches)
+        if not told and "ready" in seen.log:
+            zygote = processes.parent(seen.started.pid)
+            assert zygote is not None
+            told.extend(filter(None, (zygote, processes.parent(zygote))))
+            for number in ENDING:
+                for pid in told:
+                    os.kill(pid, number)
+        return "terminated" if told else None
+
+    for batch in stream(order(tmp_path, "waits", start=start), zygote_pool, asked=asked):
+        batches.append(batch)
+    assert len(told) == 2
+    assert Result(batches).ended.exit_code == 128 + signal.SIGTERM
+    assert Result(batches).log == "ready\ncleaned up\n"
 
 
 def test_a_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
