@@ -86,6 +86,9 @@ def test_stale_is_what_succeeded_with_other_code(manifest: Manifest, reader: Rea
     assert [found.plan for found in map(reader.plan_of, (first, second)) if found] == [1, 2]
 
 
+@pytest.mark.fault(
+    "coordinator", "the clock is set back", "by a day, between two plans", "plans and attempts keep their order"
+)
 def test_plans_and_attempts_are_in_the_order_of_their_numbers(manifest: Manifest, reader: Reader) -> None:
     """The clock was set back by a day after the first plan and its attempt."""
     plan(manifest, [trial_spec(0)])
