@@ -124,7 +124,7 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
 
 def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
     slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
-    seconds = f", {naming.duration(row.ended - row.started)}" if row.started and row.ended else ""
+    seconds = "" if row.seconds is None else f", {naming.duration(row.seconds)}"
     print(f"\nattempt {row.attempt}: {row.state}{slot}{seconds}, {_when(row.started or row.created)}")
     facts = [
         f"pid {row.pid}" if row.pid else "",

@@ -21,7 +21,7 @@ from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors.gpus import Claim
-from orchestrator.folder.lock import Lock
+from orchestrator.folder.lock import Lock, Machine
 from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
 from orchestrator.folder.requests import discard_requests
 from orchestrator.language.planning import SweepPlan
@@ -75,9 +75,9 @@ class Session:
                 self.check.close()
 
 
-def hold(folder: SweepFolder) -> Session:
+def hold(folder: SweepFolder, machine: Machine | None = None) -> Session:
     """Take the sweep for writing, until `release`. Raises LockedError, ManifestError."""
-    lock = Lock.take(folder)
+    lock = Lock.take(folder, machine)
     try:
         discard_requests(folder)
         return Session(folder, Manifest.open(folder, lock.check), lock)

@@ -42,9 +42,10 @@ class Holder:
 
 
 def _boot_id() -> str:
-    """Differs between machines, and between two starts of one."""
+    """Differs between machines, between two starts of one, and between its containers, each of which may mount anew."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
 

@@ -56,6 +56,13 @@ class AttemptRow:
     objective: float | None
     changed: int  # id of its last change: a cursor for followers
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran. None if that is not known: a loss may be told by a machine whose clock is behind."""
+        if self.started is None or self.ended is None or self.ended < self.started:
+            return None
+        return self.ended - self.started
+
     @classmethod
     def from_row(cls, row: Row) -> AttemptRow:
         """From a row of the table `attempt` joined with its trial's `trial_id`."""

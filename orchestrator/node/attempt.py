@@ -23,6 +23,7 @@ from orchestrator.node.inside import checkpoint, stack
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import memory_file, trial_paths
 from orchestrator.node.shared.placement import Placement
+from orchestrator.node.shared.steady_clock import steady
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.event_collector import BATCH, EventCollector
 from orchestrator.node.watch.limits import CAUSES
@@ -86,6 +87,7 @@ class _Attempt:
         self.log = Output(order.log_cap)
         self.events = EventCollector(order, self.paths, self.journal_fd, self.log)
         self.conditions = StopConditions(order, asked, self.journal_fd, memory)
+        self.clock = steady()
         self.pid: int | None = None
         self.stop: Stop | None = None  # the first condition that was met
         self.asked_at: float | None = None  # when the trial was asked to end for that; of `time.monotonic`
@@ -157,7 +159,7 @@ class _Attempt:
 
     def _started(self, pid: int) -> Started:
         at, order, method = self.placement, self.order, self.zygote_pool.method(self.order, self.placement.gpus)
-        return Started(time.time(), at.node, at.node_id, pid, at.gpus, at.gpu_uuids, order.threads, method)
+        return Started(self.clock(), at.node, at.node_id, pid, at.gpus, at.gpu_uuids, order.threads, method)
 
     def _launch_fresh_process(self, why: str) -> None:
         """The zygote cannot be forked."""
@@ -254,7 +256,7 @@ class _Attempt:
             end["detail"] = self.stop.evidence
             end["stack"], end["place"] = self._stacks()
         return Ended(
-            time.time(),
+            self.clock(),
             failure=failure,
             asked=self.stop.reason if self.stop else None,
             asked_late=late,

@@ -21,7 +21,8 @@ MISSING = object()
 AS_JSON = "trial_id, state, cause, overrides, config, metrics, attempts, objective, message, stale, seed"
 _SHORT_ID = 8  # digits of an id in a table, as in all other output for people
 _SHOWN_METRICS = 4
-_SECONDS = "CASE WHEN started AND ended THEN ended - started END AS seconds"
+# The end of a lost attempt is told by another machine, whose clock may be behind: then nobody knows how long it took.
+_SECONDS = "CASE WHEN started AND ended >= started THEN ended - started END AS seconds"
 _PLAIN = {str, int, bool}  # equal values of these types have the same text; 0.0 and -0.0 do not
 
 

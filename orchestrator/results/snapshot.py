@@ -159,5 +159,6 @@ def _eta(progress: PlanProgress, attempts: list[AttemptRow]) -> float | None:
         return None
     now = time.time()
     left = counts.get(State.PENDING, 0) + counts.get(State.LAUNCHING, 0)
-    rest = sum(max(0.0, mean - (now - (row.started or now))) for row in running)
+    ran = [max(0.0, now - (row.started or now)) for row in running]  # the clock of a node may be ahead of ours
+    rest = sum(max(0.0, mean - seconds) for seconds in ran)
     return (left * mean + rest) / len(running)

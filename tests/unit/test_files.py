@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import scratch
+from orchestrator.files import scratch, sync
 
 NOBODY = 65534
 
@@ -71,3 +71,10 @@ def test_what_another_user_has_planted_is_no_scratch(
         scratch()
     assert (place.lstat().st_mode, theirs.stat().st_mode & 0o777) == (before, 0o755)
     assert list(theirs.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path: Path) -> None:
+    sync(tmp_path)
+    sync(Path("/proc"))  # says EINVAL, as some network file systems do
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(Path("/proc/self/status"))

@@ -49,11 +49,13 @@ def save(folder: Path, state: Any, step: int, attempt: int) -> Path:
     return path
 
 
-def prune(folder: Path, now: float) -> None:
+def prune(folder: Path, written: Path) -> None:
     """Keep the newest states, by attempt and step, and those of the last seconds; delete the others.
 
-    Those of the last seconds stay because the coordinator may not know of a newer one yet.
+    Those of the last seconds stay because the coordinator may not know of a newer one yet. `written`: the state that
+    was written just now, whose time is by the same clock as theirs: a file server may have one of its own.
     """
+    now = written.stat().st_mtime
     for _, path in _saved_states(folder)[:-_KEPT]:
         if now - path.stat().st_mtime > _MIN_AGE:
             path.unlink(missing_ok=True)

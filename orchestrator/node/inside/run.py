@@ -6,7 +6,6 @@ import json
 import math
 import operator
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ class Run:
             self._warn("save", f"run.save({state!r}) has saved this text; run.save(Path({state!r})) saves the folder")
         path = checkpoint.save(self._paths.checkpoints, state, at, self.attempt)
         self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
-        checkpoint.prune(self._paths.checkpoints, time.time())
+        checkpoint.prune(self._paths.checkpoints, path)
 
     def restore(self) -> Any:
         """The state that an earlier attempt saved, or the path of a copy of the folder; None if there is none.

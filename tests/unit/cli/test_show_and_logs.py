@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.writer import Manifest
+from orchestrator.model.events import Ended
+from tests.unit import manifests
 from tests.unit.cli.support import Command
-from tests.unit.manifests import plan, trial_id, trial_spec
+from tests.unit.manifests import LOST, begin, plan, trial_id, trial_spec
 
 
 def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
@@ -21,6 +23,17 @@ def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
     failed = orchestrate("show", trial_id(2)).out
     assert "exception: train.py:7: ValueError: bad" in failed
     assert "    Traceback …\n    ValueError: bad" in failed
+
+
+def test_a_duration_is_not_made_up_where_clocks_disagree(orchestrate: Command, sweep: Manifest) -> None:
+    """A loss is told by the coordinator, whose clock is behind that of the node."""
+    plan(sweep, [trial_spec(30)])
+    key = begin(sweep, 30)
+    with sweep.transaction():
+        sweep.attempts.close(key, 1, LOST, Ended(manifests.NOW - 60))
+    assert "attempt 1: LOST on node-a gpu 1, 20" in orchestrate("show", trial_id(30)).out
+    seconds = orchestrate("trials", "--columns", "trial_id,seconds", "--format", "csv").lines
+    assert seconds == ["trial_id,seconds", f"{trial_id(30)},"]
 
 
 def test_show_prints_settings_with_all_digits(orchestrate: Command, sweep: Manifest) -> None:

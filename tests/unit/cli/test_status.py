@@ -55,6 +55,7 @@ def test_status_as_json(orchestrate: Command, sweep: Manifest) -> None:
     assert found["best"]["objective"] == pytest.approx(0.79)
     assert [row["trial_id"] for row in found["running"]] == [trial_id(3)]
     assert found["coordinator"]["pid"] == os.getpid()
+    assert found["eta"] == 18.0, "9 s a trial, however far the clock of the node is ahead of ours"
 
 
 def test_watching_a_sweep_that_does_not_run_ends_at_once(orchestrate: Command) -> None:

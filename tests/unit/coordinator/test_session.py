@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from orchestrator.coordinator.session import RunLimits, Session, hold, plan_sweep, reopen, settle
 from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.executors.local import LocalExecutor
+from orchestrator.folder import lock
 from orchestrator.folder.lock import Lock
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.language.planning import PlanSummary
@@ -221,3 +223,21 @@ def test_a_request_to_a_dead_coordinator_does_not_stop_the_next(project: Path) -
     again = hold(session.folder)
     assert list(session.folder.requests.iterdir()) == []
     again.release()
+
+
+def test_nothing_is_written_to_a_sweep_that_another_machine_has_taken_over(project: Path, tmp_path: Path) -> None:
+    """A network file system, where a lock may not reach the other one."""
+    session = write(project)
+    run(session.manifest, 0, FAILURE)
+    session.release()
+    table = tmp_path / "mounts"
+    table.write_text("server:/x / nfs rw 0 0\n")
+    again = hold(session.folder, lock.Machine(mounts=table))
+    theirs = {**json.loads(session.folder.lock.read_text()), "host": "b", "boot": "b"}
+    session.folder.lock.write_text(json.dumps(theirs))
+    with pytest.raises(LockedError, match="on b"):
+        reopen(again, [trial_id(0)], {}, Machine)
+    again.release()
+    assert json.loads(session.folder.lock.read_text()) == theirs
+    with Reader(session.folder) as reader:
+        assert reader.counts() == {State.FAILED: 1, State.PENDING: 2}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError
@@ -81,6 +84,28 @@ def test_stale_is_what_succeeded_with_other_code(manifest: Manifest, reader: Rea
     assert reader.trees() == [("code-1", "tree-of-code-1"), ("code-2", "tree-of-code-2")]
     (first, second) = reader.attempts(trial_id(0))
     assert [found.plan for found in map(reader.plan_of, (first, second)) if found] == [1, 2]
+
+
+@pytest.mark.fault(
+    "coordinator", "the clock is set back", "by a day, between two plans", "plans and attempts keep their order"
+)
+def test_plans_and_attempts_are_in_the_order_of_their_numbers(manifest: Manifest, reader: Reader) -> None:
+    """The clock was set back by a day after the first plan and its attempt."""
+    plan(manifest, [trial_spec(0)])
+    run(manifest, 0)
+    with closing(sqlite3.connect(manifest.folder.manifest)) as clock:
+        clock.execute("UPDATE plan SET created = created + 86400")
+        clock.execute("UPDATE attempt SET created = created + 86400, started = started + 86400, ended = ended + 86400")
+        clock.commit()
+    number = plan(manifest, [trial_spec(0)], code="code-2")
+    with manifest.transaction():
+        manifest.trials.resubmit([trial_id(0)])
+    end(manifest, begin(manifest, 0, 2, code="code-2"), 2)
+    attempts, current, row = reader.attempts(trial_id(0)), reader.plan(), reader.exactly(trial_id(0))
+    assert current is not None
+    assert [found.plan for found in map(reader.plan_of, attempts) if found] == [1, number]
+    assert (current.plan, row.attempts, row.state, row.stale) == (number, 2, State.SUCCEEDED, False)
+    assert [change.attempt for change in reader.changed_attempts(0)] == [1, 2]
 
 
 # ---------------------------------------------------------------- asking

@@ -336,9 +336,23 @@ def test_a_failed_write_leaves_the_old_state(tmp_path: Path) -> None:
 
 
 def test_the_newest_two_are_kept_by_attempt_and_step(tmp_path: Path) -> None:
-    for attempt, step in ((1, 9), (1, 100), (2, 5), (2, 10)):
-        checkpoint.save(tmp_path, {}, step, attempt)
-    checkpoint.prune(tmp_path, time.time())
+    names = ((1, 9), (1, 100), (2, 5), (2, 10))
+    *older, last = [checkpoint.save(tmp_path, {}, step, attempt) for attempt, step in names]
+    checkpoint.prune(tmp_path, last)
     assert len(list(tmp_path.iterdir())) == 4, "the coordinator may not know of the newest yet"
-    checkpoint.prune(tmp_path, time.time() + 60)
+    for path in (*older, last):
+        os.utime(path, (1e9, 1e9))  # by the clock of a file server that is years behind
+    checkpoint.prune(tmp_path, last)
+    assert len(list(tmp_path.iterdir())) == 4
+    os.utime(last, (1e9 + 11, 1e9 + 11))
+    checkpoint.prune(tmp_path, last)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2-step-10.state", "2-step-5.state"]
+
+
+def test_no_state_is_deleted_early_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    ahead = [checkpoint.save(tmp_path, {}, step, 1) for step in range(3)]
+    for path in ahead:
+        os.utime(path, (2**32, 2**32))
+    written = [checkpoint.save(tmp_path, {}, step, 1) for step in range(3, 7)]
+    checkpoint.prune(tmp_path, written[-1])
+    assert set(tmp_path.iterdir()) == {*ahead, *written}

@@ -124,6 +124,12 @@ def test_a_refused_run_is_given_up_and_tried_again_by_the_next(sweep: SweepFolde
     assert (_drive(sweep, board).sent, len(board.ended)) == (1, 4)
 
 
+@pytest.mark.fault(
+    "wandb",
+    "the server is away while many runs end",
+    "a tracker in memory, 2,100 runs",
+    "the tracker pauses between two tries, and reads no further; later all are delivered",
+)
 def test_a_full_backlog_is_no_reason_to_look_again_at_once(tmp_path: Path) -> None:
     """The tracker is away: whoever calls `tick` pauses. When it is back, the rest is read from the manifest."""
     sweep, board = _written(tmp_path, 2100), Board()
