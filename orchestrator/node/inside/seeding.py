@@ -16,12 +16,18 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Literal
 
 IMPORT_SEED = 0  # used while a zygote imports the trainer's module, for all its trials at once
 _Calls = list[tuple[Callable[[int], Any], int]]  # functions and what to call them with
+# Of those in torch's aten/src/ATen/cpu/vml.h.
+_MKL_FUNCTIONS = (
+    *("acos", "asin", "atan", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "lgamma", "log", "log10"),
+    *("log1p", "log2", "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+)
 _NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
@@ -64,8 +70,12 @@ class Setup:
         cuda = torch.backends.cuda.is_built() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
         devices = cuda or torch.xpu.is_available()
         calls = [(torch.manual_seed if devices else torch.default_generator.manual_seed, self._seed % 2**63)]
-        if torch.get_num_threads() != self._threads:
+        # Also where the number is right already: until it is set, MKL may take fewer threads when the machine is busy,
+        # and sums come out differently. torch turns that off (https://github.com/pytorch/pytorch/issues/13757).
+        if self._threads > 1 or torch.get_num_threads() != 1:
             calls.append((torch.set_num_threads, self._threads))
+        if self._threads > 1:
+            _choose_kernels()
         return calls
 
 
@@ -116,6 +126,24 @@ class _ShowWarning:
         elif found[1] not in self._noticed:
             self._noticed.add(found[1])
             self._notice(f"{found[1]} has no deterministic algorithm: results may differ in the last digits")
+
+
+@cache
+def _choose_kernels() -> None:
+    """Have MKL choose its kernels now, in one thread: 12 ms, once a process.
+
+    It does so at the first call of each function. If several threads make that call at once, one of them may compute
+    its part with a kernel of low accuracy (https://github.com/pytorch/pytorch/issues/188792): results were wrong by
+    1e-4 in one of 25 trials with two threads.
+    """
+    import torch
+
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return
+    for kind in (torch.float32, torch.float64):
+        number = torch.full((1,), 0.5, dtype=kind, device="cpu")
+        for name in _MKL_FUNCTIONS:
+            getattr(torch, name)(number)
 
 
 def warm_torch() -> None:

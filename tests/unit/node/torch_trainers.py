@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,6 +36,28 @@ def learns(cfg, run):
     weights = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
     print(hashlib.sha256(weights).hexdigest())
     print("threads", torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+
+
+def shows_threads(cfg, run):
+    """Whether MKL may take fewer threads than it is told; 0 where torch has no MKL."""
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    dynamic = library.mkl_serv_get_dynamic() if torch.backends.mkl.is_available() else 0
+    run.report({"threads": torch.get_num_threads(), "dynamic": dynamic})
+
+
+def calls_twice(cfg, run):
+    """Reports how many functions give something else when they are called for the first time."""
+    names = [
+        *("acos", "asin", "atan", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "expm1", "log", "log10", "log1p"),
+        *("log2", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+    ]
+    different = []
+    for kind in (torch.float32, torch.float64):
+        numbers = torch.linspace(0.1, 0.9, 6144, dtype=kind)
+        for function in (getattr(torch, name) for name in names):
+            if not torch.equal(function(numbers), function(numbers)):
+                different.append(function.__name__)
+    run.report({"different": len(different)})
 
 
 def warns(cfg, run):
