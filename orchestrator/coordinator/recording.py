@@ -17,6 +17,8 @@ from orchestrator.model.events import Event, Filed, Logged, Noticed, Reported, R
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import Objective, Resources, TrialSpec
 
+MAX_METRICS = 10_000  # of one attempt, whose last values are kept
+
 
 @dataclass
 class Live:
@@ -33,6 +35,7 @@ class Live:
     started: Started | None = None
     restored: bool = False
     anew: bool = False  # it has reported without having restored: its series is a new one
+    crowded: bool = False  # it has reported more metrics than are shown
     dropped: int = 0  # reported rows that could not be recorded
     metrics: dict[str, Any] = field(default_factory=dict)
     objective: float | None = None
@@ -82,6 +85,19 @@ class Recording:
         self._manifest.attempts.reported(live.key, live.attempt, [row[:3] for row in rows])
         for row in rows:
             self._take_in(live, row[3])
+        if len(live.metrics) > MAX_METRICS:
+            self._forget_newest(live)
+
+    def _forget_newest(self, live: Live) -> None:
+        """Keep the last values of the first metrics only: they are written at each turn, for all readers."""
+        newest = [name for name in live.metrics if not self._objective or name != self._objective.metric][MAX_METRICS:]
+        for name in newest:
+            del live.metrics[name]
+        if newest and not live.crowded:
+            live.crowded = True
+            text = f"more than {MAX_METRICS} metrics: every row is kept, but tables show the first ones only"
+            self._manifest.attempts.noticed(live.key, live.attempt, text)
+            self._warn(f"{live.spec.trial_id[:8]}: {text}")
 
     def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
         """Update the last metrics and the objective with one more row."""

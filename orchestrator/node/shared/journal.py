@@ -23,7 +23,7 @@ from orchestrator.node.shared import memory_file
 from orchestrator.text import shortened
 
 CHUNK = 2**20  # bytes read at once, which limits the size of a batch
-BACKLOG = 2**29  # bytes that may wait to be read
+BACKLOG = 2**29  # bytes; they lie in memory
 _CHECK_AFTER = 2**20  # bytes of reports after which the backlog is looked at
 _MAX_NOTICE = 2_000  # characters
 _INCOMPLETE = "\0"  # ends a line of which only a part could be written; JSON has no such character
@@ -71,8 +71,9 @@ class JournalWriter:
     one that can be says how many.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, backlog: int = BACKLOG) -> None:
+        """`backlog`: how many bytes may wait to be read before further reports are lost."""
+        self._fd, self._backlog = fd, backlog
         self._incomplete = False
         self._unwritten = self._told = 0  # lines, and how many of them the journal tells
         self._reason = ""
@@ -104,8 +105,8 @@ class JournalWriter:
         """One row; `text` is its metrics as JSON."""
         self._unchecked += len(text)
         if self._unchecked >= _CHECK_AFTER:
-            if memory_file.size_in_memory(self._fd) >= BACKLOG:
-                self._lose(f"they were reported faster than they can be sent ({BACKLOG >> 20} MiB wait)")
+            if memory_file.size_in_memory(self._fd) >= self._backlog:
+                self._lose(f"they were reported faster than they can be sent ({self._backlog >> 20} MiB wait)")
                 return
             self._unchecked = 0
         self._append(f"R\t{step}\t{time.time():.6f}\t{text}\n")

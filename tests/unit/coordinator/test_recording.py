@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.model.events import Filed, Logged, Noticed
-from orchestrator.model.sweep import State
+from orchestrator.coordinator.recording import MAX_METRICS
+from orchestrator.model.events import Filed, Logged, Noticed, Reported
+from orchestrator.model.exact_json import dumps
+from orchestrator.model.sweep import Objective, State
 from tests.unit.coordinator.support import DONE, FAILED, GONE, STARTED, Scene, rows
 from tests.unit.manifests import sweep_spec, trial_id
 
@@ -69,6 +71,19 @@ def test_a_log_that_cannot_be_written_ends_nothing(scene: Callable[..., Scene]) 
     sweep.tell(0, STARTED, Logged(b"one\n"), Filed("attempt-1.log/x/y", b""), DONE)
     assert sweep.states() == [State.SUCCEEDED]
     assert "output is not kept" in sweep.coordinator.warnings[0]
+
+
+def test_a_name_for_each_value_does_not_slow_the_sweep(scene: Callable[..., Scene]) -> None:
+    """The last value of each metric is written at every turn, so there is a bound to how many metrics count."""
+    sweep = scene(trials=1, spec=sweep_spec(objective=Objective("loss", "min")))
+    names = [f"batch {number}" for number in range(MAX_METRICS + 500)]
+    many = [Reported(tuple((step, 1.0, dumps({name: 0.5})) for step, name in enumerate(names)))] * 2
+    sweep.tell(0, STARTED, *many, rows(0.25), DONE)
+    (trial,) = sweep.reader.trials()
+    assert trial.metrics == {**dict.fromkeys(names[:MAX_METRICS], 0.5), "loss": 0.25}
+    assert trial.objective == 0.25
+    assert len(sweep.reader.reports(0, limit=10**6)) == 2 * len(names) + 1
+    assert [text[:22] for text in sweep.reader.notices(trial_id(0))] == ["more than 10000 metric"]
 
 
 def test_a_notice_is_kept_and_shown_once(scene: Callable[..., Scene]) -> None:

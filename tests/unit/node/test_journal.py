@@ -76,6 +76,31 @@ def test_rows_that_could_not_be_written_are_counted(journal: BinaryIO) -> None:
     assert sum(len(entry.rows) for entry in entries if isinstance(entry, Reported)) == 2
 
 
+def test_reports_that_nobody_reads_do_not_fill_the_memory() -> None:
+    fd = memory_file.create("journal")
+    try:
+        writer, reader = JournalWriter(fd, backlog=2**22), JournalReader(fd)
+        text = '{"loss":%s}' % ("1" * 10_000)
+
+        def read() -> tuple[int, int]:
+            found = [entry for entries in iter(reader.read, None) for entry in entries]
+            rows = sum(len(entry.rows) for entry in found if isinstance(entry, Reported))
+            return rows, max((entry.lines for entry in found if isinstance(entry, Unwritten)), default=0)
+
+        for step in range(1000):
+            writer.report(step, text)
+        assert memory_file.size_in_memory(fd) < 6 * 2**20
+        kept, _ = read()
+        for step in range(10):
+            writer.report(step, text)
+        more, lost = read()
+        assert more == 10
+        assert 300 < kept < 600
+        assert lost == 1000 - kept
+    finally:
+        os.close(fd)
+
+
 def test_what_has_been_read_is_freed() -> None:
     fd = memory_file.create("journal")
     try:
