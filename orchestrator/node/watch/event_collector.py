@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +15,7 @@ from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.output import Output
 
 BATCH = 2**20  # bytes of output or reports in one batch
+LONG_END = 60.0  # seconds between the end of `train` and that of its process after which the user is told
 
 
 class EventCollector:
@@ -27,6 +29,7 @@ class EventCollector:
         self.failure: Failure | None = None  # what the trainer raised
         self.entered: Entered | None = None
         self.left: Left | None = None
+        self._lingers = False  # told that it has left and goes on
         self._dropped: Counter[str] = Counter()  # rows that were left out, by reason
         self._unwritten: dict[int, Unwritten] = {}  # by process
 
@@ -40,6 +43,9 @@ class EventCollector:
         for entry in self._journal.read() or ():
             yield from self._events_of(entry)
         yield from self._logged()
+        if self.left is not None and not self._lingers and time.monotonic() - self.left.clock > LONG_END:
+            self._lingers = True
+            yield Noticed(f"`train` ended {LONG_END:.0f} s ago, and a thread or an exit handler of its process still runs")
 
     def rest(self) -> Iterator[Event]:
         """All events that are left, once the attempt is over, but for files."""

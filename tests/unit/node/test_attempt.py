@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from orchestrator.model.order import Checkpoint, Order
 from orchestrator.model.sweep import State
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.node.shared import trial_paths
+from orchestrator.node.shared.journal import JournalWriter, Left
 from orchestrator.node.watch import file_transfer
+from orchestrator.node.watch.event_collector import LONG_END, EventCollector
 from orchestrator.node.watch.limits import AttemptLimits
+from orchestrator.node.watch.output import Output
 from orchestrator.text import VisibleLines
 from tests.unit.node.support import HERE, Result, alive, order, run, stream
 
@@ -273,6 +278,18 @@ def test_closing_the_generator_ends_the_trial(tmp_path: Path, zygote_pool: Zygot
 def test_a_trial_waits_for_threads_and_runs_exit_handlers(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     result = run(order(tmp_path, "waits_for_threads", {"x": 1}), zygote_pool)
     assert result.log == "thread\nexit handler\n"
+
+
+def test_a_process_that_goes_on_after_train_is_told_of_once(tmp_path: Path) -> None:
+    wanted = order(tmp_path, "nothing")
+    with tempfile.TemporaryFile("a+b") as journal:
+        output = Output(wanted.log_cap)
+        collector = EventCollector(wanted, trial_paths.paths_of(wanted), journal.fileno(), output)
+        JournalWriter(journal.fileno()).left(Left(time.time(), time.monotonic() - LONG_END - 1, 0))
+        (noticed,) = [*collector.new(), *collector.new()]
+        output.close()
+    assert isinstance(noticed, Noticed)
+    assert "60 s ago" in noticed.text
 
 
 @pytest.mark.fault(

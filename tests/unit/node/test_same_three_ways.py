@@ -204,6 +204,38 @@ MODULES = {
             os.kill(os.getpid(), signal.SIGTERM)
             return 0.5
     """,
+    "opened": """
+        DATA = open(__file__, "rb")
+        HEAD = DATA.read(10)
+
+        def train(cfg, run):
+            (run.dir / "data").write_bytes(DATA.read(20) + bytes([DATA.seek(3)]) + DATA.read(5))
+    """,
+    "settings": """
+        import gc, os, pathlib, signal, sys, threading
+
+        os.umask(0o027)
+        os.chdir(pathlib.Path(__file__).parent.parent)
+        gc.disable()
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        signal.signal(signal.SIGALRM, lambda number, frame: print("alarm"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+        def train(cfg, run):
+            signal.raise_signal(signal.SIGALRM)
+            print(os.getcwd(), gc.isenabled(), os.sched_getaffinity(0), signal.getsignal(signal.SIGINT))
+            (run.dir / "file").touch()
+            print(oct((run.dir / "file").stat().st_mode), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """,
+    "made": """
+        import atexit, os, pathlib, shutil, tempfile
+        FOLDER = pathlib.Path(tempfile.mkdtemp(dir=pathlib.Path(__file__).parent))
+        atexit.register(shutil.rmtree, FOLDER)
+
+        def train(cfg, run):
+            (FOLDER / run.dir.parent.parent.parent.parent.name).write_text("mine")
+            print(len(list(FOLDER.iterdir())))
+    """,
     "awaited": """
         import asyncio
 
@@ -239,7 +271,11 @@ CASES = [
     ("handled", ""),
     ("ignoring", ""),
     ("awaited", ""),
+    ("opened", ""),
+    ("settings", ""),
+    ("made", ""),
 ]
+NOT_FORKED = ("made",)  # what it does when it is imported is for one process
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +302,9 @@ def test_a_trial_equals_plain_python(
     case: str,
     way: str,
 ) -> None:
-    assert seen(way, project, module, {"case": case}, zygote_pool) == python[module, case]
+    forks = module not in NOT_FORKED
+    assert seen(way, project, module, {"case": case}, zygote_pool, forks) == python[module, case]
+    assert not list(project.glob("tmp*")), "what it has made is gone"
 
 
 def test_what_plain_python_does_is_as_intended(python: dict[tuple[str, str], Seen]) -> None:
