@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bdb
+import os
 import socket
 import subprocess
 import sys
@@ -16,10 +17,26 @@ from omegaconf import OmegaConf
 from orchestrator.decide.lifecycle import classify
 from orchestrator.model.sweep import State
 from orchestrator.node.inside import config, failure
+from orchestrator.node.launch import zygote_pool as zygote_pool_module
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit.node.support import HERE, file, order, run
 
 ROOT = Path(__file__).parents[3]
+
+
+def test_what_a_trial_sees_beside_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """README.md names these; what we and Ray set for our own processes is not among them."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_JOB_ID", "__RAY_ANY", "RAYLET_PID", "ORCHESTRATE_ZYGOTE"):
+        monkeypatch.setenv(name, "ours")
+    monkeypatch.setenv("ORCHESTRATE_RUNS", "the user's")
+    seen = zygote_pool_module.environment(["3"])
+    assert seen["ORCHESTRATE_RUNS"] == "the user's"
+    assert "ours" not in seen.values()
+    assert {name for name, value in seen.items() if os.environ.get(name) != value} <= {
+        "CUDA_VISIBLE_DEVICES",
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+        *("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK"),
+    }
 
 
 def test_a_trials_environment(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch) -> None:
