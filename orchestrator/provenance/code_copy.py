@@ -54,8 +54,9 @@ def put(tree: Path, index: Index, sources: Mapping[str, str]) -> None:
                 _copy_file(sources[name], draft, index.files[name])
     else:
         with new_folder(tree) as draft:
+            for folder in {os.path.dirname(name) for name in index.files}:
+                (draft / folder).mkdir(parents=True, exist_ok=True)
             for name, content in index.files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 _copy_file(sources[name], draft / name, content)
             write_index(tree, index)
     _link(tree, index.links)
@@ -74,12 +75,13 @@ def missing_data(tree: Path) -> list[str]:
 
 def _copy_file(source: str, copy: Path, content: str) -> None:
     try:
-        shutil.copyfile(source, copy)
+        data = Path(source).read_bytes()
+        if hashlib.sha256(data).hexdigest() != content:
+            raise ChangedMeanwhile(source)
+        copy.write_bytes(data)
         shutil.copystat(source, copy)
     except FileNotFoundError as error:
         raise ChangedMeanwhile(source) from error
-    if digest(copy) != content:
-        raise ChangedMeanwhile(source)
 
 
 def _link(tree: Path, links: Mapping[str, str]) -> None:

@@ -282,7 +282,7 @@ class _Copy:
         if self._missing:
             more = f" and {len(self._missing) - 3} more" if len(self._missing) > 3 else ""
             what = ", ".join(self._missing[:3]) + more
-            told.append(f"node {node} does not have {what} beside the code: data that git ignores is not sent")
+            told.append(f"node {node} does not have {what} beside the code: data is not sent")
         for batch in batches:
             if self._watch is not None and _over(batch):
                 told += self._watch.news()
