@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def git(project: Path, *arguments: str, given: bytes | None = None, patience: fl
         return done.stdout
     said = done.stderr.decode("utf-8", "replace")
     if "dubious ownership" in said:
-        raise GitError(f"git distrusts its folder's owner (git config --global --add safe.directory {project})")
+        advice = re.search(r"git config --global --add safe\.directory .*", said)
+        raise GitError(f"git distrusts its folder's owner ({advice[0] if advice else 'see safe.directory'})")
     if "not a git repository" in said:
         raise NoRepository
     lines = said.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -6,6 +6,7 @@ Data is the rest: it stays where it is, and the copy of the code has links to it
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -211,10 +212,11 @@ class _Search:
         texts: dict[str, int] = {}
         for entry in entries:
             name = f"{folder.name}/{entry.name}" if folder.name else entry.name
-            if _is_folder(entry):
-                below += self._sub_folder(folder, entry, name)
-            elif entry.is_file():
-                self._sort(folder, entry, name, data, texts)
+            with contextlib.suppress(OSError):  # it was removed in the meantime, or is a link that leads in a circle
+                if entry.is_dir():
+                    below += self._sub_folder(folder, entry, name)
+                elif entry.is_file():
+                    self._sort(folder, entry, name, data, texts)
         if len(texts) > self._limits.texts:
             self._found.left_out[folder.name or "."] = f"{len(texts)} files in it that git does not track: data"
             data += texts
@@ -281,13 +283,6 @@ class _Search:
                 return
             self._found.left_out[name] = f"{size / 2**20:.0f} MB, and no source file"
         data.append(name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or a folder that we may not enter
-        return False
 
 
 def _parent(name: str) -> str:

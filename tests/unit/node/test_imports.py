@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.coordinator.trainer_check import TrainerCheck
+from orchestrator.errors import TrainerError
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import CodeRules
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.provenance.code import import_path, keep_code
 from orchestrator.provenance.project_files import USUAL
 from tests.unit.node.support import order, run
@@ -106,6 +109,12 @@ def kept(project: Path, trainer: str, rules: CodeRules = USUAL) -> Order:
     return order(project.parent, trainer, import_path=import_path(tree), cwd=str(project))
 
 
+@pytest.mark.fault(
+    "code",
+    "every module is edited after the start",
+    "local: modules that the working directory, a relative path, an editable install and PYTHONPATH lead to",
+    "the trial computes with the code that was kept",
+)
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_an_edit_never_reaches_a_trial(project: Path, pool: ZygotePool, start: str) -> None:
     wanted = kept(project, "train:train")
@@ -139,6 +148,18 @@ def test_a_module_that_is_not_in_the_copy_says_why(project: Path, pool: ZygotePo
         f"No module named 'outputs': outputs {absent}: folders of this name are not searched for source files",
         "None",
     ]
+
+
+def test_the_check_of_a_trainer_says_why_it_is_not_in_the_copy(project: Path) -> None:
+    wanted = kept(project, "train:train", CodeRules(exclude=("beside.py",)))
+    check = TrainerCheck(ZygoteSpec.of(wanted, ()))
+    with pytest.raises(TrainerError) as caught:
+        check.result()
+    check.close()
+    assert str(caught.value) == (
+        "sweep.trainer (train:train): cannot be imported: train.py:6: No module named 'beside': "
+        "beside.py is not in the sweep's copy of the code: sweep.code.exclude names it"
+    )
 
 
 def test_without_an_index_nothing_is_changed(project: Path, pool: ZygotePool) -> None:

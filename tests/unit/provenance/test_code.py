@@ -57,6 +57,12 @@ def test_data_that_came_later_is_linked_too(repository: Path, store: Path) -> No
     assert (keep_code(repository, store).path / "more.log").read_text() == "2"
 
 
+@pytest.mark.fault(
+    "code",
+    "a trial overwrites its code",
+    "local: a module is changed, another one removed in the copy",
+    "`resubmit` refuses, the next `sweep` puts both back; results beside them stay",
+)
 def test_a_copy_that_a_trial_has_changed_is_never_used_as_it_is(plain: Path, store: Path) -> None:
     code = keep_code(plain, store)
     check_copy(code.path)
@@ -80,6 +86,12 @@ def test_a_file_that_changes_between_reading_and_copying_is_noticed(plain: Path,
     assert not (store / "other").exists()
 
 
+@pytest.mark.fault(
+    "code",
+    "the project is written while it is copied",
+    "local: a file is rewritten without a pause",
+    "the copy is what its name says, or the sweep is refused",
+)
 def test_the_copy_of_a_project_that_is_being_written_is_named_by_what_it_holds(plain: Path, store: Path) -> None:
     done = threading.Event()
 

@@ -51,6 +51,12 @@ def test_a_machine_without_git(plain: Path, tmp_path: Path, monkeypatch: pytest.
     assert environment(plain, tmp_path / "provenance")["commit"] == ""
 
 
+@pytest.mark.fault(
+    "code",
+    "git refuses",
+    "local: the folder belongs to another owner",
+    "told and recorded with what to do; not taken for a project without git",
+)
 def test_git_that_refuses_is_not_taken_for_no_repository(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
