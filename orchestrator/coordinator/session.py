@@ -60,6 +60,7 @@ class Session:
     interrupted: bool = False
     ended_early: str | None = None  # why not all trials were run
     notes: tuple[str, ...] = ()  # what the user should know of the code and of git
+    watch: CopyWatch | None = None  # of the copy of the code
     released: bool = False
     now: Clock = time.time
 
@@ -135,6 +136,7 @@ def write_plan(
     """
     manifest = session.manifest
     code = keep_code(project, session.folder.code, plan.spec.code)
+    session.watch = CopyWatch(code.path)
     _open_files(session, plan.spec, str(project))
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
@@ -216,7 +218,7 @@ def drive(
         max_concurrent=limits.max_concurrent,
         now=session.now,
     )
-    watch = CopyWatch(_tree(session))
+    watch = session.watch or CopyWatch(_tree(session))
 
     def after_tick(transitions: list[Transition]) -> None:
         if any(not transition.state.open for transition in transitions):

@@ -286,7 +286,7 @@ class _Copy:
         for batch in batches:
             if self._watch is not None and _over(batch):
                 told += self._watch.news()
-            yield dataclasses.replace(batch, events=(*map(Noticed, told), *batch.events))
+            yield dataclasses.replace(batch, events=(*map(Noticed, told), *batch.events)) if told else batch
             told.clear()
 
 

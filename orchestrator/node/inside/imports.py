@@ -42,6 +42,35 @@ def import_from_copy(import_path: Sequence[str]) -> None:
     if any(finder not in _STANDARD and not _is_harmless(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Redirector(_copy))
     sys.meta_path.append(_Explainer(_copy))
+    _reach_spawned(tuple(import_path))
+
+
+_IN_SPAWNED = """
+import sys
+sys.path.insert(0, {root!r})
+from orchestrator.node.inside import imports
+del sys.path[0]
+imports.import_from_copy({import_path!r})
+"""
+
+
+class _First:
+    """Part of what `multiprocessing` sends to a process that it spawns: it begins with this."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __reduce__(self) -> Any:
+        return exec, (self._text, {})
+
+
+def _reach_spawned(import_path: tuple[str, ...]) -> None:
+    """Have processes that `multiprocessing` spawns import from the copy too: they import the trainer's module anew."""
+    from multiprocessing import spawn
+
+    prepared = spawn.get_preparation_data
+    first = _First(_IN_SPAWNED.format(root=os.path.dirname(PACKAGE), import_path=import_path))
+    spawn.get_preparation_data = lambda name: {**prepared(name), "": first}
 
 
 def look_at_modules() -> None:
@@ -90,10 +119,17 @@ class _Copy:
         return None
 
     def of_entry(self, entry: str) -> str | None:
-        """The same for an entry of `sys.path`, which may be relative, or lead through links."""
+        """The same for an entry of `sys.path`, which may be relative, or lead through links.
+
+        A trainer that names the folder above its own (`Path(__file__).parents[1]`) means the one above the project.
+        """
         if entry == self.tree or entry.startswith(self.tree + os.sep):
             return None
-        return self.of(entry) or self.of(os.path.realpath(entry))
+        real = os.path.realpath(entry)
+        if real == os.path.dirname(os.path.realpath(self.tree)):
+            above = os.path.dirname(self.index.roots.get("", self.tree))
+            return self.of(above) or above
+        return self.of(entry) or self.of(real)
 
     def path_hook(self, entry: str) -> Any:
         """For `sys.path_hooks`: what finds modules in this folder."""
@@ -119,7 +155,10 @@ class _Copy:
         if "/site-packages/" in file or "/dist-packages/" in file or file.startswith(self._installed):
             return False
         real = os.path.realpath(file)
-        return not real.startswith((*self._installed, os.path.realpath(self.tree) + os.sep)) and os.path.isfile(real)
+        if real.startswith((*self._installed, os.path.realpath(self.tree) + os.sep)):
+            return False
+        in_archive = os.path.isabs(file) and not os.path.exists(os.path.dirname(real))
+        return in_archive or os.path.isfile(real)
 
 
 class _Redirector:

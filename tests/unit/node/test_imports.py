@@ -20,13 +20,18 @@ from tests.unit.node.support import order, run
 
 FILES = {
     "project/train.py": """
-import os, sys
+import multiprocessing, os, sys
 sys.path.insert(0, os.getcwd())
 sys.path.insert(0, "libs/flat")
 sys.path.append(os.environ["ELSEWHERE"])
 import beside, flat, namespace.deep, edit, edit.sub, beyond, redirected
 
+def values():
+    return [module.VALUE for module in (beside, flat, namespace.deep, edit, edit.sub, beyond, redirected)]
+
 def train(cfg, run):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(set(pool.apply(values)))
     sys.path.insert(0, os.path.join(os.getcwd(), "more"))
     import late, edit.lazy
     used = [beside, flat, namespace.deep, edit, edit.sub, beyond, redirected, late, edit.lazy]
@@ -44,10 +49,13 @@ def train(cfg, run):
     "project/libs/other/redirected.py": "VALUE = 0.1\n",
     "beyond/beyond.py": "VALUE = 0.1\n",
     "elsewhere/unkept.py": "VALUE = 0.1\n",
+    "above.py": "VALUE = 0.1\n",
     "project/live.py": """
 import os, sys
+from pathlib import Path
 sys.path.append(os.environ["ELSEWHERE"])
-import unkept
+sys.path.append(str(Path(__file__).parents[1]))
+import above, unkept
 def train(cfg, run):
     pass
 """,
@@ -123,14 +131,14 @@ def test_an_edit_never_reaches_a_trial(project: Path, pool: ZygotePool, start: s
             (project.parent / name).write_text("VALUE = 100\n")
     result = run(Order(**{**vars(wanted), "start": start}), pool)
     assert result.ended.failure is None, result.ended.failure
-    assert result.log == f"{dict.fromkeys(MODULES, 0.1)}\nTrue\n"
+    assert result.log == f"{ {0.1} }\n{dict.fromkeys(MODULES, 0.1)}\nTrue\n"
     assert result.notices == []
     assert (Path(wanted.import_path[0]) / "result.csv").exists()
 
 
 def test_modules_from_elsewhere_are_named(project: Path, pool: ZygotePool) -> None:
     (notice,) = run(kept(project, "live:train"), pool).notices
-    assert notice.startswith("imported from where they are, not from the sweep's copy of the code: unkept (")
+    assert notice.startswith("imported from where they are, not from the sweep's copy of the code: above, unkept (")
 
 
 def test_a_module_that_is_not_in_the_copy_says_why(project: Path, pool: ZygotePool) -> None:
@@ -165,4 +173,4 @@ def test_the_check_of_a_trainer_says_why_it_is_not_in_the_copy(project: Path) ->
 def test_without_an_index_nothing_is_changed(project: Path, pool: ZygotePool) -> None:
     """As with `orchestrate try`, and for a sweep that version 0.1 began."""
     wanted = order(project.parent, "train:train", import_path=(str(project),), cwd=str(project))
-    assert run(wanted, pool).log.splitlines()[0] == str(dict.fromkeys(MODULES, 0.1))
+    assert run(wanted, pool).log.splitlines()[1] == str(dict.fromkeys(MODULES, 0.1))
