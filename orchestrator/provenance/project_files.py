@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 import os
 import re
 from collections import deque
@@ -28,6 +29,7 @@ SECRETS = re.compile(
     r"|id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|kdbx)|(\.|client_)?(secret|secrets|credentials)\.(json|ya?ml|toml|ini)"
 )
 EXCLUDED = "sweep.code.exclude names it"
+_CODE = SOURCES | BINARIES
 _VERSIONED = re.compile(r".+\.so(\.\d+)+")
 
 
@@ -69,7 +71,7 @@ class ProjectFiles:
 
 def is_code(name: str) -> bool:
     """Whether a file of this name can be imported or compiled."""
-    return Path(name).suffix in SOURCES | BINARIES or _VERSIONED.fullmatch(name) is not None
+    return name[name.rfind(".") :] in _CODE or (".so." in name and _VERSIONED.fullmatch(name) is not None)
 
 
 def is_secret(name: str) -> bool:
@@ -189,12 +191,15 @@ class _Search:
 
     def _look_into(self, folder: _Folder) -> list[_Folder]:
         """Sort the files of a folder; returns the folders in it to look into."""
-        path = os.path.join(self._project, folder.name)
+        left = self._limits.entries - self._seen if folder.rule != "git" else 2**40
         try:
-            with os.scandir(path) as opened:
-                entries = list(opened)
+            with os.scandir(os.path.join(self._project, folder.name)) as opened:
+                entries = list(itertools.islice(opened, max(0, left) + 1))
         except OSError as error:
             self._miss(folder.name, f"cannot be read: {error.strerror}")
+            return []
+        if len(entries) > left:
+            self._miss(folder.name, f"not searched for source files: there are more than {self._limits.entries} others")
             return []
         names = {entry.name for entry in entries}
         if folder.name and (names & {"pyvenv.cfg", "conda-meta"} or {"manifest.db", "trials"} <= names):
@@ -202,9 +207,6 @@ class _Search:
             return []
         if folder.rule != "git":
             self._seen += len(entries)
-            if self._seen > self._limits.entries:
-                self._miss(folder.name, f"not searched: more than {self._limits.entries} files before it")
-                return []
         elif folder.name and ".git" in names and not self._list(folder.name):
             folder = replace(folder, rule="plain")
         below: list[_Folder] = []
@@ -228,7 +230,7 @@ class _Search:
     def _miss(self, name: str, why: str) -> None:
         """Say of a folder that it could hold source files, and was not looked into."""
         self._found.left_out[name or "."] = why
-        if not any(why in note for note in self._found.notes):
+        if not self._exclude.match(name) and not any(why in note for note in self._found.notes):
             self._found.notes.append(f"{name or '.'}: {why}")
 
     def _sub_folder(self, folder: _Folder, entry: os.DirEntry[str], name: str) -> list[_Folder]:
@@ -239,12 +241,12 @@ class _Search:
             real = os.path.realpath(real)
             if real in above or f"{self._real}/".startswith(real.rstrip("/") + "/"):
                 return []  # a circle
-        if entry.name in NEVER or real in self._apart or (entry.name == "runs" and not listed):
+        package = entry.name in OUTPUTS and os.path.exists(os.path.join(entry.path, "__init__.py"))
+        wanted = listed or package or self._include.may_match_below(name)
+        if entry.name in NEVER or real in self._apart or (entry.name == "runs" and not wanted):
             self._never.append(name)
             return []
         self._folders.append(name)
-        package = entry.name in OUTPUTS and os.path.exists(os.path.join(entry.path, "__init__.py"))
-        wanted = listed or package or self._include.may_match_below(name)
         if entry.is_symlink() and NEVER.intersection(real.split("/")):
             self._found.left_out[name] = "it leads to installed packages"
         elif not wanted and (entry.name in OUTPUTS or entry.name.startswith(".")):

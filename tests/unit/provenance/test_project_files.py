@@ -139,11 +139,20 @@ def test_secret_files_are_not_copied_even_if_git_tracks_them(repository: Path) -
 
 
 def test_hidden_folders_and_those_of_other_tools_are_searched_only_for_what_git_knows(repository: Path) -> None:
-    write(repository, {"outputs/kept.py": "", "wandb/run/code.py": "", ".cache/x.py": "", ".ci/run.py": ""})
+    write(
+        repository,
+        {
+            "tools/wandb/__init__.py": "",
+            "outputs/kept.py": "",
+            "wandb/run/code.py": "",
+            ".cache/x.py": "",
+            ".ci/run.py": "",
+        },
+    )
     git(repository, "add", "outputs", ".ci")
     write(repository, {".git/info/exclude": "wandb\n.cache\n"})
     found = project_files(repository)
-    assert {"outputs/kept.py", ".ci/run.py"} < found.copied.keys()
+    assert {"tools/wandb/__init__.py", "outputs/kept.py", ".ci/run.py"} < found.copied.keys()
     assert not {"wandb/run/code.py", ".cache/x.py"} & found.copied.keys()
     assert found.left_out["wandb"] == "folders of this name are not searched for source files"
     included = project_files(repository, CodeRules(include=("wandb/run/*.py",)))
@@ -171,7 +180,8 @@ def test_a_search_without_end_is_given_up_and_said_so(repository: Path) -> None:
     found = project_files(repository, limits=Limits(entries=8))
     assert "data/5/code.py" not in found.copied
     (note,) = found.notes
-    assert note.endswith(": not searched: more than 8 files before it")
+    assert note.endswith(": not searched for source files: there are more than 8 others")
+    assert project_files(repository, CodeRules(exclude=("data",)), limits=Limits(entries=8)).notes == []
 
 
 def test_the_sweep_file_has_the_last_word(repository: Path) -> None:
