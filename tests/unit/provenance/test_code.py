@@ -119,14 +119,24 @@ def _kept(project: Path, store: Path) -> Code | None:
         return None
 
 
-def test_names_that_are_not_utf_8_are_copied_and_sent(plain: Path, store: Path, tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.py")
-    write(plain, {name: "x = 1\n", os.fsdecode(b"d\xe9/\xe9.png"): ""})
-    code = keep_code(plain, store)
-    unpack(pack(code.path), tmp_path / "node/code")
-    for tree in (code.path, tmp_path / "node/code"):
-        assert (tree / name).read_text() == "x = 1\n"
-    assert os.fsdecode(b"d\xe9") in links(code.path)
+@pytest.mark.parametrize("versioned", [False, True])
+def test_names_that_are_no_unicode_are_kept_as_they_are(
+    plain: Path, store: Path, tmp_path: Path, versioned: bool
+) -> None:
+    odd = {os.fsdecode(b"caf\xe9.py"): "x = 1\n", os.fsdecode(b"d\xe9/\xc3\xa9.py"): "y = 1\n"}
+    write(plain, {**odd, os.fsdecode(b"\xe9/data.png"): ""})
+    if versioned:
+        write(plain, {".gitignore": "*.png\n"})
+        git(plain, "init", "-q")
+        git(plain, "add", "caf*")
+    kept = keep_code(plain, store)
+    unpack(pack(kept.path), tmp_path / "node" / "code")
+    for copy in (kept.path, tmp_path / "node" / "code"):
+        assert {name: (copy / name).read_text() for name in odd} == odd
+        assert os.fsdecode(b"\xe9") in links(copy)
+    write(plain, {next(iter(odd)): "x = 2\n"})
+    assert code_hash(plain, store.parent.parent) != kept.code
+    assert difference(kept.path, plain, store.parent.parent) == "caf\udce9.py +1 −1"
 
 
 def test_a_file_that_cannot_be_read_is_named(plain: Path, store: Path) -> None:
