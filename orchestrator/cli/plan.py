@@ -12,7 +12,7 @@ from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.language import planning
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.reader import Reader
-from orchestrator.model.sweep import State, TrialSpec
+from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.provenance.code import code_hash, difference
 
 SHOWN = 5
@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
-    code = code_hash(Path.cwd())
+    code = code_hash(Path.cwd(), folder.path.parent, plan.spec.code)
     known = _known(folder, code)
     states: Counter[str] = Counter()
     first: list[TrialSpec] = []
@@ -65,7 +65,7 @@ def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
     order = ("done", "stale: done with other code", "failed", "running", "to run")
     print("  " + ", ".join(f"{states[state]} {state}" for state in order if states[state]))
     if states["stale: done with other code"]:
-        print(f"  changed since: {_changes(folder, code) or 'the code'}  (--rerun stale runs them again)")
+        print(f"  changed since: {_changes(folder, code, plan.spec) or 'the code'}  (--rerun stale runs them again)")
     if removed:
         print(f"  {removed} no longer in this sweep (orchestrate trials {folder.name} --all)")
     for warning in summary.warnings:
@@ -95,8 +95,8 @@ def _describe(state: State, code_used: str, code: str) -> str:
     return "done" if state is State.STOPPED else "to run"
 
 
-def _changes(folder: SweepFolder, code: str) -> str:
+def _changes(folder: SweepFolder, code: str, spec: SweepSpec) -> str:
     """The changes of the code since the last plan that used other code."""
     with Reader(folder) as reader:
         trees = [tree for code_used, tree in reader.trees() if code_used != code and tree]
-    return difference(folder.code / trees[-1], Path.cwd()) if trees else ""
+    return difference(folder.code / trees[-1], Path.cwd(), folder.path.parent, spec.code) if trees else ""

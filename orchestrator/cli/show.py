@@ -113,7 +113,7 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
     rows = {
         "planned": f"{_when(plan.created)} by {command}",
         "code": f"{trial.code or plan.code} in {relative(folder.code / str(facts.get('tree', '')))}",
-        "commit": f"{facts.get('commit') or 'none'}{change}",
+        "commit": "; ".join([f"{facts.get('commit') or 'none'}{change}", *facts.get("problems", ())]),
         "packages": f"{relative(folder.provenance / str(facts.get('packages', '')))}",
         "python": f"{facts.get('python')} on {facts.get('platform')}",
         "seed": str(trial.seed),

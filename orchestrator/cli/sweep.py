@@ -66,7 +66,7 @@ def run(words: Sequence[str]) -> int:
     here = None if address else gpus
     session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here)
     try:
-        for warning in plan.summary().warnings:
+        for warning in (*plan.summary().warnings, *session.notes):
             print(f"note: {warning}")
         print(headline(session.folder), flush=True)
         if parent is not None:

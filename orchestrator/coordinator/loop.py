@@ -309,6 +309,10 @@ class Coordinator:
             if not any(text in warning for warning in self.warnings):
                 self._warn(f"a trial {text}{fix}")
 
+    def note(self, text: str) -> None:
+        """Tell the user this, once."""
+        self._warn(text)
+
     def _warn(self, text: str | None) -> None:
         if text and text not in self.warnings:
             self.warnings.append(text)

@@ -32,7 +32,8 @@ from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.ports import ENDING, Clock, Executor
-from orchestrator.provenance.code import Code, import_path, keep_code
+from orchestrator.provenance.code import Code, check_copy, import_path, keep_code
+from orchestrator.provenance.copy_watch import CopyWatch
 from orchestrator.provenance.environment import environment
 from orchestrator.tracking import control
 
@@ -58,6 +59,8 @@ class Session:
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
     ended_early: str | None = None  # why not all trials were run
+    notes: tuple[str, ...] = ()  # what the user should know of the code and of git
+    watch: CopyWatch | None = None  # of the copy of the code
     released: bool = False
     now: Clock = time.time
 
@@ -132,11 +135,13 @@ def write_plan(
     Fills session.plan, and session.executor where a trial waits.
     """
     manifest = session.manifest
-    code = keep_code(project, session.folder.code)
+    code = keep_code(project, session.folder.code, plan.spec.code)
+    session.watch = CopyWatch(code.path)
     _open_files(session, plan.spec, str(project))
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
+    session.notes = (*code.notes, *facts.get("problems", ()))
     with manifest.transaction():
         manifest.attempts.recover(session.now())
         number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
@@ -184,6 +189,7 @@ def reopen(
         plan = manifest.plans.current()
         if plan is None:
             raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
+        check_copy(session.folder.code / str(plan.provenance.get("tree", "")))
         _open_files(session, plan.spec, plan.cwd)
         session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)
         session.plan = replace(plan, spec=spec)
@@ -212,17 +218,28 @@ def drive(
         max_concurrent=limits.max_concurrent,
         now=session.now,
     )
+    watch = session.watch or CopyWatch(_tree(session))
+
+    def after_tick(transitions: list[Transition]) -> None:
+        if any(not transition.state.open for transition in transitions):
+            for text in watch.news(last=coordinator.done):
+                coordinator.note(text)
+        each(coordinator, transitions)
+
     with _interruptible(coordinator, session):
-        coordinator.run(lambda transitions: each(coordinator, transitions))
+        coordinator.run(after_tick)
     session.interrupted = session.interrupted or coordinator.stopping
     session.ended_early = coordinator.early_abort.reason
 
 
 def code_path(session: Session) -> Sequence[str]:
     """Where trials import from: the sweep's copy of the project's files."""
+    return import_path(_tree(session))
+
+
+def _tree(session: Session) -> Path:
     assert session.plan is not None
-    tree = session.folder.code / str(session.plan.provenance.get("tree", ""))
-    return import_path(tree)
+    return session.folder.code / str(session.plan.provenance.get("tree", ""))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.model.sweep import Objective, Resources, Retries, Search, SweepSpec
+from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
 
@@ -240,6 +240,21 @@ def _search(section: Section) -> Search:
 _WANDB = ("project", "entity", "mode", "tags", "notes", "group", "dir", "base_url")
 
 
+def _paths(value: Any) -> tuple[str, ...]:
+    found = _strings(value)
+    if any(text.startswith(("/", "~", "!")) or ".." in text.split("/") or "${" in text for text in found):
+        raise ValueError("patterns of paths below the project's folder, such as assets/*.bin")
+    return found
+
+
+def _code(section: Section) -> CodeRules:
+    value = section.given("code")
+    if value is None:
+        return _USUAL.code
+    inner = Section(value, section.inner("code"), dict.fromkeys(("include", "exclude")))
+    return CodeRules(inner.take("include", _paths, ()), inner.take("exclude", _paths, ()))
+
+
 def _tracking(section: Section) -> Mapping[str, Any]:
     """What each tracker that is named is told; False turns off one that would be on (tracking/trackers.py)."""
     value = section.given("tracking")
@@ -319,7 +334,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", "storage", *ENDURANCE),
+    *("search", "tracking", "start", "deterministic", "storage", "code", *ENDURANCE),
 )
 
 
@@ -350,6 +365,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         start=section.take("start", _one_of("fork", "spawn"), _USUAL.start),
         deterministic=section.take("deterministic", _one_of("warn", "error", "off"), _USUAL.deterministic),
         storage=section.take("storage", _place, "") or None,
+        code=_code(section),
         **_endurance(section),
     )
 

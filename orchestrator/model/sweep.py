@@ -79,6 +79,14 @@ class Search:
 
 
 @dataclass(frozen=True)
+class CodeRules:
+    """Patterns of files that a sweep keeps as code, or does not, against what it would do by itself."""
+
+    include: tuple[str, ...] = ()  # counts for more than `exclude`
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SweepSpec:
     """The `sweep` section of a config, read and checked."""
 
@@ -102,6 +110,7 @@ class SweepSpec:
     stop_after_failures: int = 3  # so many first trials that all fail alike end the sweep; 0: it goes on
     heartbeat: float | None = None  # seconds a trial may go without a report
     storage: str | None = None  # a folder for checkpoints and `run.dir`; None: the sweep's own
+    code: CodeRules = CodeRules()
 
     @classmethod
     def from_json(cls, text: str) -> SweepSpec:
@@ -116,6 +125,7 @@ class SweepSpec:
                 "exclude": tuple(data["exclude"]),
                 "ignore": tuple(data["ignore"]),
                 "secrets": tuple(data["secrets"]),
+                "code": CodeRules(*(tuple(data.get("code", {}).get(key, ())) for key in ("include", "exclude"))),
             }
         )
 

@@ -1,36 +1,24 @@
-"""Keeps a copy of the project's files, named by the hash of their content, and finds changes of the code."""
+"""Keeps a copy of the project's code, named by the hash of its content, and finds changes of the code."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import os
-import shutil
-import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, ManifestError
-from orchestrator.files import new_folder
-from orchestrator.provenance.git import git
+from orchestrator.model.sweep import CodeRules
+from orchestrator.provenance import code_copy, libraries
+from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash, digest
+from orchestrator.provenance.code_index import Index, index_of
+from orchestrator.provenance.project_files import LIMITS, USUAL, Limits, ProjectFiles, is_code, project_files
 
-SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
 NOT_CODE = ("tests/", "docs/")
-SKIPPED = {"__pycache__", ".venv", "venv", ".git", "runs", "wandb", "outputs", "multirun", "node_modules", "mlruns"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much of a project is copied, in bytes."""
-
-    file: int = 10 * 2**20  # a larger file is left out: it is data, not code
-    total: int = 256 * 2**20  # a larger project is refused
-
-
-LIMITS = Limits()
+LIBRARIES = ".libraries"  # the folder in a copy that holds those of `libraries.folders`
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,40 @@ class Code:
     code: str  # hash of the source files: a finished trial is stale if it has changed
     tree: str  # hash of all files: the name of the copy
     path: Path  # the copy
-    left_out: tuple[str, ...]  # files that are too large
+    left_out: Mapping[str, str]  # what was not copied, and why
+    notes: tuple[str, ...]  # what the user should know
+
+
+@dataclass
+class _Gathered:
+    """What belongs to the code of a sweep, of the project and of folders beside it. Names are those in the copy."""
+
+    sources: dict[str, str] = field(default_factory=dict)  # a name -> the file
+    roots: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, root: str, folder: Path, files: ProjectFiles) -> None:
+        below = f"{root}/" if root else ""
+        self.roots[root] = str(folder)
+        self.sources |= {below + name: str(folder / name) for name in files.copied}
+        self.links |= {below + name: str(folder / name) for name in files.linked}
+        self.left_out |= {below + name: why for name, why in files.left_out.items()}
+        self.notes += files.notes
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each file that can be read; says which cannot."""
+        found = {}
+        for name, path in self.sources.items():
+            content = digest(path)
+            if content is not None:
+                found[name] = content
+            elif os.path.exists(path):
+                self.left_out[name] = "cannot be read"
+                self.notes.append(f"{name}: cannot be read, and is not copied")
+        return found
 
 
 def import_path(tree: Path) -> tuple[str, ...]:
@@ -49,119 +70,107 @@ def import_path(tree: Path) -> tuple[str, ...]:
     return (str(tree), str(source)) if source.is_dir() else (str(tree),)
 
 
-def keep_code(project: Path, store: Path, limits: Limits = LIMITS) -> Code:
-    """Copy the project's files to `store`/<hash>, unless the copy exists.
+def keep_code(project: Path, store: Path, rules: CodeRules = USUAL, limits: Limits = LIMITS) -> Code:
+    """Copy the project's code to `store`/<hash>, which is in a sweep's folder. A copy that exists is put right.
 
     Raises ConfigError if the project is too large, ManifestError if the copy cannot be written.
     """
-    files, left_out = project_files(project, limits)
-    target = store / content_hash(project, files)
-    if not target.is_dir():
+    for _ in range(_TRIES):
+        gathered = _gather(project, store.parent.parent, rules, limits)
+        digests = gathered.digests()
+        tree = store / content_hash(digests)
+        index = Index(digests, gathered.roots, gathered.links, gathered.left_out, gathered.live)
         try:
-            copy_files(project, files, target)
+            code_copy.put(tree, index, gathered.sources)
+        except ChangedMeanwhile:
+            continue
         except OSError as error:
             raise ManifestError(
-                f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or target)
+                f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or tree)
             ) from error
-    return Code(content_hash(project, filter(_is_code, files)), target.name, target, left_out)
+        notes = tuple(dict.fromkeys(gathered.notes))
+        return Code(_source_hash(digests, gathered.live), tree.name, tree, gathered.left_out, notes)
+    raise ConfigError(
+        "its files change while they are copied", where=str(project), fix="wait until nothing writes to them any more"
+    )
 
 
-def code_hash(project: Path) -> str:
-    """Hash of the source files. A finished trial is stale if it has changed."""
-    return content_hash(project, filter(_is_code, project_files(project)[0]))
+def code_hash(project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    """Hash of the source files. A finished trial is stale if it has changed. `runs`: the folder of all sweeps."""
+    gathered = _gather(project, runs, rules, LIMITS)
+    gathered.sources = {name: path for name, path in gathered.sources.items() if _counts(name)}
+    return _source_hash(gathered.digests(), gathered.live)
 
 
-def content_hash(project: Path, files: Iterable[str]) -> str:
-    """Hash of the names and contents of files. Files that cannot be read are skipped."""
+def check_copy(tree: Path) -> None:
+    """Raise ManifestError if the code of a sweep is not what it was when the sweep was planned."""
+    index = index_of(tree)
+    if index is None:
+        return
+    fix = "orchestrate sweep … --rerun failed runs them with today's code"
+    changed = code_copy.changed(tree, index)
+    if changed:
+        raise ManifestError(f"the copy of the code has changed: {', '.join(changed[:3])}", where=str(tree), fix=fix)
+    for folder, known in index.live.items():
+        if _live_hash(Path(folder), project_files(Path(folder))) != known:
+            raise ManifestError("has changed, and trials import from it where it is", where=folder, fix=fix)
+
+
+def _gather(project: Path, runs: Path, rules: CodeRules, limits: Limits) -> _Gathered:
+    gathered = _Gathered()
+    files = project_files(project, rules, (runs,), limits)
+    if files.size > limits.total:
+        raise ConfigError(
+            f"the project has {files.size / 2**20:.0f} MB of files; a sweep copies at most {limits.total >> 20} MB; "
+            f"the biggest: {files.biggest()}",
+            where=str(project),
+            fix="name data in .gitignore, or in sweep.code: {exclude: [data/*]}",
+        )
+    gathered.add("", project, files)
+    for folder in libraries.folders(project):
+        _add_library(gathered, folder, project_files(folder, apart=(runs, project), limits=limits), limits)
+    return gathered
+
+
+def _add_library(gathered: _Gathered, folder: Path, files: ProjectFiles, limits: Limits) -> None:
+    """Add a folder beside the project: all of it, or only its hash if it is large."""
+    if files.size <= limits.library:
+        taken = [root for root in gathered.roots if root.rpartition("~")[0] == f"{LIBRARIES}/{folder.name}"]
+        gathered.add(f"{LIBRARIES}/{folder.name}~{len(taken) + 1}", folder, files)
+    else:
+        gathered.live[str(folder)] = _live_hash(folder, files)
+        gathered.notes.append(
+            f"{folder} is imported from where it is: {files.size / 2**20:.0f} MB are too much to copy; "
+            "an edit reaches running trials"
+        )
+
+
+def _live_hash(folder: Path, files: ProjectFiles) -> str:
+    """Hash of the names, sizes and times of source files: there are too many to read them each time."""
     total = hashlib.sha256()
-    for name in files:
-        try:
-            content = (project / name).read_bytes()
-        except OSError:
-            continue  # removed in the meantime, like an editor's temporary file, or not readable for this user
-        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode("utf-8", "surrogateescape"))
+    for name, size in files.copied.items():
+        if is_code(name):
+            total.update(os.fsencode(f"{name}\0{size}\0{(folder / name).stat().st_mtime_ns}\n"))
     return total.hexdigest()[:12]
 
 
-def _is_code(name: str) -> bool:
-    return Path(name).suffix in SOURCES and not name.startswith(NOT_CODE)
+def _source_hash(digests: Mapping[str, str], live: Mapping[str, str]) -> str:
+    return content_hash({**{name: digests[name] for name in digests if _counts(name)}, **live})
 
 
-def project_files(project: Path, limits: Limits = LIMITS) -> tuple[list[str], tuple[str, ...]]:
-    """The sorted relative names of the project's files, and of those left out because they are too large."""
-    listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = sorted(set((listed or "").split("\0")) - {""}) or _source_files(
-        project
-    )  # git lists none if the repository ignores the folder
-    kept, left_out, total = [], [], 0
-    for name in names:
-        path = project / name
-        if not path.is_file() or SKIPPED.intersection(Path(name).parts):
-            continue
-        size = path.stat().st_size
-        if size > limits.file:
-            left_out.append(name)
-            continue
-        total += size
-        kept.append(name)
-    if total > limits.total:
-        raise ConfigError(
-            f"the project has {total / 2**20:.0f} MB of files; a sweep copies at most {limits.total >> 20} MB",
-            where=str(project),
-            fix="list data and results in .gitignore, or run in the folder that contains the code",
-        )
-    return kept, tuple(left_out)
+def _counts(name: str) -> bool:
+    """Whether a change of the file makes results stale."""
+    if name.startswith(LIBRARIES + "/"):
+        name = name.split("/", 2)[2]
+    return is_code(name) and not name.startswith(NOT_CODE)
 
 
-def _source_files(project: Path) -> list[str]:
-    """The files to keep outside git: sources, and configuration and text files, below the project's folder."""
-    found = []
-    for folder, below, names in os.walk(project):
-        below[:] = [name for name in below if name not in SKIPPED and not name.startswith(".")]
-        for name in names:
-            if Path(name).suffix in SOURCES | {".yaml", ".yml", ".json", ".toml", ".txt", ".cfg"}:
-                found.append(os.path.relpath(os.path.join(folder, name), project))
-        if len(found) > 20_000:
-            break
-    return sorted(found)
-
-
-def copy_files(project: Path, files: Sequence[str], target: Path) -> None:
-    """Copy files into a new folder `target`. Files that no longer exist or cannot be read are skipped."""
-    with new_folder(target) as draft:
-        for name in files:
-            copy = draft / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                shutil.copy2(project / name, copy)
-
-
-def pack(tree: Path) -> bytes:
-    """The copy as a zip file, for nodes without access to the sweep's folder."""
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-        for path in sorted(tree.rglob("*")):
-            if path.is_file():
-                name = os.fsencode(path.relative_to(tree)).decode("latin-1")  # names may be no valid Unicode
-                archive.write(path, name)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes, target: Path) -> None:
-    """Undo `pack`. Several workers of a node may do this at once."""
-    if target.is_dir():
-        return
-    with new_folder(target) as draft, zipfile.ZipFile(BytesIO(data)) as archive:
-        for entry in archive.infolist():
-            entry.filename = os.fsdecode(entry.filename.encode("latin-1"))
-            os.chmod(archive.extract(entry, draft), entry.external_attr >> 16)
-
-
-def difference(old: Path, new: Path) -> str:
-    """The changes of the source files between two folders, in words: "train.py +12 −3, data.py +1 −1"."""
+def difference(old: Path, project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    """The changes of the source files since a copy was made, in words: "train.py +12 −3, data.py +1 −1"."""
+    today = {name: Path(path) for name, path in _gather(project, runs, rules, LIMITS).sources.items()}
     changes = []
-    for name in sorted(_code_names(old) | set(filter(_is_code, project_files(new)[0]))):
-        before, after = _lines(old / name), _lines(new / name)
+    for name in sorted(filter(_counts, {*code_copy.file_names(old), *today})):
+        before, after = _lines(old / name), _lines(today.get(name, Path(os.devnull)))
         if before == after:
             continue
         lines = list(difflib.unified_diff(before, after, n=0))[2:]
@@ -170,11 +179,6 @@ def difference(old: Path, new: Path) -> str:
         changes.append(f"{name} +{plus} −{minus}")
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
     return ", ".join(changes[:3]) + more
-
-
-def _code_names(tree: Path) -> set[str]:
-    names = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.suffix in SOURCES)
-    return set(filter(_is_code, names))
 
 
 def _lines(path: Path) -> list[str]:

@@ -22,7 +22,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KEPT, PAGE = ROOT / "build" / "faults.json", ROOT / "docs" / "reliability.md"
-GROUPS = {"coordinator": "The coordinator", "ray": "Ray", "trial": "Trials", "disk": "The disk", "wandb": "W&B"}
+GROUPS = {
+    "coordinator": "The coordinator",
+    "ray": "Ray",
+    "trial": "Trials",
+    "code": "The code",
+    "disk": "The disk",
+    "wandb": "W&B",
+}
 PACKAGES = ("ray", "hydra-core", "wandb", "torch")
 HEAD = """# Reliability
 

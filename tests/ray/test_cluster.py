@@ -178,6 +178,12 @@ def test_threads_and_devices_of_a_trial(project: Project) -> None:
     assert (logs / "attempt-2.log").read_text().split() == ["1", "False"]  # no GPU at all, one thread
 
 
+BESIDE = """
+open(__file__ + "." + str(os.getpid()), "w").close()
+assert b"caf\\xe9.py" in os.listdir(os.fsencode(os.path.dirname(__file__)))
+"""
+
+
 @pytest.fixture
 def far(project: Project, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A third node that does not see the project: over its folder lies an empty one, in a mount namespace."""
@@ -206,7 +212,12 @@ def far(project: Project, cluster: Any, tmp_path_factory: pytest.TempPathFactory
 
 def test_a_node_without_the_sweeps_folder(far: Project) -> None:
     """Code goes there; reports, output, files and checkpoints come back; a killed trial goes on from its checkpoint."""
-    far.sweep("do=once", "x=0,1", "save=true", "sweep.resources.custom={far: 1}", "sweep.retries=1")
+    (far.root / "weights.bin").write_bytes(b"data")
+    (far.root / os.fsdecode(b"caf\xe9.py")).write_text("")
+    (far.root / "work.py").write_text((far.root / "work.py").read_text() + BESIDE)
+    said = far.sweep("do=once", "x=0,1", "save=true", "sweep.resources.custom={far: 1}", "sweep.retries=1")
+    assert "does not have meet, weights.bin beside the code: data is not sent" in said
+    assert "written by a trial beside its code; no part of the code" in said
     rows = far.query("SELECT attempt, state, restored FROM attempt ORDER BY trial, attempt")
     assert rows == [(1, "FAILED", None), (2, "SUCCEEDED", 1)] * 2
     for trial in far.trials():

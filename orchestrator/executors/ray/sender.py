@@ -16,7 +16,7 @@ import ray
 from orchestrator.executors.ray.slot import Parcel, Task
 from orchestrator.model.order import Order
 from orchestrator.node.watch import file_transfer
-from orchestrator.provenance.code import pack
+from orchestrator.provenance.code_copy import pack
 
 
 class Sender:

@@ -27,13 +27,14 @@ import ray
 from orchestrator.decide import pace
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.files import scratch
-from orchestrator.model.events import Batch, Ended
+from orchestrator.model.events import Batch, Ended, Noticed
 from orchestrator.model.order import Order
 from orchestrator.node import attempt
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.placement import Placement
 from orchestrator.ports import ENDING
-from orchestrator.provenance.code import unpack
+from orchestrator.provenance.code_copy import missing_data, unpack
+from orchestrator.provenance.copy_watch import CopyWatch
 
 Key = tuple[str, int]
 
@@ -247,25 +248,56 @@ def _attempt(task: Task, here: Placement, signs: _Signs) -> Iterator[Batch | Nee
             yield Batch(*task.key, 0, (Ended(time.time(), lost="worker", detail=parcel.problem),))
             return
     signs.begin(task, order.interval)
-    yield from attempt.run_attempt(
-        _with_code(order, parcel.code),
+    copy = _copy_here(order, parcel.code)
+    batches = attempt.run_attempt(
+        copy.used_by(order),
         here,
         signs.asked,
         states={path: ray.get(state) for path, state in parcel.states.items()},
         interval=signs.interval,
     )
+    yield from copy.with_notes(batches, here.node)
 
 
-def _with_code(order: Order, code: list[Any]) -> Order:
-    """The order, importing from this node's own copy where it does not see the sweep's folder."""
-    if not code:
-        return order
-    tree = Path(order.import_path[0])
-    local = scratch() / "code" / tree.name
-    if not local.is_dir():
-        unpack(ray.get(code[0]), local)
-    moved = tuple(str(local / Path(entry).relative_to(tree)) for entry in order.import_path)
-    return dataclasses.replace(order, import_path=moved)
+class _Copy:
+    """The copy of the code that trials on this node import from; the node's own, if it does not see the sweep's."""
+
+    def __init__(self, tree: Path, sent: list[Any]) -> None:
+        self._tree = self._path = tree
+        self._watch = None  # the coordinator watches its own
+        if sent:
+            self._path = scratch() / "code" / tree.name
+            unpack(ray.get(sent[0]), self._path)  # also where it exists: a trial of another sweep may have changed it
+            self._watch = CopyWatch(self._path)
+        self._missing = [name for name in missing_data(self._path) if not name.startswith(".")]
+
+    def used_by(self, order: Order) -> Order:
+        """The order, importing from here."""
+        moved = tuple(str(self._path / Path(entry).relative_to(self._tree)) for entry in order.import_path)
+        return dataclasses.replace(order, import_path=moved)
+
+    def with_notes(self, batches: Iterator[Batch], node: str) -> Iterator[Batch]:
+        """The same batches; the first one says what data this node lacks, the last one what appeared in the copy."""
+        told = []
+        if self._missing:
+            more = f" and {len(self._missing) - 3} more" if len(self._missing) > 3 else ""
+            what = ", ".join(self._missing[:3]) + more
+            told.append(f"node {node} does not have {what} beside the code: data is not sent")
+        for batch in batches:
+            if self._watch is not None and _over(batch):
+                told += self._watch.news()
+            yield dataclasses.replace(batch, events=(*map(Noticed, told), *batch.events)) if told else batch
+            told.clear()
+
+
+_copies: dict[str, _Copy] = {}  # by path
+
+
+def _copy_here(order: Order, sent: list[Any]) -> _Copy:
+    tree = order.import_path[0]
+    if tree not in _copies:
+        _copies[tree] = _Copy(Path(tree), sent)
+    return _copies[tree]
 
 
 BOARD: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Board)

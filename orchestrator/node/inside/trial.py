@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
-from orchestrator.node.inside import config, ending, failure, seeding, stack
+from orchestrator.node.inside import config, ending, failure, imports, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.programs.trainer_problem import GENERATOR
@@ -168,6 +168,7 @@ def _train(prepared: PreparedTrial) -> None:
     finally:
         if os.getpid() == process:  # not in a process that the trainer has forked
             prepared.writer.left(left)
+            imports.name_live_modules(prepared.writer.notice)
 
 
 def _completed(result: Any, trainer: str) -> Any:

@@ -30,7 +30,7 @@ from typing import Any
 
 from orchestrator.model.order import Order
 from orchestrator.model.sweep import SweepSpec, TrialSpec
-from orchestrator.node.inside import config, ending, seeding, trial
+from orchestrator.node.inside import config, ending, imports, seeding, trial
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import memory_pages, processes
@@ -62,6 +62,7 @@ _shared_deletions: list[Callable[[], Any]] = []  # exit handlers from then that 
 def preload(spec: ZygoteSpec) -> BaseException | None:
     """Import the trainer's module; returns what that raised."""
     trial.import_from(spec.import_path)
+    imports.import_from_copy(spec.import_path)
     sys.argv = [str(spec.trainer)]
     _enter_cwd(spec)
     sys.stdout, sys.stderr = _console(1), _console(2)
@@ -72,6 +73,7 @@ def preload(spec: ZygoteSpec) -> BaseException | None:
     try:
         with _deletions_once(), _collections_deferred():
             importlib.import_module(spec.trainer.module)
+            imports.look_at_modules()
             with contextlib.suppress(Exception):  # for packages that import on demand; a missing function fails a trial
                 look_up(spec.trainer)
     except BaseException as error:  # SystemExit too: the trial raises it again, and fails

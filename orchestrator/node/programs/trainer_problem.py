@@ -66,6 +66,8 @@ def _decorator_problem(function: object, name: str) -> dict[str, str]:
 def _import_problem(module_name: str, error: BaseException) -> dict[str, str]:
     if not isinstance(error, ModuleNotFoundError):
         return {"what": f"cannot be imported: {_frame(error)}{type(error).__name__}: {message_of(error, _LONGEST)}"}
+    if str(error).startswith(f"No module named {error.name!r}: "):  # says why it is not in the copy of the code
+        return {"what": f"cannot be imported: {_frame(error)}{message_of(error, _LONGEST)}"}
     if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
         fix = f"is {error.name.replace('.', '/')}.py below the folder you run from, or its package installed?"
         return {"what": f"no module named {error.name!r}", "fix": fix}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.coordinator.session import RunLimits, Session, hold, plan_sweep, reopen, settle
+from orchestrator.coordinator.session import RunLimits, Session, drive, hold, plan_sweep, reopen, settle
 from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.folder import lock
@@ -241,3 +241,46 @@ def test_nothing_is_written_to_a_sweep_that_another_machine_has_taken_over(proje
     assert json.loads(session.folder.lock.read_text()) == theirs
     with Reader(session.folder) as reader:
         assert reader.counts() == {State.FAILED: 1, State.PENDING: 2}
+
+
+WRITES = """
+from pathlib import Path
+def train(cfg):
+    Path(__file__).with_name("result.csv").touch()
+"""
+
+
+def test_what_is_written_beside_the_code_is_noted_and_no_code(project: Path) -> None:
+    (project / "train.py").write_text(WRITES)
+    session = write(project, Plan(count=1))
+    notes: list[str] = []
+    drive(session, RunLimits(), lambda coordinator, _: notes.extend(coordinator.warnings))
+    session.release()
+    tree = session.folder.code / str(session.plan and session.plan.provenance["tree"])
+    assert f"result.csv in {tree}: written by a trial beside its code; no part of the code" in notes
+    again = write(project, Plan(count=1))
+    assert again.plan is not None
+    assert again.plan.provenance["tree"] == tree.name
+    again.release()
+
+
+def test_code_that_has_changed_since_is_not_run_again(project: Path) -> None:
+    session = write(project)
+    run(session.manifest, 0, FAILURE)
+    session.release()
+    (session.folder.code / str(session.plan and session.plan.provenance["tree"]) / "train.py").write_text("x = 100\n")
+    again = hold(session.folder)
+    with pytest.raises(ManifestError, match=r"the copy of the code has changed: train\.py"):
+        reopen(again, [trial_id(0)], {}, Machine)
+    again.release()
+
+
+def test_what_git_cannot_say_is_told_and_recorded(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git").mkdir()
+    monkeypatch.setenv("PATH", "/no/such/folder")
+    session = write(project)
+    assert len(session.notes) == 2
+    assert all("git cannot be run" in note for note in session.notes)
+    assert session.plan is not None
+    assert session.plan.provenance["problems"] == [session.notes[1]]
+    session.release()

@@ -13,7 +13,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.language import planning
 from orchestrator.language.identity import trial_id
 from orchestrator.language.planning import SweepPlan
-from orchestrator.model.sweep import Objective, Resources, Retries, Search
+from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 from tests.unit.language.conf_trees import write
 
 CONF = {
@@ -258,6 +258,9 @@ def test_overrides_change_the_sweep_section(tmp_path: Path) -> None:
         "wandb": {"project": "p"},
         "jsonl": "a b.jsonl",
     }
+    kept = plan(tmp_path, "code: {include: data/vocab.txt}", "sweep.code.exclude=[data/*]").spec
+    assert kept.code == CodeRules(("data/vocab.txt",), ("data/*",))
+    assert SweepSpec.from_json(kept.to_json()) == kept
     only = plan(tmp_path, "", "sweep.tracking.wandb=false", "sweep.tracking.jsonl=x.jsonl").spec
     assert only.tracking == {"wandb": False, "jsonl": "x.jsonl"}
     named = "tracking: {jsonl: x.jsonl}"

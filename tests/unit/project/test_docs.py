@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from orchestrator.language import planning
+from orchestrator.model.sweep import CodeRules
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sweep-file.md").read_text(encoding="utf-8")
 GROUPS = {
@@ -40,14 +41,20 @@ def conf(root: Path, section: str) -> Path:
 
 
 def test_the_trackers_of_the_page_are_read(tmp_path: Path) -> None:
-    _, _, tracking = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    _, _, tracking, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     spec = planning.load(conf(tmp_path, f"{tracking}  trainer: train:main\n")).spec
     assert spec.tracking["wandb"] == {"project": "shop", "tags": ["spring"]}
     assert spec.tracking["jsonl"]
 
 
+def test_the_code_of_the_page_is_read(tmp_path: Path) -> None:
+    *_, code = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    spec = planning.load(conf(tmp_path, f"{code}  trainer: train:main\n")).spec
+    assert spec.code == CodeRules(("data/vocab.txt", "assets"), ("*.mp4", "results"))
+
+
 def test_the_axes_of_the_page_give_the_expected_trials(tmp_path: Path) -> None:
-    section, union, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    section, union, *_ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     plan = planning.load(conf(tmp_path, section))
     seen = list(plan.trials())
     optimizers = 2 + 2 * 2 + 1  # momenta of SGD, rows of adam times shuffle, rmsprop

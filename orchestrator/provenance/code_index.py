@@ -1,0 +1,47 @@
+"""What a copy of the code holds, in a file beside it. A trial reads it, so this module imports little."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.files import replacing
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a copy of the code holds. Names are relative to the copy."""
+
+    files: Mapping[str, str]  # the SHA-256 of each file
+    roots: Mapping[str, str] = field(default_factory=dict)  # folder in the copy ("": all of it) -> what it is a copy of
+    links: Mapping[str, str] = field(default_factory=dict)  # where data is
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why this is not in the copy
+    live: Mapping[str, str] = field(default_factory=dict)  # a folder that trials import from where it is -> its hash
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Index:
+        return cls(**json.loads(text))
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=0).encode("ascii")  # escapes names that are not UTF-8
+
+
+def index_of(tree: Path) -> Index | None:
+    """The index of a copy; None for one that version 0.1 has made."""
+    try:
+        return Index.from_json(_index_path(tree).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_index(tree: Path, index: Index) -> None:
+    with replacing(_index_path(tree), tag=f".{os.getpid()}") as draft:
+        draft.write_bytes(index.to_json())
+
+
+def _index_path(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.json")
