@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 from orchestrator.model.events import Failure
@@ -109,7 +109,12 @@ def _unfinished() -> list[Any]:
 
 
 def _last_call(kind: type) -> Callable[[Any], Any] | None:
-    """What an interpreter calls before it destroys an object of a class that is written in Python."""
+    """What an interpreter calls before it destroys an object: `__del__`, or what closes it."""
+    if kind in (GeneratorType, getattr(sys.modules.get("sqlite3"), "Connection", None)):
+        return kind.close  # type: ignore[attr-defined,no-any-return]
+    h5py = sys.modules.get("h5py")
+    if h5py is not None and h5py.HLObject in kind.__mro__:
+        return _close_hdf5
     for base in kind.__mro__:
         method = base.__dict__.get("__del__")
         if method is not None:
@@ -119,33 +124,39 @@ def _last_call(kind: type) -> Callable[[Any], Any] | None:
     return None
 
 
+def _close_hdf5(item: Any) -> None:
+    """HDF5 closes files when the process exits, in C; one that is not closed cannot be read."""
+    if item:
+        item.file.close()
+
+
 def _finish(unfinished: list[Any], notice: Callable[[str], None]) -> None:
     """Text first, since it is written to binary files; a file that packs another one before that."""
     texts = [item for item in unfinished if type(item) in _TEXT]
     binaries = [item for item in unfinished if type(item) in _BINARY]
     others = [item for item in unfinished if type(item) not in _TEXT and type(item) not in _BINARY]
-    failed = [_flush(stream) for stream in texts]
+    failed = [_try(type(stream).flush, stream) for stream in texts]
     for item in _outermost_first(others):
         call = _last_call(type(item))
-        try:
-            if call is not None:
-                call(item)
-        except BaseException as error:  # an interpreter goes on too
-            sys.stderr.write(f"Exception ignored in: {type(item).__qualname__}: {type(error).__name__}: {error}\n")
-    failed += [_flush(stream) for stream in (*texts, *binaries)]
+        if call is not None:
+            failed.append(_try(call, item))
+    failed += [_try(type(stream).flush, stream) for stream in (*texts, *binaries)]
     for text in dict.fromkeys(filter(None, failed)):
         notice(text)
 
 
-def _flush(stream: Any) -> str:
-    """Write what is buffered; says what is missing if that fails."""
+def _try(call: Callable[[Any], Any], item: Any) -> str:
+    """Make an object's last call; says what is missing if it could not be written."""
     try:
-        stream.flush()
-    except (ValueError, BrokenPipeError):  # closed or detached; or a child that has ended
+        call(item)
+    except BrokenPipeError:  # of a child that has ended
         return ""
     except OSError as error:
-        name = getattr(stream, "name", "a file")
-        return f"the end of {name}, which the trainer left open, is missing: {error.strerror}"
+        name = getattr(item, "name", type(item).__qualname__)
+        return f"the end of {name}, which the trainer left open, is missing: {error.strerror or error}"
+    except BaseException as error:  # an interpreter goes on too, and tells of `__del__` only
+        if getattr(call, "__name__", "") == "__del__":
+            sys.stderr.write(f"Exception ignored in: {call.__qualname__}\n{type(error).__name__}: {error}\n")
     return ""
 
 

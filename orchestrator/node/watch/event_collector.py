@@ -45,7 +45,9 @@ class EventCollector:
         yield from self._logged()
         if self.left is not None and not self._lingers and time.monotonic() - self.left.clock > LONG_END:
             self._lingers = True
-            yield Noticed(f"`train` ended {LONG_END:.0f} s ago, and a thread or an exit handler of its process still runs")
+            yield Noticed(
+                f"`train` ended {LONG_END:.0f} s ago, and a thread or an exit handler of its process still runs"
+            )
 
     def rest(self) -> Iterator[Event]:
         """All events that are left, once the attempt is over, but for files."""

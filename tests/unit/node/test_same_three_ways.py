@@ -20,7 +20,7 @@ from tests.unit.node.ways import WAYS, Seen, seen
 MODULES = {
     "ends": """
         import atexit, bz2, ctypes, csv, errno, gzip, io, logging, logging.handlers, lzma, multiprocessing, os
-        import pathlib, resource, shelve, subprocess, sys, tempfile, threading, time, wave, weakref, zipfile
+        import pathlib, resource, shelve, sqlite3, subprocess, sys, tempfile, threading, time, wave, weakref, zipfile
         from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
         from multiprocessing import shared_memory
 
@@ -83,6 +83,23 @@ MODULES = {
             logger.addHandler(handler)
             logger.error("buffered")
             ctypes.CDLL(None).puts(b"printed by C")
+
+        def leaves_a_generator(cfg, run):
+            def steps():
+                with open(run.dir / "steps", "w") as file:
+                    try:
+                        yield 1
+                    finally:
+                        file.write("ended")
+            KEPT.append(steps())
+            next(KEPT[-1])
+
+        def leaves_a_transaction(cfg, run):
+            database = sqlite3.connect(run.dir / "data.db")
+            KEPT.append(database)
+            database.execute("CREATE TABLE t (x)")
+            database.commit()
+            database.execute("INSERT INTO t VALUES (1)")
 
         def registers(cfg, run):
             def note(word):
@@ -251,6 +268,8 @@ CASES = [
         for case in (
             "leaves_files_open",
             "leaves_objects",
+            "leaves_a_generator",
+            "leaves_a_transaction",
             "registers",
             "shares_memory",
             "raises",
