@@ -202,7 +202,7 @@ class _Search:
             self._miss(folder.name, f"not searched for source files: there are more than {self._limits.entries} others")
             return []
         names = {entry.name for entry in entries}
-        if folder.name and (names & {"pyvenv.cfg", "conda-meta"} or {"manifest.db", "trials"} <= names):
+        if folder.name and (names & {"pyvenv.cfg", "conda-meta"} or _is_sweep(names)):
             self._never.append(folder.name)  # an environment, or a sweep's folder
             return []
         if folder.rule != "git":
@@ -285,6 +285,11 @@ class _Search:
                 return
             self._found.left_out[name] = f"{size / 2**20:.0f} MB, and no source file"
         data.append(name)
+
+
+def _is_sweep(names: Collection[str]) -> bool:
+    """Whether a folder with these names in it is a sweep's."""
+    return "manifest.db" in names and ("trials" in names or "requests" in names)
 
 
 def _parent(name: str) -> str:

@@ -110,6 +110,7 @@ def test_links_that_lead_in_a_circle_or_to_installed_packages_are_not_followed(p
         {"lib/python3/site-packages/code.py": ""},
         {"node_modules/code.py": ""},
         {"sweeps/lr/manifest.db": "", "sweeps/lr/trials/a/files/code.py": ""},
+        {"new/manifest.db": "", "new/requests/x": "", "new/code/abc/code.py": ""},
         {"results/lr/code/abc/code.py": ""},
     ],
     ids=lambda files: next(iter(files)),
