@@ -13,13 +13,20 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = (20, 20)  # seconds after each SIGTERM: to an orchestrator the first is a wish, the second is an order
 
 
+_starting = False  # a process is being started that nobody could end yet
+_asked: int | None = None  # the signal that came meanwhile
+
+
 def interruptible() -> None:
     """Ctrl-C, SIGTERM and a closed terminal unwind; a second one does not disturb the cleaning up."""
 
     def interrupt(number: int, _: object) -> None:
+        global _asked
         for each in ENDINGS:
             signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        _asked = number
+        if not _starting:
+            raise SystemExit(128 + number)
 
     for number in ENDINGS:
         signal.signal(number, interrupt)
@@ -28,8 +35,13 @@ def interruptible() -> None:
 @contextmanager
 def child(command: Sequence[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
     """In a session of its own; nothing of its group is left when the block ends."""
+    global _starting
+    _starting = True
     process = subprocess.Popen(command, text=True, start_new_session=True, **how)
     try:
+        _starting = False
+        if _asked is not None:
+            raise SystemExit(128 + _asked)
         yield process
     finally:
         for patience in PATIENCE:
