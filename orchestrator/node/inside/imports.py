@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
+from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,8 +67,6 @@ class _First:
 
 def _reach_spawned(import_path: tuple[str, ...]) -> None:
     """Have processes that `multiprocessing` spawns import from the copy too: they import the trainer's module anew."""
-    from multiprocessing import spawn
-
     prepared = spawn.get_preparation_data
     first = _First(_IN_SPAWNED.format(root=os.path.dirname(PACKAGE), import_path=import_path))
     spawn.get_preparation_data = lambda name: {**prepared(name), "": first}
