@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.bed import TRACKED, Bed, Series, delivered
-from tests.ray.support import PATIENCE, until
+from tests.faults.bed import Bed, Series, delivered
+from tests.ray.support import PATIENCE, TRACKED, until
 from tests.wandb_server import Server
 
 DEAD = -signal.SIGKILL
