@@ -130,7 +130,9 @@ def conduct(session: Session, limits: RunLimits) -> int:
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     print_closing(snap, session, live=session.executor is not None and view.is_terminal())
-    return INTERRUPTED if session.interrupted else snap.exit_code
+    if session.interrupted:
+        return INTERRUPTED
+    return 1 if session.ended_early and snap.counts.get(State.PENDING) else snap.exit_code
 
 
 def show_live(session: Session, limits: RunLimits) -> None:
@@ -140,8 +142,8 @@ def show_live(session: Session, limits: RunLimits) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.early_abort.due:
-                live.notes.append(f"{coordinator.early_abort.reason}; no more are started")
+            elif verdict := coordinator.early_abort.verdict:
+                live.notes.append(f"{verdict.reason}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
@@ -173,8 +175,8 @@ def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
         print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
-        print(f"ended early: {session.ended_early}; {waiting} not run")
-        print("  → fix it, then run the same command again with --rerun failed")
+        print(f"ended early: {session.ended_early.reason}; {waiting} not run")
+        print(f"  → {session.ended_early.fix}")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
         print("interrupted: the same command goes on from here")

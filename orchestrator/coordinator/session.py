@@ -19,6 +19,7 @@ from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
+from orchestrator.decide.early_abort import Verdict
 from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors.gpus import Claim
 from orchestrator.folder.lock import Lock, Machine
@@ -58,7 +59,7 @@ class Session:
     check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
-    ended_early: str | None = None  # why not all trials were run
+    ended_early: Verdict | None = None  # why not all trials were run
     notes: tuple[str, ...] = ()  # what the user should know of the code and of git
     watch: CopyWatch | None = None  # of the copy of the code
     released: bool = False
@@ -229,7 +230,7 @@ def drive(
     with _interruptible(coordinator, session):
         coordinator.run(after_tick)
     session.interrupted = session.interrupted or coordinator.stopping
-    session.ended_early = coordinator.early_abort.reason
+    session.ended_early = coordinator.early_abort.verdict
 
 
 def code_path(session: Session) -> Sequence[str]:
