@@ -14,7 +14,7 @@ from orchestrator.cli import view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
-from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
+from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command
@@ -48,6 +48,7 @@ def parser() -> Parser:
 def add_run_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", metavar="ADDRESS", help="join this Ray cluster (else $RAY_ADDRESS, or our own)")
     options.add_argument("-j", "--max-concurrent", type=positive, metavar="N", help="trials at once, at most")
+    options.add_argument("--no-wait", action="store_true", help="end with an error where others use the GPUs")
 
 
 def run(words: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def run(words: Sequence[str]) -> int:
 
     address = environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
-    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit)
+    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit, not options.no_wait)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
     here = None if address else gpus
@@ -117,13 +118,10 @@ def headline(folder: SweepFolder) -> str:
 def conduct(session: Session, limits: RunLimits) -> int:
     """Run what waits, show it, and end in order; the exit code."""
     folder = session.folder
-    if session.executor is not None:
+    if session.launch is not None:
         finish_tracking = start_tracking(session)
-        live = view.is_terminal()
-        if live:
-            show_live(session, limits)
-        else:
-            show_plain(session, limits)
+        if await_gpus(session, lambda line: print(line, flush=True)):
+            (show_live if view.is_terminal() else show_plain)(session, limits)
         session.release()
         for tracker in finish_tracking():
             print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")

@@ -51,7 +51,9 @@ def test_a_note_belongs_to_its_attempt_and_a_missing_objective_to_the_trial(
     key = run(sweep, 30, los=1.0)
     with sweep.transaction():
         sweep.attempts.noticed(key, 1, "careful")
-        sweep.attempts.noticed(key, 1, "succeeded without a report of 'loss', which is sweep.objective")  # of an older version
+        sweep.attempts.noticed(
+            key, 1, "succeeded without a report of 'loss', which is sweep.objective"
+        )  # of an older version
     output = orchestrate("show", trial_id(30)).out
     assert output.index("attempt 1") < output.index("  note: careful")
     assert output.count("without a report") == 1
