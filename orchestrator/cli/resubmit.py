@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,10 @@ def run(words: Sequence[str]) -> int:
     address = environment.prepare(options.address)
     session = hold(folder)
     try:
-        count = reopen(session, trials, settings, lambda: start_executor(address, claimed(address)))
+        gpus = claimed(address)
+        here = None if address else gpus
+        starts = functools.partial(start_executor, address, gpus)
+        count = reopen(session, trials, settings, starts, here, wait=not options.no_wait)
         print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
         return conduct(session, RunLimits(options.max_concurrent, None))
     finally:

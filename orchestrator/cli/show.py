@@ -15,9 +15,11 @@ import yaml
 from orchestrator import naming
 from orchestrator.cli.common import Parser, find_trial, print_json, relative
 from orchestrator.cli.key_value import typed
+from orchestrator.decide.early_abort import unreported
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
+from orchestrator.model.sweep import State
 from orchestrator.results.listing import as_json
 
 
@@ -33,7 +35,9 @@ def run(words: Sequence[str]) -> int:
         attempts = reader.attempts(trial.trial_id)
         plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
         files = files_folder(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
-        series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
+        series = reader.series(trial.trial_id)
+        notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
+        objective = current.spec.objective if (current := reader.plan()) else None
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:
         print_json(
@@ -53,9 +57,12 @@ def run(words: Sequence[str]) -> int:
         _print_provenance(folder, plan, trial)
     for row in attempts:
         _print_attempt(folder, row)
+        for notice in notices[row.attempt]:
+            if not notice.startswith("succeeded without a report of"):  # of an older version: said below
+                print(f"  note: {notice}")
     _print_series(series)
-    for notice in notices:
-        print(f"note: {notice}")
+    if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
+        print(f"note: it {missing}")
     return 0
 
 

@@ -14,7 +14,7 @@ from orchestrator.cli import view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
-from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
+from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command
@@ -48,6 +48,7 @@ def parser() -> Parser:
 def add_run_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", metavar="ADDRESS", help="join this Ray cluster (else $RAY_ADDRESS, or our own)")
     options.add_argument("-j", "--max-concurrent", type=positive, metavar="N", help="trials at once, at most")
+    options.add_argument("--no-wait", action="store_true", help="end with an error where others use the GPUs")
 
 
 def run(words: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def run(words: Sequence[str]) -> int:
 
     address = environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
-    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit)
+    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit, not options.no_wait)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
     here = None if address else gpus
@@ -117,20 +118,19 @@ def headline(folder: SweepFolder) -> str:
 def conduct(session: Session, limits: RunLimits) -> int:
     """Run what waits, show it, and end in order; the exit code."""
     folder = session.folder
-    if session.executor is not None:
+    if session.launch is not None:
         finish_tracking = start_tracking(session)
-        live = view.is_terminal()
-        if live:
-            show_live(session, limits)
-        else:
-            show_plain(session, limits)
+        if await_gpus(session, lambda line: print(line, flush=True)):
+            (show_live if view.is_terminal() else show_plain)(session, limits)
         session.release()
         for tracker in finish_tracking():
             print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     print_closing(snap, session, live=session.executor is not None and view.is_terminal())
-    return INTERRUPTED if session.interrupted else snap.exit_code
+    if session.interrupted:
+        return INTERRUPTED
+    return 1 if session.ended_early and snap.counts.get(State.PENDING) else snap.exit_code
 
 
 def show_live(session: Session, limits: RunLimits) -> None:
@@ -140,8 +140,8 @@ def show_live(session: Session, limits: RunLimits) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.early_abort.due:
-                live.notes.append(f"{coordinator.early_abort.reason}; no more are started")
+            elif verdict := coordinator.early_abort.verdict:
+                live.notes.append(f"{verdict.reason}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
@@ -173,8 +173,8 @@ def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
         print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
-        print(f"ended early: {session.ended_early}; {waiting} not run")
-        print("  → fix it, then run the same command again with --rerun failed")
+        print(f"ended early: {session.ended_early.reason}; {waiting} not run")
+        print(f"  → {session.ended_early.fix}")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
         print("interrupted: the same command goes on from here")

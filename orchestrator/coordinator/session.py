@@ -19,17 +19,18 @@ from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
-from orchestrator.errors import LockedError, ManifestError
+from orchestrator.decide.early_abort import Verdict
+from orchestrator.errors import LockedError, ManifestError, ResourceError
 from orchestrator.executors.gpus import Claim
 from orchestrator.folder.lock import Lock, Machine
 from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
-from orchestrator.folder.requests import discard_requests
+from orchestrator.folder.requests import answer_request, discard_requests, pending_requests
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import trainer
 from orchestrator.model.rows import PlanRow
-from orchestrator.model.sweep import SweepSpec
+from orchestrator.model.sweep import Resources, SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.ports import ENDING, Clock, Executor
 from orchestrator.provenance.code import Code, check_copy, import_path, keep_code
@@ -44,6 +45,36 @@ class RunLimits:
 
     max_concurrent: int | None = None
     trials: int | None = None
+    wait: bool = True  # for GPUs that others use
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is needed to run the trials that wait."""
+
+    start_executor: Callable[[], Executor]
+    sizes: Sequence[Resources]  # what they ask for
+    here: Claim | None  # the GPUs of the executor's workers, if it starts them on this machine
+
+    @property
+    def short(self) -> bool:
+        """Whether others use the GPUs that a trial needs."""
+        return self.here is not None and self.here.short_of(self.sizes)
+
+    @property
+    def users(self) -> str:
+        return ", ".join(self.here.left_out) if self.here is not None else ""
+
+    def executor(self) -> Executor:
+        """Raises ResourceError if a trial could never run; then none is left."""
+        executor = self.start_executor()
+        try:
+            for resources in self.sizes:
+                executor.check(resources)
+        except BaseException:
+            executor.close()
+            raise
+        return executor
 
 
 @dataclass
@@ -54,11 +85,12 @@ class Session:
     manifest: Manifest
     lock: Lock
     plan: PlanRow | None = None
-    executor: Executor | None = None
+    launch: Launch | None = None  # where a trial waits
+    executor: Executor | None = None  # once the launch has what it needs
     check: TrainerCheck | None = None
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
-    ended_early: str | None = None  # why not all trials were run
+    ended_early: Verdict | None = None  # why not all trials were run
     notes: tuple[str, ...] = ()  # what the user should know of the code and of git
     watch: CopyWatch | None = None  # of the copy of the code
     released: bool = False
@@ -132,7 +164,7 @@ def write_plan(
 ) -> None:
     """Record the plan if all of it is right: configs, resources, trainer. Otherwise nothing is recorded.
 
-    Fills session.plan, and session.executor where a trial waits.
+    Fills session.plan, and session.launch where a trial waits.
     """
     manifest = session.manifest
     code = keep_code(project, session.folder.code, plan.spec.code)
@@ -152,15 +184,53 @@ def write_plan(
         manifest.trials.resume_cancelled(number)
         if rerun:
             manifest.trials.rerun(number, rerun)
-        waiting = manifest.trials.waiting_resources(number, limits.trials)
-        if waiting:
-            session.executor = start_executor()
-            for resources in waiting:
-                session.executor.check(resources)
+        sizes = manifest.trials.waiting_resources(number, limits.trials)
+        if sizes:
+            _prepare(session, Launch(start_executor, sizes, here), limits.wait)
         elif here is not None:
             here.release()
         session.check.result()
     session.plan = manifest.plans.current()
+
+
+def _prepare(session: Session, launch: Launch, wait: bool) -> None:
+    """Start the executor, unless others use the GPUs that it needs: `await_gpus` does then. Raises ResourceError."""
+    session.launch = launch
+    if launch.here is not None:
+        launch.here.check(launch.sizes)
+    if not launch.short:
+        session.executor = launch.executor()
+    elif not wait:
+        raise ResourceError(
+            f"others use the GPUs that a trial needs: {launch.users}",
+            where="this machine",
+            fix="without --no-wait the sweep waits for them; sweep.resources.gpus=0 runs the trials on the CPU",
+        )
+
+
+def await_gpus(session: Session, say: Callable[[str], None], pause: float = 1.0) -> bool:
+    """Wait until the launch has its GPUs, and start the executor. False if the user has ended the session by then."""
+    launch = session.launch
+    if launch is None or session.executor is not None:
+        return launch is not None
+    assert launch.here is not None
+    if session.check is not None:
+        session.check.close()  # nothing of ours is to hold a GPU
+    told = ""
+    with _interruptible(session, lambda: None, lambda: None):
+        while launch.short and not session.interrupted:
+            if launch.users != told:
+                told = launch.users
+                say(f"waiting for GPUs that others use: {told}")
+            for path, request in pending_requests(session.folder):
+                session.interrupted |= request.kind == "stop"
+                answer_request(path, "it ends" if session.interrupted else "not now: it waits for GPUs")
+            time.sleep(pause)
+            launch.here.retry()
+    if session.interrupted:
+        return False
+    session.executor = launch.executor()
+    return True
 
 
 def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
@@ -177,11 +247,17 @@ def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]
 
 
 def reopen(
-    session: Session, trials: Sequence[str], settings: Mapping[str, Any], start_executor: Callable[[], Executor]
+    session: Session,
+    trials: Sequence[str],
+    settings: Mapping[str, Any],
+    start_executor: Callable[[], Executor],
+    here: Claim | None = None,
+    *,
+    wait: bool = True,
 ) -> int:
     """Go on with the plan as it was written, except for these settings, and run these trials again; returns how many.
 
-    Fills session.plan, and session.executor where a trial waits.
+    Fills session.plan, and session.launch where a trial waits. `here`: see `plan_sweep`.
     """
     manifest = session.manifest
     with manifest.transaction():
@@ -194,9 +270,8 @@ def reopen(
         session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)
         session.plan = replace(plan, spec=spec)
         if session.first:
-            session.executor = start_executor()
-            for resources in manifest.trials.waiting_resources(session.plan.plan, None, session.first):
-                session.executor.check(resources)
+            sizes = manifest.trials.waiting_resources(session.plan.plan, None, session.first)
+            _prepare(session, Launch(start_executor, sizes, here), wait)
     return len(session.first)
 
 
@@ -226,10 +301,10 @@ def drive(
                 coordinator.note(text)
         each(coordinator, transitions)
 
-    with _interruptible(coordinator, session):
+    with _interruptible(session, coordinator.request_stop, coordinator.request_kill):
         coordinator.run(after_tick)
     session.interrupted = session.interrupted or coordinator.stopping
-    session.ended_early = coordinator.early_abort.reason
+    session.ended_early = coordinator.early_abort.verdict
 
 
 def code_path(session: Session) -> Sequence[str]:
@@ -243,7 +318,7 @@ def _tree(session: Session) -> Path:
 
 
 @contextmanager
-def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]:
+def _interruptible(session: Session, stop: Callable[[], None], kill: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C, a closed terminal and `ENDING` end the run: the first one in order, the second one at once.
 
     To be entered after Ray has started, which replaces signal handlers.
@@ -252,9 +327,9 @@ def _interruptible(coordinator: Coordinator, session: Session) -> Iterator[None]
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not session.interrupted:
             session.interrupted = True
-            coordinator.request_stop()
+            stop()
         else:
-            coordinator.request_kill()
+            kill()
 
     signals = (signal.SIGINT, signal.SIGHUP, *ENDING)
     before: dict[signal.Signals, Any] = {number: signal.signal(number, interrupt) for number in signals}

@@ -193,10 +193,12 @@ class Reader:
                 steps.setdefault(row["step"], {}).update(exact_json.metrics(row["metrics"]))
             return dict(sorted(steps.items()))
 
-    def notices(self, trial_id: str) -> list[str]:
+    def notices(self, trial_id: str, attempt: int | None = None) -> list[str]:
+        """What the user should see of a trial, or of one attempt at it."""
         with self._errors():
-            query = "SELECT text FROM notice n JOIN trial t ON t.id = n.trial WHERE t.trial_id = ? ORDER BY n.id"
-            return [row["text"] for row in self._db.execute(query, (trial_id,))]
+            query = """SELECT text FROM notice n JOIN trial t ON t.id = n.trial
+                       WHERE t.trial_id = ?1 AND (?2 IS NULL OR n.attempt = ?2) ORDER BY n.id"""
+            return [row["text"] for row in self._db.execute(query, (trial_id, attempt))]
 
     # ------------------------------------------------------------ for followers
 

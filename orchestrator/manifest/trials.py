@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from orchestrator.manifest import db
+from orchestrator.manifest.query import json_path
 from orchestrator.model import exact_json
 from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -51,6 +52,12 @@ class Trials:
         """Whether any trial of the plan has ever succeeded."""
         query = """SELECT EXISTS (SELECT 1 FROM trial_attempt a JOIN trial t ON t.id = a.trial
                    WHERE t.plan = ? AND a.state IN ('SUCCEEDED', 'STOPPED'))"""
+        return bool(self._db.execute(query, (plan,)).fetchone()[0])
+
+    def any_reported(self, plan: int, metric: str) -> bool:
+        """Whether any trial of the plan has ever reported this metric."""
+        query = f"""SELECT EXISTS (SELECT 1 FROM trial_attempt a JOIN trial t ON t.id = a.trial
+                    WHERE t.plan = ? AND json_type(a.last, {json_path(metric)}) IS NOT NULL)"""
         return bool(self._db.execute(query, (plan,)).fetchone()[0])
 
     def several_options(self, plan: int) -> set[str]:

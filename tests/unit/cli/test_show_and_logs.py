@@ -7,7 +7,7 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
 from tests.unit import manifests
 from tests.unit.cli.support import Command
-from tests.unit.manifests import LOST, begin, plan, trial_id, trial_spec
+from tests.unit.manifests import LOST, begin, plan, run, trial_id, trial_spec
 
 
 def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
@@ -42,6 +42,26 @@ def test_show_prints_settings_with_all_digits(orchestrate: Command, sweep: Manif
     output = orchestrate("show", trial_id(30)).out
     assert "  lr: 0.057351183607399\n  momentum: 0.0\n  betas: [0.0,1]\n" in output
     assert '  name: "1"\n  on: true\n  model: lstm\n' in output
+
+
+def test_a_note_belongs_to_its_attempt_and_a_missing_objective_to_the_trial(
+    orchestrate: Command, sweep: Manifest
+) -> None:
+    plan(sweep, [trial_spec(30)])
+    key = run(sweep, 30, los=1.0)
+    with sweep.transaction():
+        sweep.attempts.noticed(key, 1, "careful")
+        sweep.attempts.noticed(
+            key, 1, "succeeded without a report of 'loss', which is sweep.objective"
+        )  # of an older version
+    output = orchestrate("show", trial_id(30)).out
+    assert output.index("attempt 1") < output.index("  note: careful")
+    assert output.count("without a report") == 1
+    assert "note: it succeeded without a report of 'loss', which is sweep.objective; it reported 'los'" in output
+    with sweep.transaction():
+        sweep.trials.resubmit([trial_id(30)])
+    run(sweep, 30, attempt=2, loss=1.0)
+    assert "without a report" not in orchestrate("show", trial_id(30)).out
 
 
 def test_show_as_json(orchestrate: Command) -> None:
