@@ -22,6 +22,9 @@ class Vocabulary(Protocol):
     def options(self, group: str) -> Sequence[str]:
         """The options of a group."""
 
+    def options_below(self, group: str) -> Sequence[str]:
+        """The options of the groups below a group: `folder/option`."""
+
     def groups(self) -> Sequence[str]:
         """The groups at the root."""
 
@@ -124,7 +127,9 @@ class AxisReader:
         if isinstance(value, str):
             self._check_split(value, f"{scope.where}.{text}")
         if not text.strip() or text.startswith("~"):
-            raise self._error(f"{text!r} is not a key that can be swept", scope.where)
+            raise self._error(
+                f"{text!r} is not a key that can be swept", scope.where, "write the dotted key, or the group"
+            )
         return text
 
     def _axis(self, text: str, value: Any, scope: Scope) -> tuple[Axis, ...]:
@@ -168,7 +173,7 @@ class AxisReader:
                 by_option = dict(zip(old, bodies, strict=True))
                 bodies = tuple(by_option.get(row, ()) for row in rows)
         if not len(rows):
-            raise self._error("an empty axis", where)
+            raise self._error("an empty axis", where, "give it a value, or leave the override out")
         return Axis((key,), rows, bodies if any(bodies) else ())
 
     # ------------------------------------------------------------ keys
@@ -178,7 +183,7 @@ class AxisReader:
         sigil = text[: len(text) - len(bare)]
         where = f"{scope.where}.{text}"
         if len(sigil) > 2 or not bare.strip("/"):
-            raise self._error(f"{text!r} is not a key", where)
+            raise self._error(f"{text!r} is not a key", where, "write key, +key or ++key")
         if bare.startswith("/"):
             bare, scope = bare[1:], Scope(where=scope.where)
         group = self._group(bare, scope)
@@ -235,7 +240,7 @@ class AxisReader:
         if body is None or body == {}:
             return ()
         if option is None:
-            raise self._error("null leaves the group out, so it cannot have axes of its own", where)
+            raise self._error("null leaves the group out, so it cannot have axes of its own", where, "write null: {}")
         chosen = (*scope.chosen, (key, option))
         package = self.vocabulary.package(chosen, key.name)
         inner = Scope(key.name.partition("@")[0], package, chosen, where, varies=True)
@@ -262,11 +267,11 @@ class AxisReader:
         options = self.vocabulary.options(group)
         if str(option) in options or "${" in str(option) or self._nested_option(group, str(option)):
             return str(option)
-        close = nearest(str(option), options)
+        known = [*options, *self.vocabulary.options_below(group)]
+        close = nearest(str(option), known)
         guess = f"did you mean {close!r}? " if close else ""
-        raise self._error(
-            f"group {group!r} has no option {option!r}", where, f"{guess}its options: {', '.join(options)}"
-        )
+        fix = f"{guess}its options: {', '.join(known)}" if known else f"its folder {group}/ has no .yaml file"
+        raise self._error(f"group {group!r} has no option {option!r}", where, fix)
 
     def _nested_option(self, group: str, option: str) -> bool:
         """Whether an option such as `nested/mysql` names a config in a folder below the group."""
@@ -283,7 +288,7 @@ class AxisReader:
             rows, swept = self._parsed(value, key, where)
         if isinstance(rows, Interval):
             if key.group:
-                raise self._error("a group needs options, not an interval", where)
+                raise self._error("a group needs options, not an interval", where, "list the names of its options")
             return rows, swept
         for row in rows if isinstance(value, list) else ():
             self._check_split(row, where)
@@ -315,9 +320,9 @@ class AxisReader:
 
     def _check_interval(self, rows: Interval, where: str) -> None:
         if not rows.start < rows.end:
-            raise self._error("an empty axis: the interval must end above its start", where)
+            raise self._error("an empty axis: the interval must end above its start", where, "exchange them")
         if rows.log and rows.start <= 0:
-            raise self._error("a logarithmic interval must start above 0", where)
+            raise self._error("a logarithmic interval must start above 0", where, "raise its start")
 
     def _check_split(self, text: Any, where: str) -> None:
         """Refuse a part of an unquoted call: YAML splits `[range(0, 3)]` at the comma."""
@@ -347,7 +352,7 @@ class AxisReader:
                     "write one value for each key",
                 )
         if len({key.name for key in keys}) != len(keys):
-            raise self._error("a key is linked with itself", where)
+            raise self._error("a key is linked with itself", where, "name each key once")
         return self._linked_axes(keys, value, scope, where)
 
     def _linked_axes(self, keys: tuple[Key, ...], rows: list[Any], scope: Scope, where: str) -> tuple[Axis, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language import wandb_sweep
 from orchestrator.language.axes import AxisReader, Replacement
 from orchestrator.language.compose import Composer, Composition, Parsed, as_addition, as_override, package_of
 from orchestrator.language.plain_data import unresolved
@@ -69,6 +70,9 @@ class _Vocabulary:
 
     def options(self, group: str) -> Sequence[str]:
         return self._composer.options(group)
+
+    def options_below(self, group: str) -> Sequence[str]:
+        return self._composer.options_below(group)
 
     def groups(self) -> Sequence[str]:
         return self._composer.groups()
@@ -179,6 +183,7 @@ def _base_composition(composer: Composer, overrides: Sequence[Parsed], chosen: S
         base = composer.compose([*overrides, *map(as_addition, chosen)], partial=True)
         base = replace(base, appended=True)
     if not base.has_section():
+        wandb_sweep.check(unresolved(base.config, str(composer.file)), str(composer.file))
         options = composer.options("sweep") if composer.is_group("sweep") else []
         fix = f"choose one: sweep={options[0]}" if options else "add one, with at least `trainer: module:function`"
         raise ConfigError("the config has no `sweep` section", where=str(composer.file), fix=fix)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language import wandb_sweep
 from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def _string(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text")
     if "${" in value:
-        raise ValueError("a plain text (only `axes` and `resources` may hold ${...})")
+        raise ValueError("a plain text (only `axes`, `resources` and `steps` may hold ${...})")
     return value
 
 
@@ -105,6 +106,15 @@ def _count(least: int) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def _steps(value: Any) -> int | str | None:
+    if isinstance(value, str) and re.fullmatch(r"\$\{\s*[^\s${}:.][^\s${}:]*\s*\}", value):
+        return value
+    try:
+        return _count(1)(value)
+    except ValueError:
+        raise ValueError("a whole number above 0, or the key that holds it: ${training.epochs}") from None
 
 
 def _number(value: Any) -> float:
@@ -333,7 +343,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 KEYS = (
-    *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
+    *("name", "trainer", "objective", "steps", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
     *("search", "tracking", "start", "deterministic", "storage", "code", *ENDURANCE),
 )
 
@@ -343,6 +353,7 @@ _USUAL = SweepSpec(name="", trainer="")  # where the defaults are written
 
 def read(data: Any, file: Path, name: str) -> SweepSpec:
     """The checked `sweep` section. `name` is used if the section has no name."""
+    wandb_sweep.check(data, f"{file}: sweep")
     section = Section(data, f"{file}: sweep", dict.fromkeys(KEYS))
     trainer = section.take("trainer", _trainer, "")
     if not trainer:
@@ -353,6 +364,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         name=section.take("name", _name, name),
         trainer=trainer,
         objective=_objective(section),
+        steps=section.take("steps", _steps, None),
         seed=section.take("seed", _string, _USUAL.seed),
         repeats=section.take("repeats", _count(1), _USUAL.repeats),
         axes=section.given("axes") or _USUAL.axes,

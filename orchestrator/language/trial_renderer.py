@@ -52,6 +52,8 @@ class TrialRenderer:
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
         if not self.seeded:
             self._handle_missing_seed()
+        if spec.steps_key and spec.steps_of(rendered.config) is None:
+            raise self._wrong_steps(rendered.config)
         self.template = self._template(values, rendered)
         self._prepare(rendered)
 
@@ -77,6 +79,14 @@ class TrialRenderer:
                 fix="add the key to the config, or name another key in sweep.seed",
             )
         self.warnings.append(f"the config has no {self.spec.seed!r} (sweep.seed): trials are seeded from their ids")
+
+    def _wrong_steps(self, config: Mapping[Any, Any]) -> ConfigError:
+        key, value = self.spec.steps_key, _lookup(config, self.spec.steps_key)
+        if value is _ABSENT:
+            fix = suggest_key(key, list(dotted_keys(config))) or "name a key of the config, or write the number"
+            return ConfigError(f"the config has no key {key!r}", where=f"{self.where}: sweep.steps", fix=fix)
+        what = f"{self.spec.steps} is {value!r}, not a whole number above 0"
+        return ConfigError(what, where=f"{self.where}: sweep.steps", fix="name another key, or write the number")
 
     # ------------------------------------------------------------ making
 

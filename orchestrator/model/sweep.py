@@ -93,6 +93,7 @@ class SweepSpec:
     name: str
     trainer: str  # "module:function"
     objective: Objective | None = None
+    steps: int | str | None = None  # of a full training: a number, or "${key}" of the trial's config that holds it
     seed: str = "seed"  # dotted key of the seed in the config
     repeats: int = 1
     axes: Any = field(default_factory=dict)  # as written: a mapping, or a list of mappings (their union)
@@ -128,6 +129,20 @@ class SweepSpec:
                 "code": CodeRules(*(tuple(data.get("code", {}).get(key, ())) for key in ("include", "exclude"))),
             }
         )
+
+    def steps_of(self, config: Mapping[str, Any]) -> int | None:
+        """How many steps a full training with this config has; None if the sweep does not say."""
+        found: Any = self.steps
+        if isinstance(found, str):
+            found = config
+            for part in self.steps_key.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+        return found if type(found) is int and found > 0 else None
+
+    @property
+    def steps_key(self) -> str:
+        """The dotted key of the config that holds the number of steps; "" if the sweep gives the number itself."""
+        return self.steps.strip("${} ") if isinstance(self.steps, str) else ""
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
