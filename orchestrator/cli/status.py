@@ -69,7 +69,9 @@ def _print(snap: Snapshot) -> None:
     now = time.time()
     for row in snap.running:
         metrics = "  ".join(f"{key} {naming.metric(value)}" for key, value in list(row.metrics.items())[:3])
-        print(f"  → {row.trial_id[:8]}  {row.label}  {row.slot}  {metrics}  {naming.duration(now - row.since)}")
+        slot = row.slot if snap.hosts > 1 else row.gpus
+        facts = (naming.label(row.overrides), metrics, row.progress, slot, naming.duration(now - row.since))
+        print("  ".join([f"  → {row.trial_id[:8]}", *filter(None, facts)]))
     for line in view.results(snap):
         print(f"  {line}")
     if snap.stale:

@@ -161,6 +161,26 @@ class Reader:
             query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
             return [AttemptRow.from_row(row) for row in self._db.execute(query)]
 
+    def steps_done(self, trial_id: str, attempt: int) -> int:
+        """How many steps of the training an attempt has behind it, counted from 1 whatever number its first one has."""
+        query = """SELECT (SELECT step FROM report WHERE trial = t.id ORDER BY attempt, step LIMIT 1) AS first,
+                          coalesce((SELECT max(step) FROM report WHERE trial = t.id AND attempt = a.attempt),
+                                   a.restored) AS last
+                   FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.trial_id = ? AND a.attempt = ?"""
+        with self._errors():
+            row = self._db.execute(query, (trial_id, attempt)).fetchone()
+        if row is None or row["last"] is None:
+            return 0
+        return int(row["last"]) + (1 if row["first"] == 0 else 0)
+
+    def last_started(self) -> str | None:
+        """The id of the trial that started last; None if none has started."""
+        query = """SELECT t.trial_id FROM trial_attempt a JOIN trial t ON t.id = a.trial WHERE a.started IS NOT NULL
+                   ORDER BY a.started DESC, a.attempt DESC, t.position DESC LIMIT 1"""
+        with self._errors():
+            row = self._db.execute(query).fetchone()
+        return row["trial_id"] if row else None
+
     def reports_metric(self, metric: str) -> bool:
         """Whether any trial has reported this metric."""
         with self._errors():

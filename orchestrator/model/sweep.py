@@ -34,6 +34,11 @@ class State(str, Enum):
         return self.value
 
     @property
+    def word(self) -> str:
+        """What people are told. A trial whose attempt waits for a slot is waiting, as one without an attempt is."""
+        return {"PENDING": "waiting", "LAUNCHING": "waiting", "STOPPED": "stopped early"}.get(self, self.value.lower())
+
+    @property
     def open(self) -> bool:
         """Whether an attempt in this state still lives."""
         return self in (State.LAUNCHING, State.RUNNING)

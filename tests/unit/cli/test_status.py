@@ -21,7 +21,7 @@ def test_status_shows_counts_best_failures_and_running_trials(orchestrate: Comma
     assert "best: valid/acc 0.79" in output.out
     assert "train.py:7: ValueError: bad" in output.out
     assert f"→ {trial_id(3)[:8]}" in output.out
-    assert "node-a gpu 1" in output.out
+    assert "gpu 1" in output.out
     assert output.lines[-1].startswith("  running (pid ")
 
 
