@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator import naming
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json
+from orchestrator.cli.pager import through_pager
 from orchestrator.decide import failures
 from orchestrator.decide.failures import Group
 from orchestrator.manifest.query import ALL
@@ -14,12 +15,14 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import configs
 from orchestrator.model.sweep import State
 
+EXAMPLES = ("failures", "failures address-tagging --json")
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)
 
 
+@through_pager
 @gc_paused()
 def run(words: Sequence[str]) -> int:
-    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and line of code.")
+    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and line of code.", EXAMPLES)
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     parser.add_argument("--json", action="store_true", help="one JSON object per group")
     options = parser.read(words)
@@ -32,8 +35,8 @@ def run(words: Sequence[str]) -> int:
         for group in groups:
             print_json(_as_json(group, ended))
         return 0
-    ways = f", in {len(groups)} way{'s' * (len(groups) != 1)}" if groups else ""
-    print(f"{reader.name}: {len(failed)} of {total} trials failed{ways}")
+    ways = f", in {naming.count(len(groups), 'way')}" if groups else ""
+    print(f"{reader.name}: {len(failed)} of {naming.count(total, 'trial')} failed{ways}")
     for group in groups:
         _print(group, ended)
     if groups:

@@ -25,6 +25,23 @@ COMMANDS = {
     "resubmit": ("resubmit", "run failed trials again"),
     "sync": ("sync", "send to W&B and other trackers whatever has not arrived"),
 }
+MEANT = {  # words that people try, by what they mean
+    "sweep": ("run", "start", "resume", "continue"),
+    "plan": ("dry-run", "dryrun", "preview", "expand"),
+    "try": ("debug", "test"),
+    "status": ("info", "progress", "state"),
+    "status --watch": ("watch", "monitor"),
+    "trials": ("results", "table", "compare", "top", "list-trials"),
+    "trials --format csv": ("export", "csv"),
+    "show best": ("best",),
+    "logs": ("log", "output", "tail"),
+    "failures": ("errors", "failed"),
+    "ls": ("list", "sweeps"),
+    "stop": ("kill", "cancel", "abort", "end", "quit"),
+    "resubmit": ("retry", "rerun", "restart"),
+    "sync": ("upload", "push"),
+}
+REMOVERS = ("clean", "delete", "remove", "rm", "prune")
 INTERRUPTED = 130
 
 
@@ -65,20 +82,30 @@ def _open_standard_streams() -> None:
 
 def _run(words: list[str]) -> int:
     command = words[0] if words else "--help"
-    if command in ("-h", "--help", "help"):
+    if command == "help" and words[1:2] and words[1] in COMMANDS:
+        command, words = words[1], [words[1], "--help"]
+    if command in ("-h", "--help") or words == ["help"]:
         print(usage())
         return 0
     if command in ("-V", "--version"):
         print(f"orchestrate {__version__}")
         return 0
     if command not in COMMANDS:
-        near = nearest(command, COMMANDS)
-        raise OrchestratorError(
-            f"no such command: {command}", fix=f"did you mean {near}?" if near else "orchestrate --help lists them"
-        )
+        raise _unknown(words[1] if command == "help" else command)
     module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
     code: int = module.run(words[1:])
     return code
+
+
+def _unknown(command: str) -> OrchestratorError:
+    """No such command; suggests one only if it is close in meaning or in spelling."""
+    fix = "orchestrate --help lists them"
+    near = next((meant for meant, words in MEANT.items() if command in words), None) or nearest(command, COMMANDS)
+    if near:
+        fix = f"did you mean orchestrate {near}?"
+    elif command in REMOVERS:
+        fix = "nothing is ever deleted here: a sweep is a folder below runs/, which you may delete yourself"
+    return OrchestratorError(f"no such command: {command}", fix=fix)
 
 
 def usage() -> str:
@@ -91,7 +118,7 @@ def usage() -> str:
             *lines,
             "",
             "SWEEP is the name or the folder of a sweep; the default is the latest one.",
-            "TRIAL is the first digits of a trial's id, or SWEEP/ID.",
+            "TRIAL is the first digits of a trial's id, `best` or `last` (started last); or SWEEP/TRIAL.",
             "Exit codes: 0 all trials succeeded, 1 some failed, 2 bad input, 130 interrupted.",
         ]
     )

@@ -16,10 +16,13 @@ from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.provenance.code import code_hash, difference
 
 SHOWN = 5
+EXAMPLES = ("plan conf/sweep.yaml", "plan conf/sweep.yaml model=lstm --limit 50", "plan conf/sweep.yaml --json | head")
 
 
 def parser() -> Parser:
-    options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.")
+    options = Parser(
+        "plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.", EXAMPLES
+    )
     options.add_argument("file", type=Path, help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_trial, print_json, relative
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, print_json, relative, sweep_command
 from orchestrator.cli.key_value import typed
 from orchestrator.decide.early_abort import unreported
+from orchestrator.cli.pager import through_pager
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
@@ -23,11 +22,15 @@ from orchestrator.model.sweep import State
 from orchestrator.results.listing import as_json
 
 
+@through_pager
 def run(words: Sequence[str]) -> int:
     parser = Parser(
-        "show", "TRIAL [options]", "One trial: its config, provenance, attempts, metrics, and how to rerun it."
+        "show",
+        "TRIAL [options]",
+        "One trial: its config, provenance, attempts, metrics, and how to rerun it.",
+        ["show 6065", "show best", "show address-tagging/last --json"],
     )
-    parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.read(words)
     folder, trial = find_trial(options.runs, options.trial)
@@ -115,7 +118,7 @@ def _reads_as_text(text: str) -> bool:
 def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:
     facts = plan.provenance
     print("\nprovenance")
-    command = shlex.join(["orchestrate", "sweep", relative(Path(plan.file)), *plan.argv])
+    command = sweep_command(plan, folder)
     change = f" with {facts['change']}" if facts.get("change") else ""
     rows = {
         "planned": f"{_when(plan.created)} by {command}",

@@ -7,11 +7,14 @@ import functools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.cli import view
-from orchestrator.cli.common import Parser, positive
+from orchestrator.cli.closing import print_closing
+from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
@@ -21,7 +24,7 @@ from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
-from orchestrator.results.snapshot import Snapshot, read_snapshot
+from orchestrator.results.snapshot import read_snapshot
 
 DETACHED = "ORCHESTRATE_DETACHED"
 
@@ -32,6 +35,12 @@ def parser() -> Parser:
         "FILE [KEY=VALUE …] [options]",
         "Run the trials of a sweep that are missing. Run it again after an interruption, a crash or an edit:\n"
         "what is done stays done, only the difference runs.",
+        [
+            "sweep conf/sweep.yaml",
+            "sweep conf/sweep.yaml optimizer=adam optimizer.lr=0.1,0.01",
+            "sweep conf/config.yaml sweep=lr --limit 2        # the section is conf/sweep/lr.yaml",
+            "sweep conf/sweep.yaml --rerun failed --detach",
+        ],
     )
     options.add_argument("file", type=Path, help="the sweep file: a Hydra config with a `sweep` section")
     options.add_argument(
@@ -49,6 +58,14 @@ def add_run_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", metavar="ADDRESS", help="join this Ray cluster (else $RAY_ADDRESS, or our own)")
     options.add_argument("-j", "--max-concurrent", type=positive, metavar="N", help="trials at once, at most")
     options.add_argument("--no-wait", action="store_true", help="end with an error where others use the GPUs")
+
+
+def run_options(options: argparse.Namespace) -> list[str]:
+    """The options that the command has again when it goes on."""
+    given = [("--config-dir", getattr(options, "config_dir", None)), ("--address", options.address)]
+    given += [("--max-concurrent", options.max_concurrent)]
+    words = [word for name, value in given if value is not None for word in (name, str(value))]
+    return [*words, *(["--no-wait"] if options.no_wait else [])]
 
 
 def run(words: Sequence[str]) -> int:
@@ -72,7 +89,7 @@ def run(words: Sequence[str]) -> int:
         print(headline(session.folder), flush=True)
         if parent is not None:
             leave_terminal(session.folder, parent)
-        return conduct(session, limits)
+        return conduct(session, limits, run_options(options))
     finally:
         session.release()
 
@@ -99,25 +116,26 @@ def start_executor(address: str | None, gpus: Claim) -> Executor:
 
 
 def headline(folder: SweepFolder) -> str:
-    """ "address-tagging: 24 trials: 20 done, 1 failed (orchestrate resubmit), 3 to run"."""
+    """ "address-tagging: 24 trials: 20 succeeded, 1 failed (orchestrate resubmit), 3 to run"."""
     with Reader(folder) as reader:
         progress, plan = reader.progress(), reader.plan()
     counts, stale = progress.counts, progress.stale
-    done = counts.get(State.SUCCEEDED, 0) + counts.get(State.STOPPED, 0)
-    failed = counts.get(State.FAILED, 0) + counts.get(State.LOST, 0)
     parts = []
-    if done:
-        parts.append(f"{done} done" + (f", {stale} of them stale (--rerun stale)" if stale else ""))
-    if failed:
-        parts.append(f"{failed} failed (orchestrate resubmit)")
+    for state in (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST):
+        if counts.get(state):
+            parts.append(f"{counts[state]} {state.word}")
+            if state is State.SUCCEEDED and stale:
+                parts[-1] += f", {stale} of them stale (--rerun stale)"
+            if state in (State.FAILED, State.LOST):
+                parts[-1] += f" (orchestrate resubmit {folder.name})"
     parts.append(f"{counts.get(State.PENDING, 0)} to run")
     total = plan.total if plan and plan.total is not None else sum(counts.values())
-    return f"{folder.name}: {total} trial{'s' * (total != 1)}: {', '.join(parts)}"
+    return f"{folder.name}: {naming.count(total, 'trial')}: {', '.join(parts)}"
 
 
-def conduct(session: Session, limits: RunLimits) -> int:
-    """Run what waits, show it, and end in order; the exit code."""
-    folder = session.folder
+def conduct(session: Session, limits: RunLimits, options: Sequence[str] = ()) -> int:
+    """Run what waits, show it, and end in order; the exit code. `options`: of the command that goes on with it."""
+    folder, began = session.folder, time.monotonic()
     if session.launch is not None:
         finish_tracking = start_tracking(session)
         if await_gpus(session, lambda line: print(line, flush=True)):
@@ -127,7 +145,9 @@ def conduct(session: Session, limits: RunLimits) -> int:
             print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
-    print_closing(snap, session, live=session.executor is not None and view.is_terminal())
+    assert session.plan is not None
+    again, ran = sweep_command(session.plan, folder, *options), session.executor is not None
+    print_closing(snap, session, again, time.monotonic() - began if ran else None, live=ran and view.is_terminal())
     if session.interrupted:
         return INTERRUPTED
     return 1 if session.ended_early and snap.counts.get(State.PENDING) else snap.exit_code
@@ -161,28 +181,6 @@ def show_plain(session: Session, limits: RunLimits) -> None:
         noted = len(coordinator.warnings)
 
     drive(session, limits, each)
-
-
-def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
-    """How it ended and what to do next; the live view has already shown the first part."""
-    if not live:
-        print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
-        for line in view.results(snap):
-            print(line)
-    elif snap.failures:
-        print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
-    waiting = snap.counts.get(State.PENDING, 0)
-    if session.ended_early and waiting and not session.interrupted:
-        print(f"ended early: {session.ended_early.reason}; {waiting} not run")
-        print(f"  → {session.ended_early.fix}")
-        print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
-    elif session.interrupted:
-        print("interrupted: the same command goes on from here")
-    elif snap.exit_code:
-        print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
-    if snap.finished and not session.interrupted:
-        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {snap.name}{sort}   compares them")
 
 
 # ---------------------------------------------------------------- in the background

@@ -176,7 +176,7 @@ class Reader:
     def last_started(self) -> str | None:
         """The id of the trial that started last; None if none has started."""
         query = """SELECT t.trial_id FROM trial_attempt a JOIN trial t ON t.id = a.trial WHERE a.started IS NOT NULL
-                   ORDER BY a.started DESC, a.attempt DESC, t.position DESC LIMIT 1"""
+                   ORDER BY a.started DESC, a.changed DESC LIMIT 1"""
         with self._errors():
             row = self._db.execute(query).fetchone()
         return row["trial_id"] if row else None
