@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+NAMED = ("best", "last")  # what a trial may be called, besides its id
 _NO_AXES = "(no axes)"
 _LEFT_OUT = ""  # the key of the mark for settings that are left out
 _SHORTEST = 4  # characters of a word that was shortened

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from orchestrator import naming
 from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
 from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import PlanRow, TrialRow
+
+COMPLETING = "_ARGCOMPLETE"  # set by the shell while it completes a line
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +40,11 @@ class Parser(argparse.ArgumentParser):
         raise OrchestratorError(message, where=self.prog, fix=f"{self.prog} --help")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The options. While the shell completes a line, it is answered here, and the process ends."""
+        if COMPLETING in os.environ:
+            from orchestrator.cli.completion import complete
+
+            complete(self)
         return self.parse_intermixed_args(list(words))
 
 
@@ -64,7 +72,6 @@ def find_sweep(options: argparse.Namespace) -> SweepFolder:
     return find_folder(runs_root(options.runs), options.sweep)
 
 
-NAMED = ("best", "last")
 TRIAL_HELP = "the first digits of its id, `best`, `last` (started last), or SWEEP/TRIAL"
 
 
@@ -97,7 +104,7 @@ def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
     root = runs_root(runs)
     sweep, _, trial = name.rpartition("/")
     found = [find_folder(root, sweep)] if sweep else all_sweeps(root) or [find_folder(root, None)]
-    if trial in NAMED:
+    if trial in naming.NAMED:
         del found[1:]
     for folder in found:
         try:

@@ -81,6 +81,8 @@ def _open_standard_streams() -> None:
 
 
 def _run(words: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:  # the shell completes a line
+        words = _completed_command()
     command = words[0] if words else "--help"
     if command == "help" and words[1:2] and words[1] in COMMANDS:
         command, words = words[1], [words[1], "--help"]
@@ -95,6 +97,16 @@ def _run(words: list[str]) -> int:
     module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
     code: int = module.run(words[1:])
     return code
+
+
+def _completed_command() -> list[str]:
+    """The command in the line that the shell completes; its parser answers. Without one, answers with the commands."""
+    from orchestrator.cli import completion
+
+    command = completion.command_in(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]), COMMANDS)
+    if command is None:
+        completion.complete_commands(list(COMMANDS))
+    return [command or "--help"]
 
 
 def _unknown(command: str) -> OrchestratorError:

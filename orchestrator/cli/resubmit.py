@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
-from orchestrator.cli.common import NAMED, TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
 from orchestrator.cli.key_value import key_value
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
 from orchestrator.coordinator.session import RunLimits, hold, reopen
@@ -85,7 +85,7 @@ def run(words: Sequence[str]) -> int:
 
 def find(options: argparse.Namespace) -> SweepFolder:
     """The sweep that was named, by itself or with its trials; else the latest one that has them."""
-    if options.sweep and options.sweep.rpartition("/")[2] in NAMED and not _is_sweep(options):
+    if options.sweep and options.sweep.rpartition("/")[2] in naming.NAMED and not _is_sweep(options):
         if options.failed or options.lost or options.cause or options.trial:
             raise ConfigError(f"{options.sweep} is one trial", where="resubmit", fix="leave the other choices out")
         options.sweep, options.trial = None, [options.sweep]

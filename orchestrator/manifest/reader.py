@@ -132,6 +132,12 @@ class Reader:
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
 
+    def ids(self, prefix: str, most: int) -> list[str]:
+        """Ids that begin so, of the current plan first."""
+        query = "SELECT trial_id FROM trial WHERE substr(trial_id, 1, ?) = ? ORDER BY plan DESC, position LIMIT ?"
+        with self._errors():
+            return [row[0] for row in self._db.execute(query, (len(prefix), prefix, most))]
+
     def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
         """The trials that a query selects."""
         for row in self.listed("*", query):
