@@ -39,8 +39,8 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
         print(f"ended early: {session.ended_early.reason}; {waiting} not run")
-        print(f"  → {session.ended_early.fix}:")
-        print(f"    {command} --rerun failed")
+        print(f"  → {session.ended_early.fix}")
+        print(f"    {command}{' --rerun failed' * ('--rerun failed' in session.ended_early.fix)}")
         print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
     elif session.interrupted:
         print("interrupted: the same command goes on from here:")
@@ -48,7 +48,7 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
     elif snap.exit_code:
         print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
     if snap.finished and not session.interrupted:
-        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {snap.name}{sort}   compares them")
         if snap.best is not None:
             print(f"orchestrate show {snap.name}/best   shows the best one")
+        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
+        print(f"orchestrate trials {snap.name}{sort}   compares them")

@@ -13,8 +13,8 @@ import yaml
 from orchestrator import naming
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, print_json, relative, sweep_command
 from orchestrator.cli.key_value import typed
-from orchestrator.decide.early_abort import unreported
 from orchestrator.cli.pager import through_pager
+from orchestrator.decide.early_abort import unreported
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow

@@ -13,10 +13,10 @@ def test_only_the_difference_runs(project: Project) -> None:
     assert "4 trials: 4 succeeded" in first
     assert first.splitlines()[-1].startswith("orchestrate trials work")  # nothing on stderr, of Ray neither
     again = project.sweep()
-    assert "work: 4 trials: 4 done, 0 to run" in again
+    assert "work: 4 trials: 4 succeeded, 0 to run" in again
     assert "→" not in again
     edited = project.sweep("x=1,2,9")
-    assert "work: 3 trials: 2 done, 1 to run" in edited
+    assert "work: 3 trials: 2 succeeded, 1 to run" in edited
     assert edited.count("→") == 1
     assert len(project.trials()) == 3
     assert len(project.trials("--all")) == 5
@@ -30,7 +30,7 @@ def test_a_failing_trial_ends_no_sweep(project: Project) -> None:
     assert "Traceback" not in out
     assert project.counts() == {"SUCCEEDED": 2, "FAILED": 2}
     again = project.sweep("do=odd", code=1)
-    assert "4 trials: 2 done, 2 failed (orchestrate resubmit), 0 to run" in again
+    assert "4 trials: 2 succeeded, 2 failed (orchestrate resubmit work), 0 to run" in again
     failed = project.trials("--state", "failed")
     assert {trial["overrides"]["x"] for trial in failed} == {1, 3}
     shown = project.run("show", failed[0]["trial_id"])
