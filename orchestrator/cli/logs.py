@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, positive
 from orchestrator.cli.pager import through_pager
 from orchestrator.errors import NotFoundError
@@ -35,9 +36,15 @@ def _run(words: Sequence[str]) -> int:
     folder, trial = find_trial(options.runs, options.trial)
     attempt = options.attempt or trial.attempts
     if not attempt:
-        raise NotFoundError("it has not run yet", where=f"trial {trial.trial_id}")
+        raise NotFoundError(
+            "it has not run yet", where=f"trial {trial.trial_id}", fix="orchestrate status shows what runs"
+        )
     if attempt > trial.attempts:
-        raise NotFoundError(f"it has no attempt {attempt}, only {trial.attempts}", where=f"trial {trial.trial_id}")
+        raise NotFoundError(
+            f"it has no attempt {attempt}: {naming.count(trial.attempts, 'attempt')} so far",
+            where=f"trial {trial.trial_id}",
+            fix="orchestrate show lists them",
+        )
     path = folder.attempt_log(trial.trial_id, attempt)
     position = _print_last(path, options.lines) if options.lines else 0
     shown = VisibleLines()

@@ -23,7 +23,7 @@ def parser() -> Parser:
     options = Parser(
         "plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.", EXAMPLES
     )
-    options.add_argument("file", type=Path, help="the sweep file")
+    options.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     options.add_argument("--limit", type=positive, metavar="N", help=f"show the first N trials (default {SHOWN})")

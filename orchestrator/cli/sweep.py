@@ -42,7 +42,9 @@ def parser() -> Parser:
             "sweep conf/sweep.yaml --rerun failed --detach",
         ],
     )
-    options.add_argument("file", type=Path, help="the sweep file: a Hydra config with a `sweep` section")
+    options.add_argument(
+        "file", type=Path, metavar="FILE", help="the sweep file: a Hydra config with a `sweep` section"
+    )
     options.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="Hydra overrides; key=a,b replaces an axis"
     )

@@ -24,7 +24,7 @@ def parser() -> Parser:
         "Nothing is recorded; breakpoint() works.",
         ["try conf/sweep.yaml", "try conf/sweep.yaml model=lstm optimizer.lr=0.1"],
     )
-    options.add_argument("file", type=Path, help="the sweep file")
+    options.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     return options

@@ -264,7 +264,9 @@ def reopen(
         manifest.attempts.recover(session.now())
         plan = manifest.plans.current()
         if plan is None:
-            raise ManifestError("nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep")
+            raise ManifestError(
+                "nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep FILE plans it"
+            )
         check_copy(session.folder.code / str(plan.provenance.get("tree", "")))
         _open_files(session, plan.spec, plan.cwd)
         session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)

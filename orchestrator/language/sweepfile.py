@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from orchestrator import naming
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.language import wandb_sweep
 from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
@@ -38,7 +39,7 @@ class Section:
     def __init__(self, data: Any, where: str, known: Mapping[str, Any]) -> None:
         self.where = where
         if not isinstance(data, Mapping):
-            raise self.wrong("", f"expected a mapping of {', '.join(known)}, not {data!r}")
+            raise self.wrong("", f"expected a mapping of {', '.join(known)}, not {_written(data)}")
         self._data = data
         for key in data:
             if key not in known:
@@ -67,7 +68,7 @@ class Section:
         try:
             return read(value)
         except ValueError as error:
-            raise self.wrong(key, f"expected {error}, not {value!r}") from None
+            raise self.wrong(key, f"expected {error}, not {_written(value)}") from None
 
     def given(self, key: str) -> Any:
         """A value as it is written in the file."""
@@ -76,6 +77,11 @@ class Section:
     def inner(self, key: str) -> str:
         """The place of a key, for the section that is its value."""
         return f"{self.where}.{key}"
+
+
+def _written(value: Any) -> str:
+    """A wrong value, as it stands in the file."""
+    return naming.value(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 # ---------------------------------------------------------------- kinds of values

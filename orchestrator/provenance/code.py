@@ -86,7 +86,9 @@ def keep_code(project: Path, store: Path, rules: CodeRules = USUAL, limits: Limi
             continue
         except OSError as error:
             raise ManifestError(
-                f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or tree)
+                f"cannot keep a copy of the code: {error.strerror or error}",
+                where=str(error.filename or tree),
+                fix="free space on the disk, make the folder writable, or choose another with --runs DIR",
             ) from error
         notes = tuple(dict.fromkeys(gathered.notes))
         return Code(_source_hash(digests, gathered.live), tree.name, tree, gathered.left_out, notes)

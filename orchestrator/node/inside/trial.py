@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
 from orchestrator.node.inside import config, ending, failure, imports, seeding, stack
-from orchestrator.node.inside.run import Run
+from orchestrator.node.inside.run import Run, report_returned
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.programs.trainer_problem import GENERATOR
 from orchestrator.node.shared import trial_paths
@@ -64,7 +64,11 @@ def prepare(
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     try:
         if isinstance(error, SystemExit):
-            raise TrainerError("the trainer's module exits when it is imported", where=str(order.trainer)) from error
+            raise TrainerError(
+                "the trainer's module exits when it is imported",
+                where=str(order.trainer),
+                fix="put what ends it below `if __name__ == '__main__':`",
+            ) from error
         if error is not None:
             raise error
         for name, value in trial_environment(order.threads, gpus).items():
@@ -158,10 +162,8 @@ def _train(prepared: PreparedTrial) -> None:
         if result is not None:
             result = _completed(result, str(prepared.order.trainer))
         left = Left(time.time(), time.monotonic(), 0)
-        if isinstance(result, Mapping):
-            prepared.run.report(result)
-        elif result is not None:
-            prepared.run.report({prepared.order.returned: result})
+        if result is not None:
+            report_returned(prepared.run, prepared.order.returned, result)
     except BaseException as raised:
         left = Left(time.time(), time.monotonic(), _exit_code(raised))
         raise

@@ -38,7 +38,7 @@ from tests.unit.cli.support import Command
         (["show", "zzzz"], "no trial begins with 'zzzz'"),
         (["show", ""], "several trials begin with ''"),
         (["show"], "the following arguments are required: TRIAL"),
-        (["sweep"], "the following arguments are required: file\n"),
+        (["sweep"], "the following arguments are required: FILE\n"),
         (["show", "zzz/abc"], "no sweep named 'zzz'"),
         (["logs", "zzzz"], "no trial begins with 'zzzz'"),
         (["logs", "zzzz", "-n", "x"], "no number above 0"),

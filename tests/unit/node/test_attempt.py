@@ -340,7 +340,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.
     (paths.files / "b").unlink()
     (notice,) = events
     assert isinstance(notice, Noticed)
-    assert notice.text.startswith("1 file(s) of run.dir could not be read (b: No such file or directory): it stays on ")
+    assert notice.text.startswith("1 file of run.dir could not be read (b: No such file or directory): it stays on ")
 
 
 def test_checkpoints_travel_from_node_to_node(

@@ -128,6 +128,13 @@ def test_signatures_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool,
     assert result.ended.left is not None
 
 
+def test_what_is_returned_and_cannot_be_recorded_is_told(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "returns_a_pair"), zygote_pool)
+    assert result.rows == []
+    (notice,) = result.notices
+    assert notice.startswith("`train` returned ({'a': 1.0}, 'model'), which is not recorded: return a number")
+
+
 def test_a_generator_that_only_the_call_gives_is_no_success(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     failure = run(order(tmp_path, "returns_a_generator"), zygote_pool).ended.failure
     assert failure is not None
