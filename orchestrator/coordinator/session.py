@@ -184,6 +184,7 @@ def write_plan(
         manifest.trials.resume_cancelled(number)
         if rerun:
             manifest.trials.rerun(number, rerun)
+        session.notes += _of_results(manifest.trials.reseeded(number))
         sizes = manifest.trials.waiting_resources(number, limits.trials)
         if sizes:
             _prepare(session, Launch(start_executor, sizes, here), limits.wait)
@@ -231,6 +232,14 @@ def await_gpus(session: Session, say: Callable[[str], None], pause: float = 1.0)
         return False
     session.executor = launch.executor()
     return True
+
+
+def _of_results(reseeded: int) -> tuple[str, ...]:
+    """What the user should know of results that stay."""
+    if not reseeded:
+        return ()
+    made = f"the result{'s' * (reseeded != 1)} of {reseeded} trial{'s' * (reseeded != 1)}"
+    return (f"{made} came from another seed than sweep.seed gives now (--rerun stale runs them again)",)
 
 
 def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
