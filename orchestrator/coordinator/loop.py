@@ -276,7 +276,7 @@ class Coordinator:
             earlier = self._manifest.attempts.since_asked(live.key, before=live.attempt)
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
-        self._manifest.attempts.close(live.key, live.attempt, outcome, event)
+        self._manifest.attempts.close(live.key, live.attempt, outcome, event, self._recording.used(event))
         self._recording.ended(live)
         if outcome.state is State.SUCCEEDED:
             self._miss_objective(live)

@@ -12,7 +12,7 @@ from orchestrator.manifest.query import json_path
 from orchestrator.manifest.reader import PLAN
 from orchestrator.manifest.trials import FORGET_PLANNED, STANDS
 from orchestrator.model import exact_json
-from orchestrator.model.rows import PlanRow
+from orchestrator.model.rows import LastPlan, PlanRow
 from orchestrator.model.sweep import Objective, Resources, SweepSpec, TrialSpec
 
 _BEFORE = """
@@ -69,6 +69,27 @@ class Plans:
     def add_trials(self, plan: int, specs: Iterable[TrialSpec]) -> int:
         """Insert each trial, or move it into this plan if it is known; how many there were."""
         return _add_trials(self._db, plan, specs)
+
+    def keep_last(self, plan: int, count: int) -> int:
+        """Move what is left of the plan before into this one, after its `count` trials; how many there were."""
+        found = self._db.execute("SELECT id FROM trial WHERE plan = ? ORDER BY position", (plan - 1,)).fetchall()
+        moved = [(plan, position, row["id"]) for position, row in enumerate(found, count)]
+        self._db.executemany("UPDATE trial SET plan = ?, position = ? WHERE id = ?", moved)
+        return len(moved)
+
+    def last(self, plan: int, sample: int) -> LastPlan | None:
+        """The plan before this one, and what of it is not in this one; None if this is the first."""
+        row = self._db.execute("SELECT spec, total FROM plan WHERE plan = ?", (plan - 1,)).fetchone()
+        if row is None:
+            return None
+        leaving, done = self._db.execute(
+            """SELECT count(*), count(CASE WHEN state IN ('SUCCEEDED', 'STOPPED') THEN 1 END)
+               FROM trials JOIN trial USING (trial_id) WHERE plan = ?""",
+            (plan - 1,),
+        ).fetchone()
+        query = "SELECT * FROM trial WHERE plan = ? ORDER BY position LIMIT ?"
+        specs = [TrialSpec.from_row(each) for each in self._db.execute(query, (plan - 1, sample))]
+        return LastPlan(SweepSpec.from_json(row["spec"]), row["total"] or 0, leaving, done, specs)
 
     def finish(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
         self._db.execute(

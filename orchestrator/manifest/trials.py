@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from orchestrator.manifest import db
 from orchestrator.manifest.query import json_path
+from orchestrator.manifest.stale import STALE
 from orchestrator.model import exact_json
 from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -119,7 +120,7 @@ class Trials:
     def rerun(self, plan: int, which: str) -> None:
         """Ask for a further attempt of the plan's trials that are `stale`, `failed`, or of `all` that ended."""
         condition = {
-            "stale": f"a.state = 'SUCCEEDED' AND (a.code <> (SELECT code FROM plan WHERE plan = t.plan) OR {_RESEEDED})",
+            "stale": f"a.state = 'SUCCEEDED' AND ({STALE} OR {_RESEEDED})",
             "failed": "a.state IN ('FAILED', 'LOST') AND NOT a.retry",
             "all": "a.state NOT IN ('LAUNCHING', 'RUNNING')",
         }[which]

@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.folder.code_index import is_code
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance.git import GitError, NoRepository, git
 
-SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
-BINARIES = {".so", ".pyd", ".dylib", ".pyc"}  # imported as they are; caches (__pycache__) are left out below
 TEXTS = {".yaml", ".yml", ".json", ".toml", ".txt", ".cfg"}  # copied where git does not say what belongs to the code
 NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "site-packages", "dist-packages", "node_modules"}
 OUTPUTS = {"runs", "wandb", "outputs", "multirun", "mlruns"}  # written by runs; some hold copies of their code
@@ -29,8 +28,6 @@ SECRETS = re.compile(
     r"|id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|kdbx)|(\.|client_)?(secret|secrets|credentials)\.(json|ya?ml|toml|ini)"
 )
 EXCLUDED = "sweep.code.exclude names it"
-_CODE = SOURCES | BINARIES
-_VERSIONED = re.compile(r".+\.so(\.\d+)+")
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,6 @@ class ProjectFiles:
         """The largest files, in words."""
         names = sorted(self.copied, key=lambda name: -self.copied[name])[:3]
         return ", ".join(f"{name} ({self.copied[name] / 2**20:.1f} MB)" for name in names)
-
-
-def is_code(name: str) -> bool:
-    """Whether a file of this name can be imported or compiled."""
-    return name[name.rfind(".") :] in _CODE or (".so." in name and _VERSIONED.fullmatch(name) is not None)
 
 
 def is_secret(name: str) -> bool:

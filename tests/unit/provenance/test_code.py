@@ -11,14 +11,29 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, ManifestError
+from orchestrator.folder.code_changes import changed, code_files
+from orchestrator.folder.code_index import index_of
 from orchestrator.model.sweep import CodeRules
+from orchestrator.provenance import code as project_code
 from orchestrator.provenance import code_copy
-from orchestrator.provenance.code import Code, check_copy, code_hash, difference, import_path, keep_code
+from orchestrator.provenance.code import Code, check_copy, code_today, import_path, keep_code, source_hash
 from orchestrator.provenance.code_copy import ChangedMeanwhile, missing_data, pack, unpack
-from orchestrator.provenance.code_index import index_of
 from orchestrator.provenance.copy_watch import CopyWatch
-from orchestrator.provenance.project_files import Limits
+from orchestrator.provenance.project_files import USUAL, Limits
 from tests.unit.provenance.support import FILES, KEPT, files, git, links, write
+
+
+def code_hash(project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    today = code_today(project, runs, rules)
+    return source_hash(today.digests, today.live)
+
+
+def difference(old: Path, project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    """In words, where nobody knows which files were used."""
+    kept, today = code_files(old), code_today(project, runs, rules)
+    assert kept is not None
+    return project_code.difference(dict.fromkeys(changed(kept, today, None), kept), today)
+
 
 # ---------------------------------------------------------------- the copy
 

@@ -5,11 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.files import replacing
+
+SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
+BINARIES = {".so", ".pyd", ".dylib", ".pyc"}  # imported as they are; caches (__pycache__) are left out
+LIBRARIES = ".libraries"  # the folder in a copy that holds those beside the project
+NOT_CODE = ("tests/", "docs/")
+_CODE = SOURCES | BINARIES
+_VERSIONED = re.compile(r".+\.so(\.\d+)+")
+
+
+def is_code(name: str) -> bool:
+    """Whether a file of this name can be imported or compiled."""
+    return name[name.rfind(".") :] in _CODE or (".so." in name and _VERSIONED.fullmatch(name) is not None)
+
+
+def counts(name: str) -> bool:
+    """Whether a change of this file of a copy may change results, where nobody knows which files were used."""
+    if name.startswith(LIBRARIES + "/"):
+        name = name.split("/", 2)[2]
+    return is_code(name) and not name.startswith(NOT_CODE)
 
 
 @dataclass(frozen=True)
