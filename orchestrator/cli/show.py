@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from orchestrator import naming
+from orchestrator.cli import run_again
 from orchestrator.cli.common import Parser, find_trial, print_json, relative
 from orchestrator.cli.key_value import typed
 from orchestrator.decide.early_abort import unreported
@@ -38,6 +39,7 @@ def run(words: Sequence[str]) -> int:
         series = reader.series(trial.trial_id)
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
         objective = current.spec.objective if (current := reader.plan()) else None
+        news = run_again.edited(folder, reader.plan())
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:
         print_json(
@@ -52,6 +54,9 @@ def run(words: Sequence[str]) -> int:
         )
         return 0
     _print_head(folder, files, trial, rerun)
+    if news:
+        which = "stale" if trial.state is State.SUCCEEDED else "failed"
+        print(f"         with the code of the sweep; {news}: {run_again.todays(which)} takes today's")
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli import view
+from orchestrator.cli import run_again, view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
@@ -181,7 +181,10 @@ def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
     elif session.interrupted:
         print("interrupted: the same command goes on from here")
     elif snap.exit_code:
-        print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
+        for line in run_again.hint(
+            session.folder, session.plan, f"orchestrate resubmit {session.folder.name}", "the failed ones"
+        ):
+            print(line)
     if snap.finished and not session.interrupted:
         sort = f" --sort {snap.objective.metric}" if snap.objective else ""
         print(f"orchestrate trials {snap.name}{sort}   compares them")
