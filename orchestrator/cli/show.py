@@ -17,6 +17,7 @@ from orchestrator.cli import run_again
 from orchestrator.cli.common import Parser, find_trial, print_json, relative
 from orchestrator.cli.key_value import typed
 from orchestrator.decide.early_abort import unreported
+from orchestrator.folder.code_index import index_of, left_out_in_words
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
@@ -132,6 +133,12 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
     }
     for key, text in rows.items():
         print(f"  {key:<9} {text}")
+    index = index_of(folder.code / str(facts.get("tree", "")))
+    if index is not None:
+        for text in left_out_in_words(index.left_out):
+            print(f"  left out  {text}")
+        for place in index.live:
+            print(f"  live      {place} (too large to copy: trials import from it where it is)")
 
 
 def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:

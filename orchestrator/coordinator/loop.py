@@ -62,8 +62,11 @@ class Coordinator:
         import_path: Sequence[str],
         *,
         max_concurrent: int | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
         now: Clock = time.time,
     ) -> None:
+        """`env`: variables that trials get; nothing writes their values down."""
+        self._env = tuple(env.items())
         self._manifest, self._executor, self._source, self._plan = manifest, executor, source, plan
         self._import_path, self._max, self._now = tuple(import_path), max_concurrent, now
         self.live: dict[tuple[str, int], Live] = {}
@@ -235,6 +238,7 @@ class Coordinator:
             gpus=float(resources.gpus),
             interval=pace.LEAST,
             restore=live.offered,
+            env=self._env,
         )
 
     # ------------------------------------------------------------ recording

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,6 +177,11 @@ def write_plan(
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
+    missing = [name for name in plan.spec.env if name not in os.environ]
+    if missing:
+        session.notes.append(
+            f"sweep.env: not set in this shell, so trials have what their node has: {', '.join(missing)}"
+        )
     session.notes += [*code.notes, *facts.get("problems", ())]
     with manifest.transaction():
         manifest.attempts.recover(session.now())
@@ -277,7 +283,13 @@ def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]
     """What the zygotes of this sweep's trials have in common."""
     deterministic = spec.deterministic != "off"
     imports = import_path(code.path)
-    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic)
+    env = tuple(_variables(spec).items())
+    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic, env)
+
+
+def _variables(spec: SweepSpec) -> dict[str, str]:
+    """The variables of this process that trials get."""
+    return {name: os.environ[name] for name in spec.env if name in os.environ}
 
 
 def reopen(
@@ -325,6 +337,7 @@ def drive(
         session.plan,
         code_path(session),
         max_concurrent=limits.max_concurrent,
+        env=_variables(session.plan.spec),
         now=session.now,
     )
     watch = session.watch or CopyWatch(_tree(session))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,9 @@ SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".
 BINARIES = {".so", ".pyd", ".dylib", ".pyc"}  # imported as they are; caches (__pycache__) are left out
 LIBRARIES = ".libraries"  # the folder in a copy that holds those beside the project
 NOT_CODE = ("tests/", "docs/")
+IGNORED, IS_DATA = "git ignores it", "it is data"  # why it is left out
+_DATA = (IGNORED, IS_DATA)
+_SHOWN = 3
 _CODE = SOURCES | BINARIES
 _VERSIONED = re.compile(r".+\.so(\.\d+)+")
 
@@ -48,6 +51,22 @@ class Index:
 
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), indent=0).encode("ascii")  # escapes names that are not UTF-8
+
+
+def left_out_in_words(left_out: Mapping[str, str], kinds: Collection[str] = ()) -> list[str]:
+    """What is not in a copy, by the reason, a text each: "a.bin, b.bin and 3 more (sweep.code.exclude names it)".
+
+    `kinds`: only for these reasons. Data that git ignores is left where it is, and is no news.
+    """
+    names: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        if why in kinds or (not kinds and why not in _DATA):
+            names.setdefault(why, []).append(name)
+    texts = []
+    for why, found in sorted(names.items()):
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        texts.append(f"{', '.join(sorted(found)[:_SHOWN])}{more} ({why})")
+    return texts
 
 
 def index_of(tree: Path) -> Index | None:

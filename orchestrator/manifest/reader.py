@@ -13,7 +13,7 @@ from orchestrator.folder.code_changes import CodeFiles, changed
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.query import ALL, Query, json_path
-from orchestrator.manifest.stale import STALE, STALE_CODE, compare_with_today, install, show_stale
+from orchestrator.manifest.stale import ONE_CODE, STALE, STALE_CODE, compare_with_today, install, show_stale
 from orchestrator.model import exact_json
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
 from orchestrator.model.sweep import Objective, State, TrialSpec
@@ -28,10 +28,10 @@ _LAST = """(
     FROM trial_attempt GROUP BY trial
 ) a CROSS JOIN trial t ON t.id = a.trial"""
 _PROGRESS = f"""
-    SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds,
-           total(CASE WHEN a.state = 'SUCCEEDED' THEN {STALE} END) AS stale
+    SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds, {{}} AS stale
     FROM {_LAST} WHERE {_CURRENT} AND NOT a.retry AND a.attempt > t.resubmitted GROUP BY a.state
 """
+_COUNT_STALE = f"total(CASE WHEN a.state = 'SUCCEEDED' THEN {STALE} END)"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Reader:
     def progress(self) -> PlanProgress:
         """Counts of the current plan, in one pass over its attempts."""
         with self._errors():
-            found = {State(row["state"]): row for row in self._db.execute(_PROGRESS)}
+            one_code = self._db.execute(ONE_CODE).fetchone()[0]  # then nothing is stale, and no trial is looked at
+            query = _PROGRESS.format("0" if one_code else _COUNT_STALE)
+            found = {State(row["state"]): row for row in self._db.execute(query)}
             total: int = self._db.execute(f"SELECT count(*) FROM trial t WHERE {_CURRENT}").fetchone()[0]
         counts = {state: row["trials"] for state, row in found.items()}
         waiting = total - sum(counts.values())

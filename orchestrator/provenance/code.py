@@ -11,11 +11,19 @@ from pathlib import Path
 
 from orchestrator.errors import ConfigError, ManifestError
 from orchestrator.folder.code_changes import CodeFiles, digest
-from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code
+from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code, left_out_in_words
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance import code_copy, libraries
 from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash
-from orchestrator.provenance.project_files import LIMITS, USUAL, Limits, ProjectFiles, project_files
+from orchestrator.provenance.project_files import (
+    EXCLUDED,
+    LIMITS,
+    MAY_HOLD_SECRETS,
+    USUAL,
+    Limits,
+    ProjectFiles,
+    project_files,
+)
 
 _TRIES = 3
 
@@ -87,11 +95,20 @@ def keep_code(project: Path, store: Path, rules: CodeRules = USUAL, limits: Limi
             raise ManifestError(
                 f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or tree)
             ) from error
-        notes = tuple(dict.fromkeys(gathered.notes))
+        notes = tuple(dict.fromkeys([*_of_left_out(gathered.left_out), *gathered.notes]))
         return Code(source_hash(digests, gathered.live), tree.name, tree, gathered.left_out, notes)
     raise ConfigError(
         "its files change while they are copied", where=str(project), fix="wait until nothing writes to them any more"
     )
+
+
+def _of_left_out(left_out: Mapping[str, str]) -> list[str]:
+    """What the user may have thought to be in the copy."""
+    excluded = left_out_in_words(left_out, [EXCLUDED])
+    secret = left_out_in_words(left_out, [MAY_HOLD_SECRETS])
+    told = [f"left out of the copy of the code: {text}" for text in excluded]
+    how = "sweep.env names variables that trials get"
+    return told + [f"never copied, nor linked to: {text}; {how}" for text in secret]
 
 
 def code_today(project: Path, runs: Path, rules: CodeRules = USUAL) -> CodeFiles:

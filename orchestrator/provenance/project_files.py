@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.folder.code_index import is_code
+from orchestrator.folder.code_index import IGNORED, IS_DATA, is_code
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance.git import GitError, NoRepository, git
 
@@ -27,7 +27,9 @@ SECRETS = re.compile(
     r"\.env(?!\.(example|sample|template|dist)$)(\..+)?|\.?_?netrc|\.pypirc|\.git-credentials|\.htpasswd|kaggle\.json"
     r"|id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|kdbx)|(\.|client_)?(secret|secrets|credentials)\.(json|ya?ml|toml|ini)"
 )
+SECRET_FOLDERS = {".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker"}
 EXCLUDED = "sweep.code.exclude names it"
+MAY_HOLD_SECRETS = "may hold secrets"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class _Search:
         self._project, self._real = str(project), os.path.realpath(project)
         self._limits, self._apart = limits, apart
         self._include, self._exclude = Patterns(rules.include), Patterns(rules.exclude)
+        self._named = frozenset(rules.include)  # a pattern that says more than one name does not mean a secret file
         self._listed: dict[str, bool] = {}  # what git lists -> whether it is tracked
         self._listed_folders: set[str] = set()
         self._folders: list[str] = []
@@ -156,7 +159,7 @@ class _Search:
                 found.left_out[folder or "."] = why
                 found.notes.append(f"{folder or '.'}: {why}")
         for name in found.linked:
-            found.left_out.setdefault(name, "git ignores it" if self._listed else "it is data")
+            found.left_out.setdefault(name, IGNORED if self._listed else IS_DATA)
         unused = [f"include: {each!r}" for each in self._include.without(found.copied)]
         unused += [f"exclude: {each!r}" for each in self._exclude.without(self._excluded)]
         found.notes += [f"sweep.code.{each} matches no file" for each in unused]
@@ -238,6 +241,10 @@ class _Search:
         if entry.name in NEVER or real in self._apart or (entry.name == "runs" and not wanted):
             self._never.append(name)
             return []
+        if entry.name in SECRET_FOLDERS:
+            self._found.left_out[name] = MAY_HOLD_SECRETS
+            self._never.append(name)
+            return []
         self._folders.append(name)
         if entry.is_symlink() and NEVER.intersection(real.split("/")):
             self._found.left_out[name] = "it leads to installed packages"
@@ -259,9 +266,11 @@ class _Search:
     ) -> None:
         """Put one file where it belongs: it is copied, or it is data, or a text of which a folder may have too many."""
         included = self._include.match(name)
-        if not included and is_secret(entry.name):
-            self._found.left_out[name] = "files of this name may hold secrets"
-        elif not included and self._exclude.match(name):
+        if is_secret(entry.name) and name not in self._named:
+            self._found.left_out[name] = MAY_HOLD_SECRETS
+            self._never.append(name)  # no link either: the copy may lie where others can read
+            return
+        if not included and self._exclude.match(name):
             self._found.left_out[name] = EXCLUDED
             self._excluded.append(name)
             if is_code(entry.name):

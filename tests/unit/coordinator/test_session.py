@@ -331,3 +331,41 @@ def test_what_git_cannot_say_is_told_and_recorded(project: Path, monkeypatch: py
     assert session.plan is not None
     assert session.plan.provenance["problems"] == [session.notes[1]]
     session.release()
+
+
+NEEDS = """
+import os
+AT_IMPORT = os.environ.get("A_TOKEN")
+def train(cfg, run):
+    assert AT_IMPORT == os.environ["A_TOKEN"] == cfg.token
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_variables_reach_trials_and_their_values_no_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, start: Any
+) -> None:
+    (project / "train.py").write_text(NEEDS)
+    monkeypatch.setenv("A_TOKEN", "hunter2")
+    spec = sweep_spec(trainer="train:train", objective=None, env=("A_TOKEN", "NOT_SET"), start=start)
+    session = write(project, OneWithToken(spec=spec, count=1))
+    assert session.notes == ["sweep.env: not set in this shell, so trials have what their node has: NOT_SET"]
+    executor = session.executor
+    assert isinstance(executor, Machine)
+    launch, orders = executor.launch, []
+    executor.launch = lambda order, resources: (orders.append(order), launch(order, resources))  # type: ignore[method-assign]
+
+    drive(session, RunLimits(), lambda *_: monkeypatch.delenv("A_TOKEN", raising=False))
+    session.release()
+    with Reader(session.folder) as reader:
+        (row,) = reader.trials()
+        assert row.state is State.SUCCEEDED, row.message
+    assert dict(orders[0].env) == {"A_TOKEN": "hunter2"}
+    assert "hunter2" not in repr(orders[0])
+    for path in (project / "runs").rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+
+
+class OneWithToken(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number, config={"token": "${oc.env:A_TOKEN}"}, references={"token": "${oc.env:A_TOKEN}"})

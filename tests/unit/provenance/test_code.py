@@ -49,6 +49,15 @@ def test_the_copy_has_the_code_and_links_to_the_data(repository: Path, store: Pa
     assert code.left_out["data"] == "git ignores it"
 
 
+def test_what_is_left_out_is_told(repository: Path, store: Path) -> None:
+    write(repository, dict.fromkeys([".env", "a.key", "b.key", "c.key", "d.key"], "password"))
+    assert keep_code(repository, store, CodeRules(exclude=("docs",))).notes == (
+        "left out of the copy of the code: docs, docs/make.py (sweep.code.exclude names it)",
+        "never copied, nor linked to: .env, a.key, b.key and 2 more (may hold secrets); "
+        "sweep.env names variables that trials get",
+    )
+
+
 def test_a_project_that_is_too_large_is_refused_and_the_biggest_named(plain: Path, store: Path) -> None:
     write(plain, {"big.py": "#" * 2**18})
     with pytest.raises(ConfigError, match=r"the biggest: big\.py \(0\.2 MB\), (?s:.*)sweep\.code: \{exclude"):
