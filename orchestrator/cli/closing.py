@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator import naming
-from orchestrator.cli import view
+from orchestrator.cli import run_again, view
 from orchestrator.cli.common import relative
 from orchestrator.coordinator.session import Session
 from orchestrator.model.sweep import State
@@ -46,7 +46,9 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
         print("interrupted: the same command goes on from here:")
         print(f"  {command}")
     elif snap.exit_code:
-        print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
+        again = f"orchestrate resubmit {snap.name}"
+        for line in run_again.hint(session.folder, session.plan, again, "the failed ones"):
+            print(line)
     if snap.finished and not session.interrupted:
         if snap.best is not None:
             print(f"orchestrate show {snap.name}/best   shows the best one")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
+from orchestrator.cli import run_again
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json
 from orchestrator.cli.pager import through_pager
 from orchestrator.decide import failures
@@ -26,7 +27,9 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     parser.add_argument("--json", action="store_true", help="one JSON object per group")
     options = parser.read(words)
-    with Reader(find_sweep(options)) as reader, reader.snapshot():
+    folder = find_sweep(options)
+    with Reader(folder) as reader, reader.snapshot():
+        plan = reader.plan()
         failed = reader.failed()
         total = reader.count(ALL)
         ended = _ended(reader) if failed else {}
@@ -40,7 +43,9 @@ def run(words: Sequence[str]) -> int:
     for group in groups:
         _print(group, ended)
     if groups:
-        print(f"orchestrate resubmit {reader.name} --cause {groups[0].fingerprint.cause}   runs those again")
+        command = f"orchestrate resubmit {folder.name} --cause {groups[0].fingerprint.cause}"
+        for line in run_again.hint(folder, plan, command, "those"):
+            print(line)
     return 0
 
 

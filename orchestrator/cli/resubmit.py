@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
+from orchestrator.cli import run_again
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
 from orchestrator.cli.key_value import key_value
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
@@ -62,6 +63,10 @@ def run(words: Sequence[str]) -> int:
     if not trials:
         print(f"{folder.name}: no trial to run again")
         return 0
+    with Reader(folder) as reader:
+        news = run_again.edited(folder, reader.plan())
+    if news:
+        print(f"note: {news}; these trials run with the code of then ({run_again.todays('failed')} takes today's)")
     if holder_of(folder) is not None:
         answer = send_request(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from orchestrator import naming
+from orchestrator.cli import run_again
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, print_json, relative, sweep_command
 from orchestrator.cli.key_value import typed
 from orchestrator.cli.pager import through_pager
 from orchestrator.decide.early_abort import unreported
+from orchestrator.folder.code_index import index_of, left_out_in_words
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
@@ -41,6 +43,7 @@ def run(words: Sequence[str]) -> int:
         series = reader.series(trial.trial_id)
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
         objective = current.spec.objective if (current := reader.plan()) else None
+        news = run_again.edited(folder, reader.plan())
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:
         print_json(
@@ -55,6 +58,9 @@ def run(words: Sequence[str]) -> int:
         )
         return 0
     _print_head(folder, files, trial, rerun)
+    if news:
+        which = "stale" if trial.state is State.SUCCEEDED else "failed"
+        print(f"         with the code of the sweep; {news}: {run_again.todays(which)} takes today's")
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)
@@ -130,6 +136,12 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
     }
     for key, text in rows.items():
         print(f"  {key:<9} {text}")
+    index = index_of(folder.code / str(facts.get("tree", "")))
+    if index is not None:
+        for text in left_out_in_words(index.left_out):
+            print(f"  left out  {text}")
+        for place in index.live:
+            print(f"  live      {place} (too large to copy: trials import from it where it is)")
 
 
 def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:

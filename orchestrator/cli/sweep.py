@@ -50,6 +50,7 @@ def parser() -> Parser:
     )
     options.add_argument("--config-dir", type=Path, metavar="DIR", help="where group folders stand (default: by FILE)")
     options.add_argument("--rerun", choices=["stale", "failed", "all"], help="run these ended trials again")
+    options.add_argument("--add", action="store_true", help="keep the trials of the last plan in the plan")
     options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials of the plan")
     options.add_argument("-d", "--detach", action="store_true", help="go on in the background, without this terminal")
     add_run_options(options)
@@ -80,7 +81,8 @@ def run(words: Sequence[str]) -> int:
 
     address = environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
-    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit, not options.no_wait)
+    root = runs_root(options.runs)
+    limits = RunLimits(options.max_concurrent, options.limit, not options.no_wait, options.add)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
     here = None if address else gpus

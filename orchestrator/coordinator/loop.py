@@ -62,8 +62,11 @@ class Coordinator:
         import_path: Sequence[str],
         *,
         max_concurrent: int | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
         now: Clock = time.time,
     ) -> None:
+        """`env`: variables that trials get; nothing writes their values down."""
+        self._env = tuple(env.items())
         self._manifest, self._executor, self._source, self._plan = manifest, executor, source, plan
         self._import_path, self._max, self._now = tuple(import_path), max_concurrent, now
         self.live: dict[tuple[str, int], Live] = {}
@@ -235,6 +238,7 @@ class Coordinator:
             gpus=float(resources.gpus),
             interval=pace.LEAST,
             restore=live.offered,
+            env=self._env,
         )
 
     # ------------------------------------------------------------ recording
@@ -276,7 +280,7 @@ class Coordinator:
             earlier = self._manifest.attempts.since_asked(live.key, before=live.attempt)
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
-        self._manifest.attempts.close(live.key, live.attempt, outcome, event)
+        self._manifest.attempts.close(live.key, live.attempt, outcome, event, self._recording.used(event))
         self._recording.ended(live)
         if outcome.state is State.SUCCEEDED:
             self._miss_objective(live)

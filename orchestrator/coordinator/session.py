@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +22,12 @@ from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.coordinator.trial_source import PlanSource
 from orchestrator.decide import slots
 from orchestrator.decide.early_abort import Verdict
-from orchestrator.errors import LockedError, ManifestError, ResourceError
+from orchestrator.errors import ConfigError, LockedError, ManifestError, ResourceError
 from orchestrator.executors.gpus import Claim
 from orchestrator.folder.lock import Lock, Machine
 from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
 from orchestrator.folder.requests import answer_request, discard_requests, pending_requests
+from orchestrator.language import plan_changes
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
@@ -41,11 +44,12 @@ from orchestrator.tracking import control
 
 @dataclass(frozen=True)
 class RunLimits:
-    """What the user allows one run."""
+    """What the user allows one run, and wants of its plan."""
 
     max_concurrent: int | None = None
     trials: int | None = None
     wait: bool = True  # for GPUs that others use
+    add: bool = False  # the trials of the last plan stay
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Session:
     first: list[str] = field(default_factory=list)  # trials to run before the rest, of earlier plans too
     interrupted: bool = False
     ended_early: Verdict | None = None  # why not all trials were run
-    notes: tuple[str, ...] = ()  # what the user should know of the code and of git
+    notes: list[str] = field(default_factory=list)  # what the user should know before it starts
     watch: CopyWatch | None = None  # of the copy of the code
     released: bool = False
     now: Clock = time.time
@@ -173,17 +177,29 @@ def write_plan(
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
-    session.notes = (*code.notes, *facts.get("problems", ()))
+    missing = [name for name in plan.spec.env if name not in os.environ]
+    if missing:
+        session.notes.append(
+            f"sweep.env: not set in this shell, so trials have what their node has: {', '.join(missing)}"
+        )
+    session.notes += [*code.notes, *facts.get("problems", ())]
     with manifest.transaction():
         manifest.attempts.recover(session.now())
+        before = manifest.plans.current()
+        if limits.add and before is not None and before.spec.trainer != plan.spec.trainer:
+            raise _other_trainer(before.spec, plan.spec)
         number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
         total = manifest.plans.add_trials(number, plan.trials())
+        if limits.add:
+            total += manifest.plans.keep_last(number, total)
+        session.notes += _of_last_plan(manifest, number, plan)
         summary = plan.summary()
         manifest.plans.finish(number, total, summary.excluded, summary.duplicates)
         manifest.plans.judge(number, plan.spec.objective)
         manifest.trials.resume_cancelled(number)
         if rerun:
             manifest.trials.rerun(number, rerun)
+        session.notes += _of_results(manifest.trials.reseeded(number))
         sizes = manifest.trials.waiting_resources(number, limits.trials)
         if sizes:
             _prepare(session, Launch(start_executor, sizes, here), limits.wait)
@@ -233,6 +249,30 @@ def await_gpus(session: Session, say: Callable[[str], None], pause: float = 1.0)
     return True
 
 
+def _other_trainer(before: SweepSpec, now: SweepSpec) -> ConfigError:
+    return ConfigError(
+        f"the trials of the last plan are of another trainer, {before.trainer}: this plan cannot run them",
+        where=f"--add: sweep.trainer ({now.trainer})",
+        fix=f"start a sweep of its own: sweep.name={now.name}-2",
+    )
+
+
+def _of_last_plan(manifest: Manifest, number: int, plan: SweepPlan) -> list[str]:
+    """What the user should know of trials that are not in this plan any more."""
+    last = manifest.plans.last(number, plan_changes.SAMPLE)
+    if last is None or not last.leaving:
+        return []
+    return plan_changes.in_words(last, plan.spec, list(itertools.islice(plan.trials(), plan_changes.SAMPLE)))
+
+
+def _of_results(reseeded: int) -> list[str]:
+    """What the user should know of results that stay."""
+    if not reseeded:
+        return []
+    made = f"the result{'s' * (reseeded != 1)} of {reseeded} trial{'s' * (reseeded != 1)}"
+    return [f"{made} came from another seed than sweep.seed gives now (--rerun stale runs them again)"]
+
+
 def _open_files(session: Session, spec: SweepSpec, project: str) -> None:
     if spec.storage:
         uid = session.manifest.uid
@@ -243,7 +283,13 @@ def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]
     """What the zygotes of this sweep's trials have in common."""
     deterministic = spec.deterministic != "off"
     imports = import_path(code.path)
-    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic)
+    env = tuple(_variables(spec).items())
+    return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic, env)
+
+
+def _variables(spec: SweepSpec) -> dict[str, str]:
+    """The variables of this process that trials get."""
+    return {name: os.environ[name] for name in spec.env if name in os.environ}
 
 
 def reopen(
@@ -293,6 +339,7 @@ def drive(
         session.plan,
         code_path(session),
         max_concurrent=limits.max_concurrent,
+        env=_variables(session.plan.spec),
         now=session.now,
     )
     watch = session.watch or CopyWatch(_tree(session))

@@ -263,6 +263,24 @@ def _paths(value: Any) -> tuple[str, ...]:
     return found
 
 
+_OURS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTHONHASHSEED|(OMP|OPENBLAS|MKL|NUMEXPR)_NUM_THREADS|(__)?RAY(LET)?_.*")
+
+
+def _env(section: Section) -> tuple[str, ...]:
+    """Names of variables. A wrong value is not repeated: it may hold a secret."""
+    try:
+        found = _strings(section.given("env") or [])
+    except ValueError:
+        found = ("",)
+    if not all(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) for name in found):
+        what = "expected names of variables of your shell, without their values"
+        raise section.wrong("env", what, "write env: [HF_HOME, API_TOKEN]")
+    ours = [name for name in found if _OURS.fullmatch(name)]
+    if ours:
+        raise section.wrong("env", f"{ours[0]} is set for each trial", "leave it out")
+    return tuple(dict.fromkeys(found))
+
+
 def _code(section: Section) -> CodeRules:
     value = section.given("code")
     if value is None:
@@ -350,7 +368,7 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 KEYS = (
     *("name", "trainer", "objective", "steps", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", "storage", "code", *ENDURANCE),
+    *("search", "tracking", "start", "deterministic", "storage", "code", "env", *ENDURANCE),
 )
 
 
@@ -384,6 +402,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         deterministic=section.take("deterministic", _one_of("warn", "error", "off"), _USUAL.deterministic),
         storage=section.take("storage", _place, "") or None,
         code=_code(section),
+        env=_env(section),
         **_endurance(section),
     )
 

@@ -12,9 +12,9 @@ from typing import Any
 from orchestrator.errors import ConfigError
 from orchestrator.language.compose import Composition, has_key
 from orchestrator.language.config_errors import join_hints, suggest_key
-from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
+from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher, with_sources
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
-from orchestrator.language.references import Path, dotted, find_references, leaves
+from orchestrator.language.references import Path, dotted, find_references, find_sources, leaves
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -62,8 +62,9 @@ class TrialRenderer:
         if self.template is None:
             self._warn_of_unstable_values(rendered)
             return
-        self._text = self.template.text(self.spec.trainer, self._omit)
-        self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed)
+        sources = self._sources(rendered)
+        self._text = self.template.text(self.spec.trainer, self._omit, sources)
+        self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed, sources)
         self._seed_placeholder = self.template.placeholder(self.spec.seed.split("."))
         self._seed = _lookup(rendered.config, self.spec.seed)
         self._fixed_resources: Resources | None = None
@@ -209,16 +210,24 @@ class TrialRenderer:
         config.pop("sweep", None)
         references = {dotted(path): text for path, text in rendered.kept.items()}
         ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
-        trial_id = self._id(config, key_matcher(ignore, references))
+        counted = with_sources(config, self._sources(rendered))
+        trial_id = self._id(counted, key_matcher(ignore, references))
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
             seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
-            config_id=self._id(config, key_matcher((*ignore, self.spec.seed), references)),
+            config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), references)),
             references=references,
             resources=held,
         )
+
+    def _sources(self, rendered: Rendered) -> dict[Path, str]:
+        """Where the values come from that depend on ignored keys."""
+        if not self.spec.ignore:
+            return {}
+        raw = {key: value for key, value in rendered.raw.items() if key != "sweep"}
+        return find_sources(raw, key_matcher(self.spec.ignore), rendered.kept)
 
     def _id(self, config: Mapping[Any, Any], omit: Omit) -> str:
         return digest(identity_text(self.spec.trainer, config, omit))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from orchestrator import __version__
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db, migrate
+from orchestrator.manifest import db, migrate, stale
 from orchestrator.manifest.attempts import Attempts
 from orchestrator.manifest.plans import Plans
 from orchestrator.manifest.trials import Trials
@@ -25,6 +25,7 @@ class Manifest:
         row = connection.execute("SELECT uid, name FROM sweep").fetchone()
         self.uid: str = row["uid"]
         self.name: str = row["name"]
+        stale.install(connection, folder)
         self.plans, self.trials, self.attempts = Plans(connection), Trials(connection), Attempts(connection)
 
     @classmethod

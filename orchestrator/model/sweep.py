@@ -117,6 +117,7 @@ class SweepSpec:
     heartbeat: float | None = None  # seconds a trial may go without a report
     storage: str | None = None  # a folder for checkpoints and `run.dir`; None: the sweep's own
     code: CodeRules = CodeRules()
+    env: tuple[str, ...] = ()  # names of variables of the shell that trials get; their values are stored nowhere
 
     @classmethod
     def from_json(cls, text: str) -> SweepSpec:
@@ -131,6 +132,7 @@ class SweepSpec:
                 "exclude": tuple(data["exclude"]),
                 "ignore": tuple(data["ignore"]),
                 "secrets": tuple(data["secrets"]),
+                "env": tuple(data.get("env", ())),
                 "code": CodeRules(*(tuple(data.get("code", {}).get(key, ())) for key in ("include", "exclude"))),
             }
         )

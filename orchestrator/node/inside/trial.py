@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
-from orchestrator.node.inside import config, ending, failure, imports, seeding, stack
+from orchestrator.node.inside import config, ending, failure, imports, seeding, stack, used_files
 from orchestrator.node.inside.run import Run, report_returned
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.programs.trainer_problem import GENERATOR
@@ -79,6 +79,7 @@ def prepare(
         seeding.notice_nondeterminism(writer.notice)
         config.imitate_hydra(order, paths)
         cfg = _config.of(order.config)
+        used_files.prepare()
         return PreparedTrial(order, paths, writer, function, (cfg, run) if takes_run else (cfg,), run, setup)
     except BaseException as raised:
         return PreparedTrial(order, paths, writer, prepare, (), run, setup, raised)
@@ -115,6 +116,7 @@ def main(prepared: PreparedTrial, forked: bool) -> int:
         if forked:
             ending.exempt_inherited_objects()
         _is_trial = True
+        used_files.enter_trial(prepared.writer)
         if _modules_handler is not None:
             signal.signal(signal.SIGTERM, _modules_handler)
         code, raised, error = call_trainer(prepared)
@@ -170,6 +172,7 @@ def _train(prepared: PreparedTrial) -> None:
     finally:
         if os.getpid() == process:  # not in a process that the trainer has forked
             prepared.writer.left(left)
+            used_files.tell(prepared.writer)
             imports.name_live_modules(prepared.writer.notice)
 
 

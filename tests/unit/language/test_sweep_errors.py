@@ -59,6 +59,11 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a trainer that is none": (HEAD + "sweep: {trainer: train}\n", ("sweep.trainer", "module:function")),
     "a file as trainer": (HEAD + "sweep: {trainer: 'train.py:main'}\n", ("sweep.trainer", "expected", "train:main")),
     "a path as trainer": (HEAD + "sweep: {trainer: src/train.py}\n", ("sweep.trainer", "expected", "src.train:train")),
+    "a variable with its value": (
+        sweep("env: [A_TOKEN=x]"),
+        ("sweep.env", "names of variables", "without their values"),
+    ),
+    "a variable of ours": (sweep("env: [RAY_ADDRESS]"), ("sweep.env", "RAY_ADDRESS is set for each trial")),
     "unknown group": (sweep("axes: {optimzer/x: [SGD]}"), ("optimzer", "'optimizer'", "axes")),
     "unknown group as a key": (sweep("axes: {optimzer: [SGD, adam]}"), ("optimzer", "'optimizer'", "axes")),
     "unknown option": (sweep("axes: {optimizer: [SGD, adm]}"), ("adm", "did you mean 'adam'", "axes.optimizer")),
@@ -212,6 +217,11 @@ def test_a_mistake_on_the_command_line_gives_one_clear_message(name: str, tmp_pa
     message = message_for(tmp_path, sweep("axes: {training.epochs: [1, 2]}"), *overrides)
     for word in words:
         assert word in message, message
+
+
+def test_the_value_of_a_variable_is_not_repeated(tmp_path: Path) -> None:
+    for body in ("env: [A_TOKEN=hunter2]", "env: {A_TOKEN: hunter2}"):
+        assert "hunter2" not in message_for(tmp_path, sweep(body))
 
 
 def test_a_missing_file_gives_a_message_with_the_most_similar_name(tmp_path: Path) -> None:
