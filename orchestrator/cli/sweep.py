@@ -6,11 +6,10 @@ import argparse
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli import view
+from orchestrator.cli import streams, view
 from orchestrator.cli.common import Parser, positive
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
@@ -219,7 +218,7 @@ def detached_from() -> int | None:
 def leave_terminal(folder: SweepFolder, parent: int) -> None:
     """From now on print to the sweep's log, and let the parent go. `parent`: see `detached_from`."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
+    streams.drain()
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
