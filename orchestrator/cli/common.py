@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator import naming
+from orchestrator.cli.streams import for_programs
 from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
 from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
@@ -122,6 +123,7 @@ def print_json(value: Any) -> None:
     """One JSON object a line; what is not finite becomes a string, as in the manifest."""
     from orchestrator.model.exact_json import dumps
 
+    for_programs()
     sys.stdout.write(dumps(value) + "\n")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from orchestrator import __version__
+from orchestrator.cli import streams
 from orchestrator.errors import OrchestratorError, nearest
 
 COMMANDS = {
@@ -42,42 +42,25 @@ MEANT = {  # words that people try, by what they mean
     "sync": ("upload", "push"),
 }
 REMOVERS = ("clean", "delete", "remove", "rm", "prune")
+GO_ON = ("sweep", "resubmit", "sync", "stop")  # these do their work whoever reads their output
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake of the user gives one message and exit code 2."""
-    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = _run(words)
-        sys.stdout.flush()  # here, so that a closed pipe is handled below
-        return code
-    except OrchestratorError as error:
-        print(f"orchestrate: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe, as `| head` does
-        return 0
-
-
-def _open_standard_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr, as /dev/null; have the latter two print any text.
-
-    Otherwise the next file that is opened, such as the manifest, would get the number of a closed one.
-    """
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+    with streams.opened(lasting=bool(words) and words[0] in GO_ON):
         try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no valid Unicode
+            code = _run(words)
+            sys.stdout.flush()  # here, so that a closed pipe is handled below
+            return code
+        except OrchestratorError as error:
+            print(f"orchestrate: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except streams.ClosedError:
+            return 0
 
 
 def _run(words: list[str]) -> int:
@@ -95,7 +78,10 @@ def _run(words: list[str]) -> int:
     if command not in COMMANDS:
         raise _unknown(words[1] if command == "help" else command)
     module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
-    code: int = module.run(words[1:])
+    try:
+        code: int = module.run(words[1:])
+    except SystemExit as ended:  # after --help
+        code = int(ended.code or 0)
     return code
 
 

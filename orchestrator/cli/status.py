@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 
@@ -45,7 +44,7 @@ def run(words: Sequence[str]) -> int:
 def _watch(options: argparse.Namespace) -> int:
     """Show the state until the sweep ends: on a terminal a live view, elsewhere a line whenever the counts change."""
     folder = find_sweep(options)
-    if sys.stdout.isatty():
+    if view.is_terminal():
         with view.LiveView(folder), Reader(folder) as reader:
             while read_snapshot(folder, reader, shown=0).holder is not None:
                 time.sleep(view.REFRESH)

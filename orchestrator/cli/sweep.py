@@ -6,13 +6,12 @@ import argparse
 import functools
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import naming
-from orchestrator.cli import view
+from orchestrator.cli import streams, view
 from orchestrator.cli.closing import print_closing
 from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
@@ -221,7 +220,7 @@ def detached_from() -> int | None:
 def leave_terminal(folder: SweepFolder, parent: int) -> None:
     """From now on print to the sweep's log, and let the parent go. `parent`: see `detached_from`."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
+    streams.drain()
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ from orchestrator.model.sweep import State
 from orchestrator.results.snapshot import Running, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 REFRESH = 0.5  # seconds
 STYLES = {  # in this order
@@ -176,11 +178,11 @@ class LiveView:
         self._thread.join(timeout=10)
 
     def _draw(self) -> None:
-        from rich.console import Console, Group
+        from rich.console import Group
         from rich.live import Live
         from rich.text import Text
 
-        with Reader(self._folder) as reader, Live(console=Console(), auto_refresh=False) as live:
+        with Reader(self._folder) as reader, Live(console=_console(), auto_refresh=False) as live:
             while True:
                 last = self._stop.is_set()
                 began = time.monotonic()
@@ -249,4 +251,13 @@ def _plain(value: object) -> str:
 
 
 def is_terminal() -> bool:
-    return sys.stdout.isatty()
+    """Whether the output is a terminal that can be redrawn."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def _console() -> Console:
+    """Rich takes COLUMNS=0 for a terminal without width."""
+    from rich.console import Console
+
+    odd = os.environ.get("COLUMNS") == "0"
+    return Console(width=shutil.get_terminal_size().columns if odd else None)

@@ -148,7 +148,8 @@ def plan_sweep(
         try:
             if session.check is not None:
                 session.check.close()  # it may be writing into the copy of the code
-            if session.lock.held and session.manifest.plans.current() is None:  # so nobody else uses it
+            ours = session.lock.held and session.manifest.in_place
+            if ours and session.manifest.plans.current() is None:  # so nobody else uses it
                 session.manifest.close()
                 discard_folder(folder, made_folder, made_root)
         finally:

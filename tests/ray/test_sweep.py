@@ -30,6 +30,18 @@ def test_a_sweep_without_standard_streams_and_with_an_odd_name(project: Project)
     assert b"caf\xe9.py" in os.listdir(os.fsencode(project.runs / "work" / "code" / tree))
 
 
+@pytest.mark.fault("coordinator", "the output's reader goes away", "sweep … | head -1", "every trial has succeeded")
+def test_a_sweep_whose_reader_goes_away(project: Project) -> None:
+    process = project.start_sweep("x=0,1")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "work: 2 trials: 2 to run\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+    assert [row["state"] for row in project.trials()] == ["SUCCEEDED"] * 2
+
+
 def test_what_is_kept_of_a_trial(project: Project) -> None:
     project.sweep("x=2,3")
     (trial,) = project.trials("--where", "x=3")

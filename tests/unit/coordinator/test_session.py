@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.coordinator.loop import Transition
 from orchestrator.coordinator.session import RunLimits, Session, drive, hold, plan_sweep, reopen, settle
 from orchestrator.errors import ConfigError, LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.executors.local import LocalExecutor
@@ -21,6 +24,7 @@ from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import Resources, State, SweepSpec, TrialSpec
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
+from tests.unit.tracking.support import until
 
 
 @dataclass
@@ -288,6 +292,55 @@ def test_a_plan_of_another_trainer_hides_no_result_in_silence(project: Path) -> 
         "they are of another trainer, train:train (sweep.name=… starts a sweep of its own)"
     )
     session.release()
+
+
+WAITS = """
+import os, time
+from pathlib import Path
+def train(cfg, run):
+    Path(cfg["here"], "pid").write_text(str(os.getpid()))
+    while True:
+        print("working", flush=True)
+        time.sleep(0.01)
+"""
+
+
+class Waiting(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number, config={"here": os.getcwd()})
+
+
+@pytest.mark.parametrize("fate", ["deleted", "moved", "replaced"])
+@pytest.mark.fault(
+    "disk", "the user's runs/ is deleted, moved or replaced", "while a trial runs", "the sweep ends at once"
+)
+def test_a_folder_that_is_not_there_any_more_ends_the_sweep(project: Path, fate: str) -> None:
+    """Nothing is written into what is in its place."""
+    (project / "train.py").write_text(WAITS)
+    session = write(project, Waiting(count=2))
+    kept, other = project / "kept", project / "other"
+
+    def lose(_: object, transitions: list[Transition]) -> None:
+        if any(change.state is State.RUNNING for change in transitions):
+            until((project / "pid").exists)
+            (project / "runs").rename(kept)
+            if fate == "deleted":
+                shutil.rmtree(kept)
+            if fate == "replaced":
+                write(project).release()
+                shutil.copytree(project / "runs", other)
+
+    with pytest.raises(ManifestError, match="was deleted, moved or replaced while the sweep ran"):
+        drive(session, RunLimits(), lose)
+    session.release()
+    assert not Path("/proc", (project / "pid").read_text()).exists()
+    if fate == "replaced":
+        assert files(project / "runs") == files(other)
+    else:
+        assert not (project / "runs").exists()
+    if fate != "deleted":
+        with Reader(SweepFolder(kept / "s")) as reader:
+            assert reader.counts() == {State.RUNNING: 1, State.PENDING: 1}
 
 
 WRITES = """
