@@ -18,7 +18,11 @@ _MAX_PART = 4_000  # of a message or a line of source: a long one must not hide 
 
 def describe(error: BaseException, roots: Iterable[str]) -> Failure:
     """Type, message, the last frame below one of `roots`, and a traceback without internal frames."""
-    trace = traceback.TracebackException.from_exception(error, capture_locals=False)
+    try:
+        trace = traceback.TracebackException.from_exception(error, capture_locals=False)
+    except Exception as odd:  # its attributes raise, which are the user's code
+        plain = RuntimeError(f"{type(error).__name__}; more of it cannot be shown: {type(odd).__name__} is raised then")
+        trace = traceback.TracebackException.from_exception(plain.with_traceback(error.__traceback__))
     _remove_internal_frames(trace, set())
     text = "".join(shortened(part, _MAX_PART) for part in trace.format())
     where = _user_frame(trace, error, tuple(roots))

@@ -6,6 +6,7 @@ If the trainer imports numpy or torch only when it runs, an import hook sets it 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.abc
 import importlib.machinery
 import linecache
@@ -15,11 +16,13 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, wraps
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Literal
+
+from orchestrator.node.inside import failure
 
 IMPORT_SEED = 0  # used while a zygote imports the trainer's module, for all its trials at once
 _Calls = list[tuple[Callable[[int], Any], int]]  # functions and what to call them with
@@ -29,6 +32,63 @@ _MKL_FUNCTIONS = (
     *("log1p", "log2", "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
 )
 _NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+
+
+_DRAWS = ("choice", "choices", "gauss", "getrandbits", "randint", "random", "randrange", "sample", "shuffle", "uniform")
+_drawn: list[str] = []  # notices about the import
+
+
+@contextlib.contextmanager
+def looking_for_draws(roots: Sequence[str]) -> Iterator[None]:
+    """While the trainer's module is imported: note from which generators it draws numbers. `roots`: the project.
+
+    Libraries draw from that of Python for themselves; so its functions look who calls them.
+    """
+    originals = {name: getattr(random, name) for name in _DRAWS}
+    found: list[str] = []
+    looking = True
+
+    def noting(original: Callable[..., Any]) -> Callable[..., Any]:  # a module may keep it
+        @wraps(original)
+        def draw(*args: Any, **options: Any) -> Any:
+            if looking and not found and failure.name_below(sys._getframe(1).f_code.co_filename, tuple(roots)):
+                found.append("random")
+            return original(*args, **options)
+
+        return draw
+
+    for name, original in originals.items():
+        setattr(random, name, noting(original))
+    try:
+        yield
+    finally:
+        looking = False
+        for name, original in originals.items():
+            setattr(random, name, original)
+    _keep_draws(found)
+
+
+def _keep_draws(found: list[str]) -> None:
+    numpy_random, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
+    if numpy_random is not None:
+        now, fresh = numpy_random.get_state(), numpy_random.RandomState(IMPORT_SEED).get_state()
+        if now[2] != fresh[2] or (now[1] != fresh[1]).any():
+            found.append("numpy.random")
+    if torch is not None:
+        fresh = torch.Generator().manual_seed(IMPORT_SEED).get_state()
+        if not torch.equal(torch.default_generator.get_state(), fresh):
+            found.append("torch")
+    if found:
+        _drawn[:] = [
+            f"{' and '.join(found)}: random numbers were drawn, or a seed was set, while the trainer's module was "
+            "imported: what was drawn is the same in all trials, and `train` begins with the trial's own seed"
+        ]
+
+
+def tell_draws(notice: Callable[[str], None]) -> None:
+    """Say what `looking_for_draws` has found."""
+    for text in _drawn:
+        notice(text)
 
 
 class Setup:

@@ -77,6 +77,7 @@ def prepare(
         function, takes_run = look_up(order.trainer)  # this may import modules, so it comes before the setup
         setup.configure()
         seeding.notice_nondeterminism(writer.notice)
+        seeding.tell_draws(writer.notice)
         config.imitate_hydra(order, paths)
         cfg = _config.of(order.config)
         used_files.prepare()
@@ -141,15 +142,15 @@ def call_trainer(prepared: PreparedTrial) -> tuple[int, Failure | None, BaseExce
         _train(prepared)
     except BaseException as raised:
         if isinstance(raised, SystemExit) and isinstance(raised.code, (int, type(None))):
-            return _exit_code(raised), None, raised
+            return _exit_code(raised) & 0xFF, None, raised
         return _exit_code(raised), failure.describe(raised, _roots(prepared.order)), raised
     return 0, None, None
 
 
 def _exit_code(raised: BaseException) -> int:
-    """What an interpreter's exit code would be."""
+    """What the trainer asked for; of it, a process's exit code has eight bits, which 256 would pass as 0."""
     code = raised.code if isinstance(raised, SystemExit) else 1
-    return (code or 0) & 0xFF if code is None or isinstance(code, int) else 1
+    return int(code or 0) if code is None or isinstance(code, int) else 1
 
 
 def _train(prepared: PreparedTrial) -> None:

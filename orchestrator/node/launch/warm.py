@@ -72,7 +72,8 @@ def preload(spec: ZygoteSpec) -> BaseException | None:
     setup.configure()
     setup.seed()
     try:
-        with _deletions_once(), _collections_deferred():
+        roots = (*spec.import_path, spec.cwd)
+        with _deletions_once(), _collections_deferred(), seeding.looking_for_draws(roots):
             importlib.import_module(spec.trainer.module)
             imports.look_at_modules()
             with contextlib.suppress(Exception):  # for packages that import on demand; a missing function fails a trial

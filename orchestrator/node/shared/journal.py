@@ -76,6 +76,16 @@ class UsedBefore(Used):
 Entry = Union[Event, Entered, Left, Failure, Dropped, Unwritten, Used]
 
 
+def _open_again(path: str, identity: tuple[int, int], backlog: int) -> JournalWriter:
+    """Raises OSError if the trial has ended."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    file = os.fstat(fd)
+    if (file.st_dev, file.st_ino) != identity:
+        os.close(fd)
+        raise FileNotFoundError(f"the trial that `run` belongs to has ended ({path})")
+    return JournalWriter(fd, backlog)
+
+
 class JournalWriter:
     """Writes to a file that is open for appending.
 
@@ -90,6 +100,11 @@ class JournalWriter:
         self._unwritten = self._told = 0  # lines, and how many of them the journal tells
         self._reason = ""
         self._unchecked = 0  # bytes of reports
+
+    def __reduce__(self) -> Any:
+        """In a process that the trainer spawns, where our descriptor's number means something else: the same file."""
+        file = os.fstat(self._fd)
+        return _open_again, (f"/proc/{os.getpid()}/fd/{self._fd}", (file.st_dev, file.st_ino), self._backlog)
 
     def _append(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")

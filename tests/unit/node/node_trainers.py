@@ -363,3 +363,36 @@ def leaves_a_file_too_large(cfg, run):
     file.write("x" * 1000)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     KEPT.append(file)
+
+
+def report_some(run, rows):
+    for step in range(rows):
+        run.report({"child": step})
+
+
+def spawns_reporters(cfg, run):
+    """Two processes report; what they have open must stay theirs."""
+    import multiprocessing
+
+    context = multiprocessing.get_context(cfg.method)
+    run.report({"parent": 1})
+    children = [context.Process(target=report_some, args=(run, 10)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+
+
+class Odd(Exception):
+    @property
+    def __notes__(self):
+        raise ValueError("no notes")
+
+
+def raises_what_cannot_be_shown(cfg, run):
+    raise Odd("b")
+
+
+def exits(cfg, run):
+    sys.exit(cfg.code)

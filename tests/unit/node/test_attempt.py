@@ -191,6 +191,29 @@ def test_an_exit_before_the_trainer_returns_is_no_success(tmp_path: Path, zygote
     assert "before `train` returned" in outcome.message
 
 
+@pytest.mark.parametrize("code", [256, -256])
+def test_an_exit_code_that_a_process_cannot_have_is_no_success(
+    tmp_path: Path, zygote_pool: ZygotePool, code: int
+) -> None:
+    """Of it, the kernel keeps eight bits: 0."""
+    outcome = classify(run(order(tmp_path, "exits", {"code": code}), zygote_pool).ended)
+    assert (outcome.state, outcome.message) == (State.FAILED, f"the process ended with exit code {code}")
+
+
+def test_an_exception_that_cannot_be_shown_is_named(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    outcome = classify(run(order(tmp_path, "raises_what_cannot_be_shown"), zygote_pool).ended)
+    assert outcome.message == "node_trainers.Odd: b"
+    assert outcome.place.startswith("node_trainers.py:")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_that_a_trainer_starts_can_report(tmp_path: Path, zygote_pool: ZygotePool, method: str) -> None:
+    """With `spawn`, a number of a descriptor means another file there, or none: rows were lost, or spoiled a file."""
+    result = run(order(tmp_path, "spawns_reporters", {"method": method}), zygote_pool)
+    assert classify(result.ended) == Outcome(State.SUCCEEDED)
+    assert len(result.rows) == 21
+
+
 def test_a_stop_ends_an_import(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
     wanted = order(tmp_path, "hangs:train", import_path=(str(tmp_path),))

@@ -202,6 +202,8 @@ def test_a_module_that_draws_random_numbers_does_not_affect_trials(tmp_path: Pat
     for start in ("fork", "spawn"):
         result = run(order(tmp_path, "drawing:train", import_path=(str(tmp_path),), start=start), zygote_pool)
         assert result.started.method == start
+        (told,) = result.notices  # or a folder that is named by such a number would be shared without a word
+        assert told.startswith("random and numpy.random and torch: random numbers were drawn")
         rows += result.rows
     done = subprocess.run(
         [sys.executable, "-c", INLINE, tmp_path], cwd=ROOT, text=True, capture_output=True, check=True
