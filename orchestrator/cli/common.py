@@ -139,6 +139,11 @@ def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
     return text if here == str(Path.cwd()) else f"cd {shlex.quote(here)} && {text}"
 
 
+def sweep_name(folder: SweepFolder) -> str:
+    """What to call a sweep in a command that is typed here: its name, or its folder if it is not among the others."""
+    return folder.name if folder.path.parent == runs_root(None) else relative(folder.path)
+
+
 def relative(path: Path) -> str:
     """A path as the user would type it here."""
     try:
