@@ -129,7 +129,7 @@ def print_json(value: Any) -> None:
 
 def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
     """The command that goes on with a sweep, as it can be typed here."""
-    words = ["orchestrate", "sweep", plan.file, *plan.argv]
+    words = ["orchestrate", "sweep", plan.file, *plan.argv, *plan.provenance.get("options", ())]
     if folder.name != plan.spec.name:  # it was renamed
         words.append(f"sweep.name={folder.name}")
     here, runs = plan.cwd or str(Path.cwd()), folder.path.parent

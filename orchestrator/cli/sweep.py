@@ -63,9 +63,8 @@ def add_run_options(options: argparse.ArgumentParser) -> None:
 
 
 def run_options(options: argparse.Namespace) -> list[str]:
-    """The options that the command has again when it goes on."""
-    given = [("--config-dir", getattr(options, "config_dir", None)), ("--address", options.address)]
-    given += [("--max-concurrent", options.max_concurrent)]
+    """The options of this run that the command has again when it goes on; those of the plan are kept with it."""
+    given = [("--address", options.address), ("--max-concurrent", options.max_concurrent)]
     words = [word for name, value in given if value is not None for word in (name, str(value))]
     return [*words, *(["--no-wait"] if options.no_wait else [])]
 
