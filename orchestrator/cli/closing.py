@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator import naming
 from orchestrator.cli import run_again, view
-from orchestrator.cli.common import relative
+from orchestrator.cli.common import relative, sweep_name
 from orchestrator.coordinator.session import Session
 from orchestrator.model.sweep import State
 from orchestrator.results.snapshot import Snapshot
@@ -30,10 +30,12 @@ def _print_places(snap: Snapshot, session: Session, seconds: float | None, live:
     for tracker, address in {} if live else snap.addresses.items():
         print(f"{tracker}: {address}")
     for tracker, place in control.local_places(session.folder).items():
-        print(f"{tracker}: {place}")
+        sends = f"; orchestrate sync {sweep_name(session.folder)} sends the runs once you are logged in"
+        print(f"{tracker}: {place}{sends if place == 'offline' else ''}")
 
 
 def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> None:
+    name = sweep_name(session.folder)
     if live and snap.failures:
         print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
@@ -46,11 +48,14 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
         print("interrupted: the same command goes on from here:")
         print(f"  {command}")
     elif snap.exit_code:
-        again = f"orchestrate resubmit {snap.name}"
+        again = f"orchestrate resubmit {name}"
         for line in run_again.hint(session.folder, session.plan, again, "the failed ones"):
             print(line)
+    elif waiting:  # after --limit
+        print(f"{waiting} still waiting; to run {'them' if waiting > 1 else 'it'}:")
+        print(f"  {command}")
     if snap.finished and not session.interrupted:
         if snap.best is not None:
-            print(f"orchestrate show {snap.name}/best   shows the best one")
+            print(f"orchestrate show {name}/best   shows the best one")
         sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {snap.name}{sort}   compares them")
+        print(f"orchestrate trials {name}{sort}   compares them")

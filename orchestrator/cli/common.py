@@ -129,7 +129,7 @@ def print_json(value: Any) -> None:
 
 def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
     """The command that goes on with a sweep, as it can be typed here."""
-    words = ["orchestrate", "sweep", plan.file, *plan.argv]
+    words = ["orchestrate", "sweep", plan.file, *plan.argv, *plan.provenance.get("options", ())]
     if folder.name != plan.spec.name:  # it was renamed
         words.append(f"sweep.name={folder.name}")
     here, runs = plan.cwd or str(Path.cwd()), folder.path.parent
@@ -137,6 +137,11 @@ def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
         words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
     text = shlex.join([*words, *options])
     return text if here == str(Path.cwd()) else f"cd {shlex.quote(here)} && {text}"
+
+
+def sweep_name(folder: SweepFolder) -> str:
+    """What to call a sweep in a command that is typed here: its name, or its folder if it is not among the others."""
+    return folder.name if folder.path.parent == runs_root(None) else relative(folder.path)
 
 
 def relative(path: Path) -> str:

@@ -20,8 +20,8 @@ from orchestrator.provenance.code import code_diff, code_today, difference, sour
 
 SHOWN = 5
 EXAMPLES = ("plan conf/sweep.yaml", "plan conf/sweep.yaml model=lstm --limit 50", "plan conf/sweep.yaml --json | head")
-STALE, RESEEDED = "stale: done with other code", "done with another seed (--rerun stale)"
-STATES = ("done", STALE, RESEEDED, "failed", "running", "to run")
+STALE, RESEEDED = "stale: succeeded with other code", "succeeded with another seed (--rerun stale)"
+STATES = ("succeeded", "stopped early", STALE, RESEEDED, "failed", "lost", "running", "to run")
 
 
 def parser() -> Parser:
@@ -67,12 +67,13 @@ def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
         if len(first) < max(shown, SAMPLE):
             first.append(trial)
     summary = plan.summary()
-    print(f"{plan.spec.name}: {summary.total} trials of {plan.spec.trainer}")
+    print(f"{plan.spec.name}: {naming.count(summary.total, 'trial')} of {plan.spec.trainer}")
     for group, options in summary.by_choice.items():
         print(f"  {group}: " + ", ".join(f"{option} {count}" for option, count in options.items()))
-    for count, words in ((summary.excluded, "excluded"), (summary.duplicates, "duplicates, run once")):
-        if count:
-            print(f"  {count} {words}")
+    if summary.excluded:
+        print(f"  {summary.excluded} excluded")
+    if summary.duplicates:
+        print(f"  {naming.count(summary.duplicates, 'duplicate')}, run once")
     print("  " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state]))
     if states[STALE]:
         changes = difference(sweep.differing, sweep.today) or "the code"
@@ -119,7 +120,7 @@ class _Known:
 
 def _describe(known: Standing, seed: int) -> str:
     if known.state in (State.SUCCEEDED, State.STOPPED):
-        return RESEEDED if known.seed != seed else STALE if known.stale else "done"
+        return RESEEDED if known.seed != seed else STALE if known.stale else known.state.word
     if known.state in (State.FAILED, State.LOST):
-        return "failed"
+        return known.state.word
     return "running" if known.state.open else "to run"

@@ -64,9 +64,11 @@ def run(words: Sequence[str]) -> int:
         print(f"{folder.name}: no trial to run again")
         return 0
     with Reader(folder) as reader:
-        news = run_again.edited(folder, reader.plan())
+        plan = reader.plan()
+        news = run_again.edited(folder, plan)
     if news:
-        print(f"note: {news}; these trials run with the code of then ({run_again.todays('failed')} takes today's)")
+        todays = run_again.todays(folder, plan, "failed")
+        print(f"note: {news}; these trials run with the code of then ({todays} takes today's)")
     if holder_of(folder) is not None:
         answer = send_request(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from orchestrator.cli.common import sweep_command
 from orchestrator.folder.code_changes import edited_since
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.model.rows import PlanRow
@@ -20,17 +21,18 @@ def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
     return f"{', '.join(names[:_SHOWN])}{more} changed since the sweep was planned" if names else ""
 
 
-def todays(which: str) -> str:
+def todays(folder: SweepFolder, plan: PlanRow | None, which: str) -> str:
     """The command that runs trials with today's code: those that `failed`, or are `stale`."""
-    return f"orchestrate sweep … --rerun {which}"
+    rerun = ("--rerun", which)
+    return sweep_command(plan, folder, *rerun) if plan else " ".join(["orchestrate sweep FILE", *rerun])
 
 
 def hint(folder: SweepFolder, plan: PlanRow | None, resubmit: str, what: str) -> list[str]:
     """Lines that say how to run failed trials again. `resubmit`: the command with the code of the sweep."""
-    news = edited(folder, plan)
+    news, with_todays = edited(folder, plan), todays(folder, plan, "failed")
     if not news:
-        return [f"{resubmit}   runs {what} again (after an edit of the code: {todays('failed')})"]
+        return [f"{resubmit}   runs {what} again (after an edit of the code: {with_todays})"]
     return [
-        f"{news}: {todays('failed')} runs {what} with today's code",
+        f"{news}: {with_todays} runs {what} with today's code",
         f"{resubmit}   runs {what} with the code of the sweep, as before",
     ]

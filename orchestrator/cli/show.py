@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     _print_head(folder, files, trial, rerun)
     if news:
         which = "stale" if trial.state is State.SUCCEEDED else "failed"
-        print(f"         with the code of the sweep; {news}: {run_again.todays(which)} takes today's")
+        print(f"         with the code of the sweep; {news}: {run_again.todays(folder, current, which)} takes today's")
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)

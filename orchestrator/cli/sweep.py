@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator import naming
 from orchestrator.cli import streams, view
 from orchestrator.cli.closing import print_closing
-from orchestrator.cli.common import Parser, positive, sweep_command
+from orchestrator.cli.common import Parser, positive, sweep_command, sweep_name
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
@@ -63,9 +63,8 @@ def add_run_options(options: argparse.ArgumentParser) -> None:
 
 
 def run_options(options: argparse.Namespace) -> list[str]:
-    """The options that the command has again when it goes on."""
-    given = [("--config-dir", getattr(options, "config_dir", None)), ("--address", options.address)]
-    given += [("--max-concurrent", options.max_concurrent)]
+    """The options of this run that the command has again when it goes on; those of the plan are kept with it."""
+    given = [("--address", options.address), ("--max-concurrent", options.max_concurrent)]
     words = [word for name, value in given if value is not None for word in (name, str(value))]
     return [*words, *(["--no-wait"] if options.no_wait else [])]
 
@@ -130,7 +129,7 @@ def headline(folder: SweepFolder) -> str:
             if state is State.SUCCEEDED and stale:
                 parts[-1] += f", {stale} of them stale (--rerun stale)"
             if state in (State.FAILED, State.LOST):
-                parts[-1] += f" (orchestrate resubmit {folder.name})"
+                parts[-1] += f" (orchestrate resubmit {sweep_name(folder)})"
     parts.append(f"{counts.get(State.PENDING, 0)} to run")
     total = plan.total if plan and plan.total is not None else sum(counts.values())
     return f"{folder.name}: {naming.count(total, 'trial')}: {', '.join(parts)}"
@@ -145,7 +144,7 @@ def conduct(session: Session, limits: RunLimits, options: Sequence[str] = ()) ->
             (show_live if view.is_terminal() else show_plain)(session, limits)
         session.release()
         for tracker in finish_tracking():
-            print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
+            print(f"{tracker} has not received everything yet: orchestrate sync {sweep_name(folder)} sends the rest")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     assert session.plan is not None
@@ -224,5 +223,5 @@ def leave_terminal(folder: SweepFolder, parent: int) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    os.write(parent, folder.name.encode())
+    os.write(parent, sweep_name(folder).encode())
     os.close(parent)

@@ -178,6 +178,7 @@ def write_plan(
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
     facts = {**environment(project, session.folder.provenance), "tree": code.tree}
+    facts["options"] = [*plan.options, *(["--add"] if limits.add else [])]
     missing = [name for name in plan.spec.env if name not in os.environ]
     if missing:
         session.notes.append(

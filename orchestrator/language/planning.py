@@ -49,7 +49,9 @@ class _Tally:
 class SweepPlan:
     """A sweep file that has been read: its checked `sweep` section and its trials."""
 
-    def __init__(self, source: Source, space: Space) -> None:
+    def __init__(self, source: Source, space: Space, options: tuple[str, ...] = ()) -> None:
+        """`options`: of the command line, which it has again when the sweep goes on."""
+        self.options = options
         self.spec: SweepSpec = source.spec
         self.file: Path = source.file
         self.overrides: tuple[str, ...] = source.overrides
@@ -174,7 +176,8 @@ def load(file: Path, overrides: Sequence[str] = (), config_dir: Path | None = No
     source = open_source(Path(file), tuple(overrides), config_dir)
     space = source.space()
     _check(source, space)
-    return SweepPlan(source, space)
+    options = () if config_dir is None else ("--config-dir", str(config_dir))
+    return SweepPlan(source, space, options)
 
 
 def load_first_trial(

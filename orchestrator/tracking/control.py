@@ -49,12 +49,11 @@ def addresses(folder: SweepFolder) -> dict[str, str]:
 
 
 def local_places(folder: SweepFolder) -> dict[str, str]:
-    """Where the sweep's runs are kept on this machine, by the tracker's title, for trackers without an address."""
+    """What trackers without an address deliver to, by their titles: a file, or "offline"."""
     known, found = addresses(folder), {}
     for name, kind in TRACKERS.items():
         for destination in ledger.destinations(folder.tracker_ledger(name)) if kind.title not in known else ():
-            sends = f"offline; orchestrate sync {folder.name} sends the runs once you are logged in"
-            found[kind.title] = sends if destination == "offline" else destination
+            found[kind.title] = destination
     return found
 
 

@@ -101,3 +101,16 @@ def test_limits(project: Project) -> None:
     project.sweep("-j", "1")
     times = project.query("SELECT started, ended FROM attempt ORDER BY started")[2:]
     assert times[0][1] <= times[1][0]
+
+
+def test_the_end_says_how_long_it_took_where_everything_is_and_what_is_next(project: Project) -> None:
+    out = project.sweep("x=1", "--rerun", "stale")
+    assert "work: 1 trial: 1 to run" in out
+    assert "1 trial: 1 succeeded" in out
+    out = project.sweep("--limit", "1")
+    took, *_ = (line for line in out.splitlines() if "results and logs are in" in line)
+    assert took.endswith("s in all; results and logs are in runs/work")
+    following = out.partition("2 still waiting; to run them:\n  ")[2].splitlines()[0]
+    assert following.startswith("orchestrate sweep ")
+    assert "--limit" not in following
+    assert f"not running; the same sweep command continues it: {following}" in project.run("status")

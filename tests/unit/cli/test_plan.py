@@ -27,7 +27,7 @@ sweep:
   resources: {gpus: 0, cpus: 1}
 """,
 }
-RESULTS = "  2 done\n"
+RESULTS = "  2 succeeded\n"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_plan_says_what_is_stale_and_why(project: Path, capsys: pytest.Capture
     assert planned("--code-diff") == ""
     (project / "net.py").write_text("def f(x):\n    return -x\n")
     found = planned()
-    assert "  2 stale: done with other code\n" in found
+    assert "  2 stale: succeeded with other code\n" in found
     assert "  changed since: net.py +1 −1  (--code-diff shows how; " in found
     diff = planned("--code-diff").splitlines()
     assert diff[:2] == ["--- then/net.py", "+++ now/net.py"]

@@ -53,12 +53,13 @@ def test_while_the_code_is_the_same_resubmit_is_the_way(orchestrate: Command, pr
 def test_every_hint_that_would_run_other_code_says_so(orchestrate: Command, project: Path, sweep: Manifest) -> None:
     (project / "train.py").write_text("def train(cfg):\n    return 2\n")
     news = "train.py changed since the sweep was planned"
+    todays = f"cd /work && orchestrate sweep conf/sweep.yaml x=1,2 --runs {sweep.folder.path.parent} --rerun"
     assert orchestrate("failures").lines[-2:] == [
-        f"{news}: orchestrate sweep … --rerun failed runs those with today's code",
+        f"{news}: {todays} failed runs those with today's code",
         "orchestrate resubmit s --cause exception   runs those with the code of the sweep, as before",
     ]
-    assert f"{news}: orchestrate sweep … --rerun failed takes today's" in orchestrate("show", trial_id(2)).out
-    assert f"{news}: orchestrate sweep … --rerun stale takes today's" in orchestrate("show", trial_id(1)).out
+    assert f"{news}: {todays} failed takes today's" in orchestrate("show", trial_id(2)).out
+    assert f"{news}: {todays} stale takes today's" in orchestrate("show", trial_id(1)).out
     lock = orchestrate("resubmit", "s", "--runs", "runs", "--set", "sweep.timeout=1h", "--lost")
     assert lock.out == "s: no trial to run again\n"
 

@@ -34,6 +34,7 @@ class Plan:
     spec: SweepSpec = field(default_factory=lambda: sweep_spec(trainer="train:train"))
     file: Path = Path("conf/sweep.yaml")
     overrides: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     count: int = 3
 
     def trials(self) -> Any:
