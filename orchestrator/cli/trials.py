@@ -78,7 +78,7 @@ def run(words: Sequence[str]) -> int:
         at = options.at or (objective.at if objective else "last")
         names = None
         if options.where or options.columns or not _by_objective(options.sort, objective):
-            names = Names.of(reader, objective, options.at)
+            names = Names.of(reader, objective, options.at, options.all)
         request, sorted_by = _request(options, names, objective)
         if options.by == "config" and plan is not None:
             return _print_configs(options, reader, plan, request)

@@ -218,16 +218,19 @@ class Reader:
             row = self._db.execute(query).fetchone()
         return row["trial_id"] if row else None
 
-    def metric_names(self) -> list[str]:
-        """The names of all metrics that trials have reported."""
+    def metric_names(self, everything: bool = True) -> list[str]:
+        """The names of all metrics that trials have reported; of those of the current plan, or of all plans."""
+        plans = "1" if everything else _CURRENT
         with self._errors():
-            query = "SELECT DISTINCT e.key FROM trial_attempt a, json_each(a.last) e"
+            query = f"""SELECT DISTINCT e.key FROM trial_attempt a CROSS JOIN trial t ON t.id = a.trial,
+                        json_each(a.last) e WHERE {plans}"""
             return [row[0] for row in self._db.execute(query)]
 
-    def setting_names(self) -> list[str]:
-        """The keys of all settings that vary in a plan."""
+    def setting_names(self, everything: bool = True) -> list[str]:
+        """The keys of all settings that vary in the current plan, or in any plan."""
+        plans = "1" if everything else _CURRENT
         with self._errors():
-            query = "SELECT DISTINCT e.key FROM trial t, json_each(t.overrides) e"
+            query = f"SELECT DISTINCT e.key FROM trial t, json_each(t.overrides) e WHERE {plans}"
             return [row[0] for row in self._db.execute(query)]
 
     def has_setting(self, key: str) -> bool:

@@ -45,11 +45,11 @@ class Names:
         self._short = self._shortened(self.settings)
 
     @classmethod
-    def of(cls, reader: Reader, objective: Objective | None, at: At | None = None) -> Names:
-        """The names of all that the trials of a sweep have."""
+    def of(cls, reader: Reader, objective: Objective | None, at: At | None = None, everything: bool = False) -> Names:
+        """The names of what the trials of the current plan have, or those of all plans."""
         return cls(
-            reader.setting_names(),
-            reader.metric_names(),
+            reader.setting_names(everything),
+            reader.metric_names(everything),
             objective,
             at,
             reader.has_setting,

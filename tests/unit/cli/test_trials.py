@@ -18,7 +18,7 @@ from orchestrator.cli.trials import SCREENFUL
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome
 from orchestrator.model.sweep import Objective, State
-from tests.unit.cli.support import Command, Output
+from tests.unit.cli.support import MULTILINE_FAILURE, Command, Output
 from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
 
@@ -261,3 +261,63 @@ def test_the_option_of_a_group_is_shown_alike_under_every_plan(orchestrate: Comm
     assert column(orchestrate(*words, "--format", "csv"), "model") == ["lstm", "mlp"]
     rows = orchestrate(*words, "--where", "model=mlp", "--json").json()
     assert [(row["trial_id"], row["choices"]) for row in rows] == [(trial_id(80), {"model": "mlp"})]
+
+
+# ---------------------------------------------------------------- the step of the objective, and repeats
+
+
+@pytest.fixture
+def overfitted(sweep: Manifest) -> Manifest:
+    """One trial whose best step is not its last; its test accuracy is reported at every second step."""
+    plan(sweep, [trial_spec(90)], spec=sweep_spec(objective=Objective("loss", "min", "best")))
+    key = begin(sweep, 90)
+    for step, loss in enumerate([3.0, 1.0, 2.0]):
+        report(sweep, key, 1, step, loss=loss, **({} if step % 2 else {"test": step / 10}))
+    end(sweep, key)
+    return sweep
+
+
+@pytest.mark.parametrize(("words", "at", "metrics"), [([], "best", (1.0, 0.0)), (["--at", "last"], "last", (2.0, 0.2))])
+def test_metrics_are_those_at_the_step_of_the_objective(
+    orchestrate: Command, overfitted: Manifest, words: list[str], at: str, metrics: tuple[float, float]
+) -> None:
+    loss, test = metrics
+    output = orchestrate("trials", *words)
+    assert output.lines[0].split()[2:] == ["x", "loss", f"({at})", "test"]
+    assert output.lines[1].split()[3:] == [f"{loss:g}", f"{test:g}"]
+    assert orchestrate("trials", *words, "--columns", "objective,loss,test", "--format", "csv").lines == [
+        f"loss ({at}),loss,test", f"{loss},{loss},{test}",
+    ]  # fmt: skip
+    for command in (["trials"], ["show", trial_id(90)]):
+        (row,) = orchestrate(*command, *words, "--json").json()
+        assert (row["at"], row["objective"], row["best_step"]) == (at, loss, 1)
+        assert row["metrics"] == {"loss": loss, "test": test}
+    assert f"  objective loss {loss!r} ({at}" in orchestrate("show", trial_id(90), *words).out
+    assert len(orchestrate("trials", *words, "--where", f"test={test}", "--json").lines) == 1
+
+
+def test_configs_are_compared_by_their_means(orchestrate: Command, sweep: Manifest) -> None:
+    values = {0: [0.5, 0.7], 1: [0.9, 0.1], 2: [0.8, None]}
+    specs = [
+        trial_spec(100 + 2 * lr + seed, overrides={"opt.lr": lr, "seed": seed}, seed=seed, config_id=f"{lr:012}")
+        for seed in range(2)
+        for lr in values
+    ]
+    plan(sweep, specs, spec=sweep_spec(objective=Objective("acc", "max"), repeats=2))
+    for lr, seeds in values.items():
+        for seed, acc in enumerate(seeds):
+            run(sweep, 100 + 2 * lr + seed, *([MULTILINE_FAILURE] if acc is None else []), acc=acc or 0.0)
+    rows = orchestrate("trials", "--by", "config", "--json").json()
+    assert [(row["overrides"], row["ranked"], row["trials"][0]) for row in rows] == [
+        ({"opt.lr": 0}, True, trial_id(101)),
+        ({"opt.lr": 1}, True, trial_id(102)),
+        ({"opt.lr": 2}, False, trial_id(104)),
+    ]
+    assert rows[0]["mean"] == pytest.approx(0.6)
+    assert column(orchestrate("trials", "--format", "csv"), "acc (last)") == ["0.7", "0.5", "0.9", "0.1", "0.8", "0.0"]
+    status = orchestrate("status").lines
+    assert f"  best: acc 0.6 ± 0.14 (2 of 2)  {trial_id(101)[:8]}  lr=0" in status
+    assert f"  best single trial, not the best config: acc 0.9  {trial_id(102)[:8]}  lr=1 seed=0" in status
+    lines = orchestrate("trials", "--by", "config", "--where", "lr>0").lines
+    assert [line.split()[0] for line in lines] == ["lr", "1", "2"]
+    assert lines[2].endswith(f"0.8 (1 of 2, 1 failed)  {trial_id(104)[:8]}")
