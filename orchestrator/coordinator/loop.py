@@ -294,7 +294,9 @@ class Coordinator:
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
         """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""
         aborted = self.early_abort.due
-        self.early_abort.record(live.spec, outcome, live.standing.last, (each.standing.last for each in self.live.values()))
+        self.early_abort.record(
+            live.spec, outcome, live.standing.last, (each.standing.last for each in self.live.values())
+        )
         verdict = self.early_abort.verdict
         if verdict and not aborted:
             self._manifest.attempts.decided("abort", {"reason": verdict.reason}, now, live.key)
