@@ -117,7 +117,7 @@ class Query:
 
     def _order(self) -> str:
         if not self.sort:
-            return "current DESC, position"
+            return "current DESC, position" if self.everything else "position"  # an index has the plan's order
         metrics, path = self.shown.metrics, json_path(self.sort)
         return (
             f"json_type({metrics}, {path}) IN {_NUMBERS} DESC, "

@@ -118,6 +118,8 @@ def _rows(reader: Reader, request: Request, columns: str) -> list[Row]:
     elif filtered:
         rows = reader.listed(selected, unlimited)
     known = {row[0]: row for row in rows}
+    if not filtered:
+        return [known[trial_id] for trial_id in order]
     found = [known.pop(trial_id) for trial_id in order if trial_id in known]
     return [*found, *known.values()]
 
