@@ -57,5 +57,5 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
     if snap.finished and not session.interrupted:
         if snap.best is not None:
             print(f"orchestrate show {name}/best   shows the best one")
-        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {name}{sort}   compares them")
+        best_first = ", the best first" if snap.objective else ""
+        print(f"orchestrate trials {name}   compares them{best_first}")

@@ -18,6 +18,7 @@ from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
 from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import PlanRow, TrialRow
+from orchestrator.results.best import winner
 
 COMPLETING = "_ARGCOMPLETE"  # set by the shell while it completes a line
 
@@ -79,7 +80,7 @@ TRIAL_HELP = "the first digits of its id, `best`, `last` (started last), or SWEE
 def trial_in(reader: Reader, name: str) -> TrialRow:
     """The trial of this sweep that a word names: the first digits of its id, `best` or `last`. Raises NotFoundError.
 
-    `best` is the best trial by the objective; `last` the one that started last.
+    `best` is the best repeat of the best config; `last` the one that started last.
     """
     if name == "last":
         found = reader.last_started()
@@ -93,11 +94,11 @@ def trial_in(reader: Reader, name: str) -> TrialRow:
     if objective is None:
         fix = "name its metric in sweep.objective and run the sweep again: what is done stays done"
         raise NotFoundError("the sweep has no objective, so no trial is its best", where=reader.name, fix=fix)
-    best = reader.best(objective)
+    best = winner(reader, plan)
     if best is None:
         fix = f"orchestrate trials {reader.name} shows what was reported"
-        raise NotFoundError(f"no trial has reported {objective.metric!r} yet", where=reader.name, fix=fix)
-    return best
+        raise NotFoundError(f"no trial with {objective.metric!r} can be the best yet", where=reader.name, fix=fix)
+    return best.trial
 
 
 def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:

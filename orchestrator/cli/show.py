@@ -18,9 +18,10 @@ from orchestrator.cli.pager import through_pager
 from orchestrator.decide.early_abort import unreported
 from orchestrator.folder.code_index import index_of, left_out_in_words
 from orchestrator.folder.paths import SweepFolder, files_folder
+from orchestrator.manifest.query import At
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
-from orchestrator.model.sweep import State
+from orchestrator.model.sweep import Objective, State
 from orchestrator.results.listing import as_json
 
 
@@ -34,6 +35,9 @@ def run(words: Sequence[str]) -> int:
     )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--at", choices=["last", "best"], help="metrics at this step of the objective (default: its own)"
+    )
     options = parser.read(words)
     folder, trial = find_trial(options.runs, options.trial)
     with Reader(folder) as reader:
@@ -48,9 +52,9 @@ def run(words: Sequence[str]) -> int:
     if options.json:
         print_json(
             {
-                **as_json(trial),
+                **as_json(trial, objective, options.at),
                 "attempts": [{**dataclasses.asdict(row), "state": row.state.value} for row in attempts],
-                "series": [{"step": step, **values} for step, values in series.items()],
+                "series": [{"step": step, "metrics": values} for step, values in series.items()],
                 "provenance": plan.provenance if plan else {},
                 "rerun": rerun,
                 "files": str(files.trial(trial.trial_id)),
@@ -61,6 +65,7 @@ def run(words: Sequence[str]) -> int:
     if news:
         which = "stale" if trial.state is State.SUCCEEDED else "failed"
         print(f"         with the code of the sweep; {news}: {run_again.todays(folder, current, which)} takes today's")
+    _print_metrics(trial, objective, options.at)
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)
@@ -78,12 +83,23 @@ def run(words: Sequence[str]) -> int:
 def _print_head(folder: SweepFolder, files: SweepFolder, trial: TrialRow, rerun: str) -> None:
     print(f"trial {trial.trial_id} of {folder.name}: {trial.state}{' (stale)' if trial.stale else ''}")
     print(f"  {naming.label(trial.overrides)}")
-    if trial.objective is not None:
-        print(f"  objective {trial.objective!r}")
     print(f"  folder {relative(folder.trial(trial.trial_id))}")
     if files != folder:
         print(f"  files  {relative(files.trial(trial.trial_id))}")
     print(f"  rerun  {rerun}")
+
+
+def _print_metrics(trial: TrialRow, objective: Objective | None, at: At | None) -> None:
+    """The metrics at the step of the objective, which comes first."""
+    found = as_json(trial, objective, at)
+    where = found["at"]
+    step = f", step {trial.best_step}" if where == "best" and trial.best_step is not None else ""
+    if objective is not None and found["objective"] is not None:
+        print(f"  objective {objective.metric} {found['objective']!r} ({where}{step})")
+    if found["metrics"]:
+        print(f"\nmetrics ({where}{step})")
+        for name, value in found["metrics"].items():
+            print(f"  {name} {value!r}")
 
 
 def _print_config(trial: TrialRow) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator import naming
 from orchestrator.cli import view
-from orchestrator.cli.common import Parser, find_sweep, print_json, sweep_command
+from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json, sweep_command
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.results.snapshot import Snapshot, read_snapshot
@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> int:
     folder = find_sweep(options)
     if options.watch and not options.json:
         return _watch(options)
-    with Reader(folder) as reader:
+    with gc_paused(), Reader(folder) as reader:
         snap, plan = read_snapshot(folder, reader), reader.plan()
     if options.json:
         print_json(snap.as_json())

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from orchestrator.cli.streams import for_programs
-from orchestrator.manifest.db import Row
-from orchestrator.results.listing import json_line
 
 
-def print_json(rows: Iterable[Row]) -> None:
+def print_json(lines: Iterable[str]) -> None:
     """One object a line."""
     for_programs()
-    sys.stdout.writelines(map(json_line, rows))
+    sys.stdout.writelines(lines)
 
 
 def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:

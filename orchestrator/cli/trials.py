@@ -5,35 +5,56 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import yaml
+
+from orchestrator import naming
 from orchestrator.cli import tables
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
-from orchestrator.cli.key_value import key_value
+from orchestrator.cli.key_value import typed
 from orchestrator.cli.pager import in_pager, through_pager
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest.query import Query
+from orchestrator.manifest.query import Column, Query, Shown
 from orchestrator.manifest.reader import Reader
+from orchestrator.model.exact_json import dumps
+from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import Objective, State
 from orchestrator.results import listing
-from orchestrator.results.listing import FIXED, Listing
+from orchestrator.results.best import ConfigRow, by_config, value_text
+from orchestrator.results.conditions import condition
+from orchestrator.results.listing import Listing, Request
+from orchestrator.results.names import FIXED, Names
 
 SCREENFUL = 50
 EXAMPLES = (
-    "trials --sort valid/accuracy",
-    "trials address-tagging --where optimizer=adam --columns trial_id,optimizer.lr,valid/accuracy",
+    "trials address-tagging --where optimizer=adam,sgd --where 'lr>0.01'",
+    "trials --by config",
+    "trials --sort -valid/loss --columns trial_id,lr,valid/loss",
     "trials --state failed",
     "trials --format csv > trials.csv",
 )
 
 
 def parser() -> Parser:
-    options = Parser("trials", "[SWEEP] [options]", "The trials of a sweep, compared.", EXAMPLES)
+    text = "The trials of a sweep, compared: by the objective, the best first."
+    options = Parser("trials", "[SWEEP] [options]", text, EXAMPLES)
     options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     options.add_argument("--state", metavar="S", help="only trials in this state, as `failed`")
     options.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE", help="only trials with this setting"
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only these: optimizer=adam,sgd, 'lr>0.01', 'model!=gru' (quote < > !); names as shown, or dotted keys",
     )
-    options.add_argument("--sort", metavar="METRIC", help="best first by the objective, else growing; -METRIC turns it")
+    options.add_argument(
+        "--sort", metavar="METRIC", help="the best first by `objective`, else growing; -METRIC turns it"
+    )
+    options.add_argument(
+        "--at", choices=["last", "best"], help="metrics at this step of the objective (default: its own)"
+    )
+    options.add_argument("--by", choices=["trial", "config"], default="trial", help="a row a trial, or a row a config")
     options.add_argument("--columns", metavar="A,B", help=f"settings, metrics, or {', '.join(FIXED)}")
     options.add_argument(
         "--limit",
@@ -54,29 +75,32 @@ def run(words: Sequence[str]) -> int:
     with Reader(find_sweep(options)) as reader, reader.snapshot():
         plan = reader.plan()
         objective = plan.spec.objective if plan else None
-        metric, descending = _order(options.sort, objective)
-        if metric:
-            _check_metric(reader, metric)
-        query = Query(
-            state=_state(options.state),
-            where=dict(key_value(word, "--where", "optimizer=adam") for word in options.where),
-            sort=metric,
-            descending=descending,
-            limit=_limit(options),
-            everything=options.all,
-        )
+        at = options.at or (objective.at if objective else "last")
+        names = None
+        if options.where or options.columns or not _by_objective(options.sort, objective):
+            names = Names.of(reader, objective, options.at, options.all)
+        request, sorted_by = _request(options, names, objective)
+        if options.by == "config" and plan is not None:
+            return _print_configs(options, reader, plan, request)
         if options.format == "json":
-            rows = reader.listed(listing.AS_JSON, query)
+            lines = listing.json_lines(reader, request, at)
         else:
-            first = [name for name in (metric, objective and objective.metric) if name]
-            table = Listing(reader, query, first, options.columns.split(",") if options.columns else ())
+            table = Listing(
+                reader,
+                request,
+                names,
+                _columns(options, names),
+                first=sorted_by,
+                at=options.at,
+                everything=options.format == "csv",
+            )
             cells = table.cells(exact=options.format == "csv")
-            left = reader.count(query) - len(table) if query.limit and options.limit is None else 0
+            left = reader.count(request.query) - len(table) if request.query.limit and options.limit is None else 0
     # Read to the end: whoever reads slowly what comes now holds no transaction open.
     if options.format == "json":
-        tables.print_json(rows)
+        tables.print_json(lines)
     elif options.format == "csv":
-        tables.print_csv(table.names, cells)
+        tables.print_csv(table.headers(), cells)
     elif not len(table):
         print("no trial matches")
     else:
@@ -84,6 +108,94 @@ def run(words: Sequence[str]) -> int:
         if left:
             print(f"… and {left} more: --limit 0 shows all")
     return 0
+
+
+def _by_objective(sort: str | None, objective: Objective | None) -> bool:
+    """Whether a word after `--sort` means the order of the objective, which is also that without any."""
+    return sort is None or (objective is not None and sort.removeprefix("-") in ("objective", objective.metric))
+
+
+def _request(
+    options: argparse.Namespace, names: Names | None, objective: Objective | None
+) -> tuple[Request, str | None]:
+    """What is asked for, and the metric that it is sorted by."""
+    turned, ranked = (options.sort or "").startswith("-"), _by_objective(options.sort, objective)
+    metric = None if ranked or names is None else _metric(options.sort.removeprefix("-"), names)
+    query = Query(
+        state=_state(options.state),
+        where=[condition(word, names, _typed) for word in options.where] if names else (),
+        sort=metric,
+        descending=turned,
+        limit=_limit(options),
+        everything=options.all,
+        shown=Shown.at(objective, options.at),
+    )
+    return Request(query, objective, ranked=ranked, worst_first=turned), metric
+
+
+def _metric(word: str, names: Names) -> str:
+    column = names.find(word, "--sort")
+    if column.kind != "metric":
+        raise ConfigError(f"{word!r} is no metric", where="--sort", fix="name a metric, or objective")
+    return column.name
+
+
+def _columns(options: argparse.Namespace, names: Names | None) -> list[Column]:
+    if not options.columns or names is None:
+        return []
+    return [names.find(word, "--columns") for word in options.columns.split(",")]
+
+
+def _typed(text: str) -> Any:
+    try:
+        return typed(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value is not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}") from error
+
+
+def _print_configs(options: argparse.Namespace, reader: Reader, plan: PlanRow, request: Request) -> int:
+    """A row a config, the best first: its settings, and the objective over its repeats."""
+    objective = plan.spec.objective
+    if objective is None or not request.ranked or options.columns:
+        what = "needs an objective" if objective is None else "is sorted by the objective, and has columns of its own"
+        raise ConfigError(f"--by config {what}", where="--by", fix="leave it out for a row a trial")
+    rows = list(by_config(reader, plan, request.query, request.worst_first))
+    shown = rows[: request.query.limit]
+    keys = dict.fromkeys(key for row in rows for key in row.settings)
+    names = Names(keys, [], objective, options.at)
+    columns = [Column("setting", key) for key in keys]
+    if options.format == "json":
+        tables.print_json(dumps(row.as_json()) + "\n" for row in shown)
+    elif options.format == "csv":
+        titles = ["config_id", *map(names.name, columns), "mean", "sd", "repeats", "ended_well", "failed", "best_trial"]
+        tables.print_csv(titles, _transposed([_config_cells(row, list(keys)) for row in shown], len(titles)))
+    elif not shown:
+        print("no trial matches")
+    else:
+        title = f"{objective.metric} ({options.at or objective.at})"
+        cells = [
+            [*(_cell(row.settings, key) for key in keys), value_text(row.config), row.config.trials[0][:8]]
+            for row in shown
+        ]
+        tables.print_table([*map(names.title, columns), title, "best trial"], _transposed(cells, len(keys) + 2))
+        if len(rows) > len(shown) and options.limit is None:
+            print(f"… and {len(rows) - len(shown)} more: --limit 0 shows all")
+    return 0
+
+
+def _config_cells(row: ConfigRow, keys: Sequence[str]) -> list[str]:
+    config = row.config
+    numbers = ["" if value is None else repr(value) for value in (config.mean, config.sd)]
+    counts = map(str, (config.of, config.well, config.failed))
+    return [config.config_id, *(_cell(row.settings, key) for key in keys), *numbers, *counts, config.trials[0]]
+
+
+def _cell(settings: Any, key: str) -> str:
+    return naming.value(settings[key]) if key in settings else ""
+
+
+def _transposed(rows: Sequence[Sequence[str]], width: int) -> list[Sequence[str]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
 def _limit(options: argparse.Namespace) -> int | None:
@@ -104,25 +216,6 @@ def _guard_minus(words: Sequence[str]) -> list[str]:
         word = rest.pop(0)
         joined.append(f"--sort={rest.pop(0)}" if word == "--sort" and rest else word)
     return joined
-
-
-def _order(sort: str | None, objective: Objective | None) -> tuple[str | None, bool]:
-    """(metric, descending): the objective with its best first, any other growing; a leading minus turns it."""
-    if sort is None:
-        return None, False
-    metric = sort.removeprefix("-")
-    descending = objective is not None and metric == objective.metric and objective.mode == "max"
-    return metric, descending != sort.startswith("-")
-
-
-def _check_metric(reader: Reader, metric: str) -> None:
-    if reader.reports_metric(metric):
-        return
-    known = reader.metric_names()
-    if known:
-        near = nearest(metric, known)
-        fix = f"did you mean {near}?" if near else f"reported are: {', '.join(sorted(known)[:12])}"
-        raise ConfigError(f"no trial reports a metric {metric!r}", where="--sort", fix=fix)
 
 
 def _state(name: str | None) -> State | None:

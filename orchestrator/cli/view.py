@@ -50,8 +50,10 @@ def _by_word(counts: Mapping[State, int]) -> Iterator[tuple[State, int]]:
 def results(snap: Snapshot) -> Iterator[str]:
     """The best trial and the groups of failures, one plain line each."""
     if snap.best is not None and snap.objective is not None:
-        best = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
-        yield f"best: {best}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"
+        yield f"best: {snap.best.line(snap.objective)}"
+        single = snap.best.single_line(snap.objective)
+        if single:
+            yield f"best single trial, not the best config: {single}"
     for failure in snap.failures:
         yield f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})"
     if snap.failed_otherwise:
@@ -146,8 +148,7 @@ def _facts(snap: Snapshot) -> RenderableType | None:
     grid.add_column(style="dim", no_wrap=True, width=8)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     if snap.best is not None and snap.objective is not None:
-        text = f"{snap.objective.metric} {naming.metric(snap.best.objective)}"
-        grid.add_row("  best", Text(f"{text}  {snap.best.trial_id[:8]}  {naming.label(snap.best.overrides)}"))
+        grid.add_row("  best", Text(snap.best.line(snap.objective)))
     for failure in snap.failures:
         more = f" and {failure.trials - 1} more" if failure.trials > 1 else ""
         grid.add_row("  failed", Text(f"{failure.example[:8]}{more}  {failure.message}", style="red"))
@@ -239,7 +240,7 @@ class PlainView:
         self._finished += 1
         count = f"[{self._finished}/{self._total}]"
         if change.state is State.SUCCEEDED:
-            metrics = [f"{key} {_plain(value)}" for key, value in list(live.metrics.items())[:3]]
+            metrics = [f"{key} {_plain(value)}" for key, value in list(live.standing.shown.items())[:3]]
             seconds = [naming.duration(time.time() - live.started.at)] if live.started else []
             return "  ".join([f"✓ {trial}", *metrics, *seconds, count])
         glyph = "✗" if change.state in (State.FAILED, State.LOST) else "⊘"

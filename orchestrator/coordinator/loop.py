@@ -20,6 +20,7 @@ from orchestrator.coordinator.recording import Live, Recording
 from orchestrator.decide import lifecycle, pace
 from orchestrator.decide.early_abort import EarlyAbort, unreported
 from orchestrator.decide.quarantine import Quarantine
+from orchestrator.decide.standing import Standing
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.folder.paths import files_folder
 from orchestrator.folder.requests import Request, answer_request, pending_requests
@@ -199,10 +200,10 @@ class Coordinator:
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due))
+        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due), Standing(self._spec.objective))
         self._manifest.attempts.open(self._opening(live))
         if last is not None and offered:
-            live.metrics, live.objective = dict(last.metrics), last.objective
+            live.standing = self._recording.standing(live.key)
         self.live[due.spec.trial_id, number] = live
         return live, self._order(live)
 
@@ -262,7 +263,7 @@ class Coordinator:
             if isinstance(event, Ended):
                 break
         if progress:
-            self._manifest.attempts.progressed(live.key, live.attempt, live.metrics, live.objective)
+            self._manifest.attempts.progressed(live.key, live.attempt, live.standing)
         return transitions
 
     def _apply(self, live: Live, event: Event) -> Transition | None:
@@ -293,7 +294,9 @@ class Coordinator:
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
         """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""
         aborted = self.early_abort.due
-        self.early_abort.record(live.spec, outcome, live.metrics, (each.metrics for each in self.live.values()))
+        self.early_abort.record(
+            live.spec, outcome, live.standing.last, (each.standing.last for each in self.live.values())
+        )
         verdict = self.early_abort.verdict
         if verdict and not aborted:
             self._manifest.attempts.decided("abort", {"reason": verdict.reason}, now, live.key)
@@ -304,7 +307,7 @@ class Coordinator:
 
     def _miss_objective(self, live: Live) -> None:
         """Warn, once, of a success that cannot be compared. `show` says it of each such trial."""
-        text = unreported(self._spec.objective, live.metrics)
+        text = unreported(self._spec.objective, live.standing.last)
         if text and not any(warning.startswith(_UNREPORTED) for warning in self.warnings):
             self._warn(f"{_UNREPORTED}{text.removeprefix('succeeded without')}")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.coordinator.intake import accept_rows
-from orchestrator.decide import lifecycle
+from orchestrator.decide.standing import Standing
 from orchestrator.files import replacing
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.stale import keep_used
@@ -32,14 +30,13 @@ class Live:
     lineage: int  # the one that it continues if it takes what it is offered
     created: float
     resources: Resources  # what it was given
+    standing: Standing  # what its series has reached
     seq: int = -1
     started: Started | None = None
     restored: bool = False
     anew: bool = False  # it has reported without having restored: its series is a new one
     crowded: bool = False  # it has reported more metrics than are shown
     dropped: int = 0  # reported rows that could not be recorded
-    metrics: dict[str, Any] = field(default_factory=dict)
-    objective: float | None = None
 
 
 class Recording:
@@ -95,38 +92,32 @@ class Recording:
         rows, dropped = accept_rows(event.rows)
         live.dropped += dropped
         self._manifest.attempts.reported(live.key, live.attempt, [row[:3] for row in rows])
-        for row in rows:
-            self._take_in(live, row[3])
-        if len(live.metrics) > MAX_METRICS:
+        standing = live.standing
+        for step, _, _, metrics in rows:
+            standing.take(step, metrics)
+        if standing.unsure is not None:
+            standing.settle(self._manifest.attempts.series(live.key, standing.unsure))
+        if len(standing.last) > MAX_METRICS:
             self._forget_newest(live)
 
     def _forget_newest(self, live: Live) -> None:
-        """Keep the last values of the first metrics only: they are written at each turn, for all readers."""
-        newest = [name for name in live.metrics if not self._objective or name != self._objective.metric][MAX_METRICS:]
-        for name in newest:
-            del live.metrics[name]
+        """Keep the values of the first metrics only: they are written at each turn, for all readers."""
+        known = live.standing.last
+        newest = [name for name in known if not self._objective or name != self._objective.metric][MAX_METRICS:]
+        live.standing.forget(newest)
         if newest and not live.crowded:
             live.crowded = True
             text = f"more than {MAX_METRICS} metrics: every row is kept, but tables show the first ones only"
             self._manifest.attempts.noticed(live.key, live.attempt, text)
             self._warn(f"{live.spec.trial_id[:8]}: {text}")
 
-    def _take_in(self, live: Live, row: Mapping[str, Any]) -> None:
-        """Update the last metrics and the objective with one more row."""
-        live.metrics.update(row)
-        objective = self._objective
-        value = row.get(objective.metric) if objective else None
-        if objective is None or value is None:
-            return
-        number = value if isinstance(value, (int, float)) else None
-        if objective.at == "last" or (number is not None and lifecycle.better(objective, number, live.objective)):
-            live.objective = number
+    def standing(self, key: int) -> Standing:
+        """What the effective series of a trial has reached, as the manifest has it."""
+        return Standing(self._objective, self._manifest.attempts.series(key))
 
     def _go_back(self, live: Live) -> None:
         """Forget what earlier attempts reported after the restored step: it will be reported again."""
-        live.metrics, live.objective = {}, None
-        for text in self._manifest.attempts.series(live.key):
-            self._take_in(live, json.loads(text))
+        live.standing = self.standing(live.key)
 
     def _start_anew(self, live: Live, at: float) -> None:
         """The trainer reports without having restored the checkpoint that it was offered: this is a new series.
@@ -134,7 +125,7 @@ class Recording:
         If it restores one later, it rejoins the old series, and what it has reported by then comes after that.
         """
         live.anew = True
-        live.metrics, live.objective = {}, None
+        live.standing = Standing(self._objective)
         self._manifest.attempts.new_lineage(live.key, live.attempt, at)
 
     def _append(self, path: Path, data: bytes) -> None:

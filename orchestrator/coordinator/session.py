@@ -197,7 +197,7 @@ def write_plan(
         session.notes += _of_last_plan(manifest, number, plan)
         summary = plan.summary()
         manifest.plans.finish(number, total, summary.excluded, summary.duplicates)
-        manifest.plans.judge(number, plan.spec.objective)
+        manifest.plans.judge(plan.spec.objective)
         manifest.trials.resume_cancelled(number)
         if rerun:
             manifest.trials.rerun(number, rerun)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from orchestrator.model.events import Ended, Outcome
 from orchestrator.model.rows import AttemptRow
-from orchestrator.model.sweep import Objective, Retries, State
+from orchestrator.model.sweep import Retries, State
 
 ENDED_BY_US = {  # reason why the orchestrator ended the attempt -> state
     "cancelled": State.CANCELLED,
@@ -147,12 +147,3 @@ def next_lineage(attempt: int, last: AttemptRow | None, offered: bool) -> int:
     `offered`: a checkpoint of the last attempt exists. A lineage is named by the number of its first attempt.
     """
     return last.lineage if last is not None and offered else attempt
-
-
-def better(objective: Objective, new: float, old: float | None) -> bool:
-    """Whether `new` is better than `old`. NaN is never better."""
-    if new != new:
-        return False
-    if old is None:
-        return True
-    return new > old if objective.mode == "max" else new < old

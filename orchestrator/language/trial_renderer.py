@@ -42,6 +42,11 @@ class TrialRenderer:
         self.value_positions = [i for i, (key, _) in enumerate(first) if not key.group]
         self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
         self.choices = _all_choices(composition, first)
+        self.kept_choices = {
+            group: None if option is None else str(option)
+            for group, option in self.choices.items()
+            if group != "sweep" and group.split("/")[0] != "hydra"
+        }
         self._check_keys([key for key, _ in first])
         self.swept_options = tuple((key.name, _option(value)) for key, value in first if key.group)
         values = [first[i] for i in self.value_positions]
@@ -197,6 +202,7 @@ class TrialRenderer:
             config_id=self._text_unseeded.digest(encoded),
             references=self.references,
             resources=self._fixed_resources or self._resources_of(template.build(filled)),
+            choices=self.kept_choices,
         )
 
     def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
@@ -220,6 +226,7 @@ class TrialRenderer:
             config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), references)),
             references=references,
             resources=held,
+            choices=self.kept_choices,
         )
 
     def _sources(self, rendered: Rendered) -> dict[Path, str]:

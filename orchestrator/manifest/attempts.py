@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.decide.standing import Standing
 from orchestrator.manifest import db
 from orchestrator.manifest.reader import ATTEMPT
 from orchestrator.model import exact_json
@@ -18,9 +20,10 @@ from orchestrator.model.sweep import Resources, State
 # What an attempt of the same lineage begins with: the metrics that the one before it had reached.
 _OPEN = """
     INSERT INTO attempt (trial, attempt, purpose, plan, lineage, state, created, code, resources, ignored,
-                         deterministic, changed, last, objective)
+                         deterministic, changed, last, objective, best, best_step)
     SELECT :trial, :attempt, :purpose, :plan, :lineage, 'LAUNCHING', :created, :code, :resources, :ignored,
-           :deterministic, :changed, coalesce(before.last, '{}'), before.objective
+           :deterministic, :changed, coalesce(before.last, '{}'), before.objective,
+           before.best, before.best_step
     FROM (SELECT 1) LEFT JOIN attempt before
         ON before.trial = :trial AND before.lineage = :lineage AND before.attempt = (
             SELECT max(attempt) FROM attempt WHERE trial = :trial AND purpose = :purpose AND attempt < :attempt)
@@ -102,10 +105,15 @@ class Attempts:
         )
         return [Checkpoint(row["step"], row["path"]) for row in found]
 
-    def series(self, key: int) -> list[str]:
-        """The rows of the trial's effective series, as JSON text, in the order of their arrival."""
-        query = "SELECT r.metrics FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = ? ORDER BY r.id"
-        return [row["metrics"] for row in self._db.execute(query, (key,))]
+    def series(self, key: int, upto: int | None = None) -> list[tuple[int, dict[str, Any]]]:
+        """The rows of the trial's effective series up to a step, in the order of their arrival: step and metrics.
+
+        Values that are not finite are text.
+        """
+        query = f"""SELECT r.step, r.metrics FROM reports r JOIN trial t ON t.trial_id = r.trial_id
+                    WHERE t.id = ? {"" if upto is None else "AND r.step <= ?"} ORDER BY r.id"""
+        found = self._db.execute(query, (key,) if upto is None else (key, upto))
+        return [(row["step"], json.loads(row["metrics"])) for row in found]
 
     # ------------------------------------------------------------ transitions
 
@@ -203,11 +211,19 @@ class Attempts:
             [(next(ids), key, attempt, *report) for report in reports],
         )
 
-    def progressed(self, key: int, attempt: int, last: Mapping[str, Any], objective: float | None) -> None:
-        """The last value of each metric, and the objective, so far."""
+    def progressed(self, key: int, attempt: int, standing: Standing) -> None:
+        """What the attempt's series has reached so far."""
+        best = standing.best
         self._db.execute(
-            "UPDATE attempt SET last = ?, objective = ? WHERE trial = ? AND attempt = ?",
-            (exact_json.dumps(last), objective, key, attempt),
+            "UPDATE attempt SET last = ?, objective = ?, best = ?, best_step = ? WHERE trial = ? AND attempt = ?",
+            (
+                exact_json.dumps(standing.last),
+                standing.objective,
+                None if best is None or best == standing.last else exact_json.dumps(best),
+                standing.best_step,
+                key,
+                attempt,
+            ),
         )
 
     def saved(self, key: int, attempt: int, checkpoint: Checkpoint, at: float) -> None:

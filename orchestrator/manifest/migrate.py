@@ -1,8 +1,8 @@
 """The schema of a manifest, and its versions.
 
 `schema/NNNN.sql` brings a manifest from the version before to version NNNN; `PRAGMA user_version` says which one a file
-has. `schema/read-NNNN.sql` shows a manifest of version NNNN to a reader of today: with views that live in the reader's
-own connection, so nothing is written.
+has. `schema/read-NNNN.sql` and then `schema/read.sql` show a manifest of version NNNN to a reader of today: with views
+that live in the reader's own connection, so nothing is written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.errors import ManifestError
-from orchestrator.manifest import db
+from orchestrator.manifest import db, functions
 
 _SCHEMA = Path(__file__).with_name("schema")
 
@@ -31,6 +31,7 @@ def connect_writer(path: Path) -> db.Connection:
     connection = db.connect_writer(path)
     try:
         with db.errors(path):
+            functions.add(connection)
             found = _checked_version(connection, path)
             if 0 < found < version():
                 _keep_copy(connection, path, found)
@@ -53,7 +54,8 @@ def connect_reader(path: Path, *, immutable: bool = False) -> db.Connection:
         with db.errors(path):
             found = _checked_version(connection, path)
             if found < version():
-                connection.executescript(_script(f"read-{found:04}.sql"))
+                functions.add(connection)
+                connection.executescript(_script(f"read-{found:04}.sql") + _script("read.sql"))
         return connection
     except BaseException:
         connection.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.manifest import db
-from orchestrator.manifest.query import json_path
+from orchestrator.manifest.query import number
 from orchestrator.manifest.reader import PLAN
 from orchestrator.manifest.trials import FORGET_PLANNED, STANDS
 from orchestrator.model import exact_json
@@ -16,12 +16,14 @@ from orchestrator.model.rows import LastPlan, PlanRow
 from orchestrator.model.sweep import Objective, Resources, SweepSpec, TrialSpec
 
 _BEFORE = """
-    SELECT trial_id, overrides, refs, resources, seed, config_id, CASE WHEN ? OR refs <> '{}' THEN config ELSE '' END
+    SELECT trial_id, overrides, refs, resources, choices, seed, config_id,
+           CASE WHEN ? OR refs <> '{}' THEN config ELSE '' END
     FROM trial WHERE plan = ? ORDER BY position
 """
 _MOVE_SAME = "UPDATE trial SET plan = ? WHERE plan = ? AND position < ?"
 _MOVE = """
-    UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ?, config_id = ? WHERE trial_id = ?
+    UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ?, choices = ?, config_id = ?
+    WHERE trial_id = ?
 """
 # The seed and ignored keys are no part of an id. A result that stands keeps what it was made with; what runs from now
 # on runs as the plan says.
@@ -31,8 +33,16 @@ _PLAN_OTHERWISE = f"""
     WHERE trial_id = ?3 AND (seed <> ?1 OR config <> ?2) AND {STANDS}
 """
 _PUT = """
-    INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO trial (plan, position, overrides, refs, resources, choices, trial_id, seed, config_id, config)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_LATEST = "attempt = (SELECT max(attempt) FROM trial_attempt a WHERE a.trial = attempt.trial)"
+_JUDGE = f"""
+    UPDATE attempt SET (best_step, best) = (
+        SELECT json_extract(found, '$[0]'), json_extract(found, '$[1]') FROM (
+            SELECT best_of(?, ?, r.id, r.step, r.metrics) AS found
+            FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = attempt.trial))
+    WHERE {_LATEST}
 """
 
 
@@ -97,21 +107,18 @@ class Plans:
             (total, excluded, duplicates, plan),
         )
 
-    def judge(self, plan: int, objective: Objective | None) -> None:
-        """Compute the objective of the plan's trials again, if an earlier plan had another objective."""
+    def judge(self, objective: Objective | None) -> None:
+        """Judge all trials again, if an earlier plan had another objective."""
         asked = "SELECT count(DISTINCT coalesce(json_extract(spec, '$.objective'), '')) FROM plan"
         if self._db.execute(asked).fetchone()[0] < 2:
             return
-        value = "NULL" if objective is None else _number("last", objective.metric)
-        if objective is not None and objective.at == "best":
-            value = f"""(SELECT {objective.mode}({_number("r.metrics", objective.metric)})
-                FROM reports r JOIN trial t ON t.trial_id = r.trial_id WHERE t.id = attempt.trial)"""
-        self._db.execute(
-            f"""UPDATE attempt SET objective = {value}
-                WHERE trial IN (SELECT id FROM trial WHERE plan = ?)
-                  AND attempt = (SELECT max(attempt) FROM trial_attempt a WHERE a.trial = attempt.trial)""",
-            (plan,),
-        )
+        if objective is None:
+            self._db.execute(f"UPDATE attempt SET objective = NULL, best = NULL, best_step = NULL WHERE {_LATEST}")
+            return
+        self._db.execute(_JUDGE, (objective.metric, objective.mode))
+        value = number("coalesce(best, last)" if objective.at == "best" else "last", objective.metric)
+        known = "best_step IS NOT NULL" if objective.at == "best" else "1"
+        self._db.execute(f"UPDATE attempt SET objective = CASE WHEN {known} THEN {value} END WHERE {_LATEST}")
 
     def end_run(self, plan: int, now: float) -> None:
         self._db.execute("UPDATE plan SET ended = ? WHERE plan = ?", (now, plan))
@@ -131,15 +138,20 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
     may_differ = bool(ignoring.fetchone()[0])
     before = connection.execute(_BEFORE, (may_differ, plan - 1))
     size: Resources | None = None
-    count, same, size_text = 0, 0, ""
+    choices: Mapping[str, str | None] | None = None
+    count, same, size_text, choices_text = 0, 0, "", ""
     for count, spec in enumerate(specs, 1):
         if spec.resources is not size:  # many trials share one object
             size = spec.resources
             size_text = exact_json.dumps(dataclasses.asdict(size))
+        if spec.choices is not choices:
+            choices = spec.choices
+            choices_text = exact_json.dumps(choices)
         given = (
             exact_json.config_text(spec.overrides),
             exact_json.dumps(spec.references) if spec.references else "{}",
             size_text,
+            choices_text,
         )
         config = exact_json.config_text(spec.config) if may_differ or spec.references else ""
         if same == count - 1 and _next(before) == (spec.trial_id, *given, spec.seed, spec.config_id, config):
@@ -159,9 +171,3 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
 def _next(cursor: db.Cursor) -> tuple[Any, ...] | None:
     row = cursor.fetchone()
     return tuple(row) if row else None
-
-
-def _number(column: str, metric: str) -> str:
-    """SQL for the value of a metric in a column of JSON; NULL where it is missing or not finite."""
-    path = json_path(metric)
-    return f"CASE WHEN json_type({column}, {path}) IN ('real', 'integer') THEN json_extract({column}, {path}) END"

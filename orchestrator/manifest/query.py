@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest import db
 from orchestrator.model import exact_json
-from orchestrator.model.sweep import State
+from orchestrator.model.sweep import Objective, State
+
+At = Literal["last", "best"]
+# The end of a lost attempt is told by another machine, whose clock may be behind: then nobody knows how long it took.
+_SECONDS = "CASE WHEN started AND ended >= started THEN ended - started END"
+_NUMBERS = "('integer', 'real')"
+_SQL = {"!=": "=", "=": "="}  # of operators that take several values
+
+
+class Column(NamedTuple):
+    """A column of the list of trials. Columns of different kinds may have one name."""
+
+    kind: Literal["fixed", "objective", "setting", "metric"]
+    name: str  # a column of the view `trials` or `seconds`; the dotted key of a setting; a metric
+
+
+class Condition(NamedTuple):
+    """A condition on a column: it has one of the values, has none of them (`!=`), or is above or below a number."""
+
+    column: Column
+    operator: str  # =, !=, <, <=, > or >=
+    values: Sequence[Any]
+
+
+class Shown(NamedTuple):
+    """SQL for what is shown of a trial: its metrics, and its objective."""
+
+    metrics: str = "metrics"
+    objective: str = "objective"
+
+    @classmethod
+    def at(cls, objective: Objective | None, at: At | None) -> Shown:
+        """At the last or the best step of the objective; None: as the sweep file says."""
+        if objective is None:
+            return cls()
+        metrics = "best_metrics" if (at or objective.at) == "best" else "metrics"
+        if at in (None, objective.at):
+            return cls(metrics)
+        value = number(metrics, objective.metric)
+        return cls(metrics, f"CASE WHEN best_step IS NOT NULL THEN {value} END" if at == "best" else value)
+
+
+AS_THE_FILE_SAYS = Shown()
 
 
 @dataclass(frozen=True)
@@ -19,77 +59,107 @@ class Query:
     """Trials of the current plan (or of all), filtered, sorted by a metric or by position."""
 
     state: State | None = None
-    where: Mapping[str, Any] = field(default_factory=dict)
+    where: Sequence[Condition] = ()
     sort: str | None = None  # a metric; trials without a finite value come last
     descending: bool = False
     limit: int | None = None
     everything: bool = False  # trials of earlier plans too
+    shown: Shown = AS_THE_FILE_SAYS
+    ids: Sequence[str] | None = None  # only these trials
 
-    def select(self, connection: db.Connection, columns: str) -> tuple[str, list[Any]]:
-        """The query for these columns, and its values. Raises ConfigError for a setting that no trial has."""
-        condition, values = self._condition(connection)
+    def select(self, columns: str) -> tuple[str, list[Any]]:
+        """The query for these columns, and its values."""
+        condition, values = self._condition()
         limit = "" if self.limit is None else f"LIMIT {self.limit}"
         return f"SELECT {columns} FROM trials WHERE {condition} ORDER BY {self._order()} {limit}", values
 
-    def count(self, connection: db.Connection) -> tuple[str, list[Any]]:
+    def count(self) -> tuple[str, list[Any]]:
         """The query for how many there are without the limit, and its values."""
-        condition, values = self._condition(connection)
+        condition, values = self._condition()
         return f"SELECT count(*) FROM trials WHERE {condition}", values
 
-    def _condition(self, connection: db.Connection) -> tuple[str, list[Any]]:
+    def sql(self, column: Column) -> str:
+        """SQL for a column that is one of the view, or the objective."""
+        if column.kind == "objective":
+            return self.shown.objective
+        return _SECONDS if column.name == "seconds" else column.name
+
+    def _condition(self) -> tuple[str, list[Any]]:
         conditions, values = ["1" if self.everything else "current"], []
         if self.state:
             conditions.append("state = ?")
             values.append(self.state.value)
-        for key, value in self.where.items():
-            condition, bound = _match(connection, key, value)
+        if self.ids is not None:
+            conditions.append("trial_id IN (SELECT value FROM json_each(?))")
+            values.append(exact_json.dumps(list(self.ids)))
+        for each in self.where:
+            found, kind = self._typed(each.column)
+            condition, bound = _compared(found, kind, each)
             conditions.append(condition)
             values += bound
         return " AND ".join(conditions), values
 
+    def _typed(self, column: Column) -> tuple[str, str]:
+        """SQL for the value of a column, and for its type as `json_type` says it."""
+        if column.kind in ("fixed", "objective"):
+            found = self.sql(column)
+            return f"({found})", f"typeof({found})"
+        path = json_path(column.name)
+        if column.kind == "metric":
+            return f"json_extract({self.shown.metrics}, {path})", f"json_type({self.shown.metrics}, {path})"
+        # The option of a group, where the trial has one; else the value in its config.
+        places = [("overrides", path), ("choices", path), ("config", json_path(*column.name.split(".")))]
+        values, kinds = (
+            ", ".join(f"{function}({place}, {path})" for place, path in places)
+            for function in ("json_extract", "json_type")
+        )
+        return f"coalesce({values})", f"coalesce({kinds})"
+
     def _order(self) -> str:
         if not self.sort:
-            return "current DESC, position"
-        path = json_path(self.sort)
+            return "current DESC, position" if self.everything else "position"  # an index has the plan's order
+        metrics, path = self.shown.metrics, json_path(self.sort)
         return (
-            f"json_type(metrics, {path}) IN ('real', 'integer') DESC, "
-            f"json_extract(metrics, {path}) {'DESC' if self.descending else 'ASC'}, position"
+            f"json_type({metrics}, {path}) IN {_NUMBERS} DESC, "
+            f"json_extract({metrics}, {path}) {'DESC' if self.descending else 'ASC'}, position"
         )
 
 
 ALL = Query()
 
 
-def _match(connection: db.Connection, key: str, value: Any) -> tuple[str, list[Any]]:
-    """A condition on a setting of a trial: its axis (for a group the option), else the value in its config."""
-    varied, fixed = json_path(key), json_path(*key.split("."))
-    found = f"coalesce(json_extract(overrides, {varied}), json_extract(config, {fixed}))"
-    known = f"(json_type(overrides, {varied}) IS NOT NULL OR json_type(config, {fixed}) IS NOT NULL)"
-    if connection.execute(f"SELECT 1 FROM trials WHERE {known} LIMIT 1").fetchone() is None:
-        raise _unknown_key(connection, key)
+def _compared(found: str, kind: str, condition: Condition) -> tuple[str, list[Any]]:
+    """A condition as SQL, and its values."""
+    if condition.operator not in _SQL:
+        return f"({kind} IN {_NUMBERS} AND {found} {condition.operator} ?)", [_bound(condition.values[0])]
+    parts = [_equal(found, kind, value) for value in condition.values]
+    any_of = " OR ".join(sql for sql, _ in parts)
+    values = [value for _, values in parts for value in values]
+    return f"NOT coalesce(({any_of}), 0)" if condition.operator == "!=" else f"({any_of})", values
+
+
+def _equal(found: str, kind: str, value: Any) -> tuple[str, list[Any]]:
     if value is None:
-        return f"({found} IS NULL AND {known})", []
+        return f"{kind} = 'null'", []
+    if isinstance(value, bool):
+        return f"{kind} = '{'true' if value else 'false'}'", []
     if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value)):
         return f"{found} = ?", [exact_json.config_text(value)]
-    text = str(value)
-    if isinstance(value, int) and abs(value) >= 2**63:
-        value = text  # SQLite has no integers that large
-    return f"({found} = ? OR CAST({found} AS TEXT) = ?)", [value, text]
+    if isinstance(value, str):  # a text that looks like a number may stand for one
+        return f"({kind} NOT IN ('true', 'false') AND CAST({found} AS TEXT) = ?)", [value]
+    same = f"({kind} IN {_NUMBERS} AND {found} = ?)"
+    return f"({same} OR ({kind} = 'text' AND {found} = ?))", [_bound(value), str(value)]
 
 
-def _unknown_key(connection: db.Connection, key: str) -> ConfigError:
-    row = connection.execute("SELECT overrides, config FROM trials LIMIT 1").fetchone()
-    keys = set(json.loads(row["overrides"])) | set(_dotted(json.loads(row["config"]))) if row else set()
-    near = nearest(key, keys)
-    fix = f"did you mean {near}?" if near else "see orchestrate show"
-    return ConfigError(f"no trial has a key {key!r}", where="--where", fix=fix)
+def _bound(value: Any) -> Any:
+    """SQLite has no integers of more than 64 bits."""
+    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
 
 
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        yield prefix + key
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+def number(column: str, metric: str) -> str:
+    """SQL for the value of a metric in a column of JSON; NULL where it is missing or not finite."""
+    path = json_path(metric)
+    return f"CASE WHEN json_type({column}, {path}) IN {_NUMBERS} THEN json_extract({column}, {path}) END"
 
 
 def json_path(*parts: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.decide.failures import Failed
 from orchestrator.errors import AmbiguousError, NotFoundError
@@ -16,7 +16,7 @@ from orchestrator.manifest.query import ALL, Query, json_path
 from orchestrator.manifest.stale import ONE_CODE, STALE, STALE_CODE, compare_with_today, install, show_stale
 from orchestrator.model import exact_json
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
-from orchestrator.model.sweep import Objective, State, TrialSpec
+from orchestrator.model.sweep import State, TrialSpec
 
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
 ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
@@ -106,18 +106,9 @@ class Reader:
         """Trials of the current plan by state."""
         return self.progress().counts
 
-    def best(self, objective: Objective | None) -> TrialRow | None:
-        """The trial of the current plan with the best finite objective, running ones included, failed ones not."""
-        if objective is None:
-            return None
-        order = "DESC" if objective.mode == "max" else "ASC"
-        query = f"""SELECT * FROM trials WHERE trial_id = (
-            SELECT t.trial_id FROM {_LAST}
-            WHERE {_CURRENT} AND a.objective IS NOT NULL AND a.state <> 'FAILED'
-            ORDER BY a.objective {order}, t.position LIMIT 1)"""
-        with self._errors():
-            row = self._db.execute(query).fetchone()
-            return TrialRow.from_row(row) if row else None
+    def candidates(self, query: Query = ALL) -> list[tuple[Any, ...]]:
+        """What `decide.ranking` takes of each trial, in the order of the plan: id, config id, state, objective."""
+        return self.listed(f"trial_id, config_id, state, {query.shown.objective} AS value", query)
 
     def compare_with_today(self, today: CodeFiles, code: str) -> None:
         """From now on, what is stale is judged by the project's code as it is, not as the latest plan has it.
@@ -177,18 +168,21 @@ class Reader:
 
     def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
         """The trials that a query selects."""
-        for row in self.listed("*", query):
-            yield TrialRow.from_row(row)
+        with self._errors():
+            rows = self._db.execute(*query.select("*")).fetchall()
+        yield from map(TrialRow.from_row, rows)
 
-    def listed(self, columns: str, query: Query) -> list[db.Row]:
+    def listed(self, columns: str, query: Query) -> list[tuple[Any, ...]]:
         """Columns of the view `trials`, with JSON as text: for commands that show many trials."""
         with self._errors():
-            return self._db.execute(*query.select(self._db, columns)).fetchall()
+            cursor = self._db.cursor()
+            cursor.row_factory = None  # plain tuples are read faster
+            return cursor.execute(*query.select(columns)).fetchall()
 
     def count(self, query: Query) -> int:
         """How many trials a query selects without its limit."""
         with self._errors():
-            return int(self._db.execute(*query.count(self._db)).fetchone()[0])
+            return int(self._db.execute(*query.count()).fetchone()[0])
 
     def attempts(self, trial_id: str) -> list[AttemptRow]:
         """All attempts at a trial, first to last."""
@@ -224,19 +218,34 @@ class Reader:
             row = self._db.execute(query).fetchone()
         return row["trial_id"] if row else None
 
-    def reports_metric(self, metric: str) -> bool:
-        """Whether any trial has reported this metric."""
+    def metric_names(self, everything: bool = True) -> list[str]:
+        """The names of all metrics that trials have reported; of those of the current plan, or of all plans."""
+        plans = "1" if everything else _CURRENT
         with self._errors():
-            query = (
-                f"SELECT EXISTS (SELECT 1 FROM trial_attempt WHERE json_type(last, {json_path(metric)}) IS NOT NULL)"
-            )
+            query = f"""SELECT DISTINCT e.key FROM trial_attempt a CROSS JOIN trial t ON t.id = a.trial,
+                        json_each(a.last) e WHERE {plans}"""
+            return [row[0] for row in self._db.execute(query)]
+
+    def setting_names(self, everything: bool = True) -> list[str]:
+        """The keys of all settings that vary in the current plan, or in any plan."""
+        plans = "1" if everything else _CURRENT
+        with self._errors():
+            query = f"SELECT DISTINCT e.key FROM trial t, json_each(t.overrides) e WHERE {plans}"
+            return [row[0] for row in self._db.execute(query)]
+
+    def has_setting(self, key: str) -> bool:
+        """Whether a trial's config has this dotted key, or a trial has chosen an option of this group."""
+        group, path = json_path(key), json_path(*key.split("."))
+        with self._errors():
+            query = f"""SELECT EXISTS (SELECT 1 FROM trial WHERE json_type(config, {path}) IS NOT NULL
+                                       OR json_type(choices, {group}) IS NOT NULL)"""
             return bool(self._db.execute(query).fetchone()[0])
 
-    def metric_names(self) -> set[str]:
-        """The names of all metrics that trials have reported."""
+    def example(self) -> TrialRow | None:
+        """Some trial of the latest plan."""
         with self._errors():
-            query = "SELECT DISTINCT e.key FROM trial_attempt a, json_each(a.last) e"
-            return {row[0] for row in self._db.execute(query)}
+            row = self._db.execute("SELECT * FROM trials ORDER BY current DESC LIMIT 1").fetchone()
+            return TrialRow.from_row(row) if row else None
 
     def failed(self) -> list[Failed]:
         """The failed and lost trials of the current plan."""

@@ -54,6 +54,8 @@ class AttemptRow:
     deterministic: str | None  # "warn", "error" or "off"
     metrics: Mapping[str, float]  # last value of each
     objective: float | None
+    best_metrics: Mapping[str, float]  # at the best step of the objective
+    best_step: int | None  # None: no finite objective was reported
     changed: int  # id of its last change: a cursor for followers
 
     @property
@@ -99,6 +101,8 @@ class AttemptRow:
             deterministic=row["deterministic"],
             metrics=exact_json.metrics(row["last"]),
             objective=row["objective"],
+            best_metrics=exact_json.metrics(row["best"] or row["last"]),
+            best_step=row["best_step"],
             changed=row["changed"],
         )
 
@@ -136,8 +140,11 @@ class TrialRow:
     config: Mapping[str, Any]
     seed: int
     config_id: str
+    choices: Mapping[str, str | None]  # config group -> option; empty: not recorded
     metrics: Mapping[str, float]  # last value of each
     objective: float | None
+    best_metrics: Mapping[str, float]  # at the best step of the objective
+    best_step: int | None  # None: no finite objective was reported
     attempts: int
     node: str
     gpus: tuple[str, ...]
@@ -162,8 +169,11 @@ class TrialRow:
             config=exact_json.config(row["config"]),
             seed=row["seed"],
             config_id=row["config_id"],
+            choices=json.loads(row["choices"]),
             metrics=exact_json.metrics(row["metrics"]),
             objective=row["objective"],
+            best_metrics=exact_json.metrics(row["best_metrics"]),
+            best_step=row["best_step"],
             attempts=row["attempts"],
             node=row["node"],
             gpus=tuple(json.loads(row["gpus"])),

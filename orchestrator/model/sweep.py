@@ -167,6 +167,7 @@ class TrialSpec:
     config_id: str  # as trial_id, but without the seed: repeats share it
     references: Mapping[str, str] = field(default_factory=dict)  # dotted key -> "${...}" resolved at the start
     resources: Resources = Resources()
+    choices: Mapping[str, str | None] = field(default_factory=dict)  # config group -> option, of every group
 
     @classmethod
     def from_row(cls, row: Row) -> TrialSpec:
@@ -179,4 +180,5 @@ class TrialSpec:
             config_id=row["config_id"],
             references=json.loads(row["refs"]),
             resources=Resources(**json.loads(row["resources"])),
+            choices=json.loads(row["choices"]),
         )

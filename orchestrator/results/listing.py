@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from orchestrator import naming
-from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest.db import Row
-from orchestrator.manifest.query import Query
+from orchestrator.decide import ranking
+from orchestrator.manifest.query import At, Column, Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import config, configs, dumps, many_metrics
 from orchestrator.model.rows import TrialRow
+from orchestrator.model.sweep import Objective
+from orchestrator.results.names import OBJECTIVE, Names
 
-FIXED = ("trial_id", "state", "cause", "attempts", "objective", "node", "seconds", "message")
+Row = tuple[Any, ...]
 MISSING = object()
-AS_JSON = "trial_id, state, cause, overrides, config, metrics, attempts, objective, message, stale, seed"
 _SHORT_ID = 8  # digits of an id in a table, as in all other output for people
 _SHOWN_METRICS = 4
-# The end of a lost attempt is told by another machine, whose clock may be behind: then nobody knows how long it took.
-_SECONDS = "CASE WHEN started AND ended >= started THEN ended - started END AS seconds"
 _PLAIN = {str, int, bool}  # equal values of these types have the same text; 0.0 and -0.0 do not
+_KEYS = "trial_id, config_id, state"  # what `decide.ranking` needs beside the objective
 
 
-def as_json(row: TrialRow) -> dict[str, Any]:
-    """A trial as a JSON object. Scripts rely on its keys."""
+@dataclass(frozen=True)
+class Request:
+    """The trials to list, and in which order."""
+
+    query: Query
+    objective: Objective | None
+    ranked: bool = True  # in the order of the objective, if there is one; else as the query says
+    worst_first: bool = False
+
+
+def as_json(row: TrialRow, objective: Objective | None = None, at: At | None = None) -> dict[str, Any]:
+    """A trial as a JSON object, with its metrics at the step of the objective. Scripts rely on its keys."""
+    at = at or (objective.at if objective else "last")
+    best = at == "best"
+    value = row.objective
+    if objective is not None and at != objective.at:
+        shown = (row.best_metrics if row.best_step is not None else {}) if best else row.metrics
+        found = shown.get(objective.metric)
+        value = found if found is not None and math.isfinite(found) else None
     return {
         "trial_id": row.trial_id,
         "state": row.state.value,
         "cause": row.cause or None,
         "overrides": row.overrides,
+        "choices": row.choices,
         "config": row.config,
-        "metrics": row.metrics,
+        "at": at,
+        "metrics": row.best_metrics if best else row.metrics,
+        "best_step": row.best_step,
         "attempts": row.attempts,
-        "objective": row.objective,
+        "objective": value,
         "message": row.message or None,
         "stale": row.stale,
         "seed": row.seed,
+        "config_id": row.config_id,
     }
 
 
-def json_line(row: Row) -> str:
-    """The same object as text, from a row with the columns `AS_JSON`: JSON of the manifest is copied, not parsed."""
-    trial_id, state, cause, overrides, settings, metrics, attempts, objective, message, stale, seed = row
+def json_lines(reader: Reader, request: Request, at: At) -> Iterator[str]:
+    """The same objects as text: JSON of the manifest is copied, not parsed."""
+    shown = request.query.shown
+    columns = f"cause, overrides, choices, config, {shown.metrics}, best_step, attempts, message, stale, seed"
+    return map(_json_line, _rows(reader, request, columns), _always(at))
+
+
+def _always(value: Any) -> Iterator[Any]:
+    while True:
+        yield value
+
+
+def _json_line(row: Row, at: At) -> str:
+    trial_id, config_id, state, objective, cause, overrides, choices, settings, metrics, step, *rest = row
+    attempts, message, stale, seed = rest
     return (
         f'{{"trial_id":"{trial_id}","state":"{state}","cause":{dumps(cause) if cause else "null"},'
-        f'"overrides":{_as_json(overrides)},"config":{_as_json(settings)},"metrics":{metrics},"attempts":{attempts},'
+        f'"overrides":{_as_json(overrides)},"choices":{choices},"config":{_as_json(settings)},"at":"{at}",'
+        f'"metrics":{metrics},"best_step":{"null" if step is None else step},"attempts":{attempts},'
         f'"objective":{"null" if objective is None else _exact(objective)},'
-        f'"message":{dumps(message) if message else "null"},"stale":{"true" if stale else "false"},"seed":{seed}}}\n'
+        f'"message":{dumps(message) if message else "null"},"stale":{"true" if stale else "false"},"seed":{seed},'
+        f'"config_id":"{config_id}"}}\n'
     )
 
 
@@ -59,91 +95,153 @@ def _as_json(text: str) -> str:
     return dumps(config(text)) if '"$' in text else text
 
 
+def _rows(reader: Reader, request: Request, columns: str) -> list[Row]:
+    """Rows of `_KEYS`, the objective and these columns, of the trials that are asked for, in their order."""
+    query, objective = request.query, request.objective
+    selected = f"{_KEYS}, {query.shown.objective} AS value, {columns}"
+    if not request.ranked or objective is None:
+        return reader.listed(selected, query)
+    all_of_plan = dataclasses.replace(query, state=None, where=(), limit=None, everything=False)
+    filtered = bool(query.state or query.where or query.everything)
+    limit = query.limit
+    unlimited = dataclasses.replace(query, limit=None)
+    if limit is None and not filtered:
+        rows = reader.listed(selected, unlimited)
+        candidates: Sequence[Any] = [row[:4] for row in rows]
+    else:
+        candidates = reader.candidates(all_of_plan)
+        rows = []
+    order = ranking.rank(candidates, objective.mode, worst_first=request.worst_first).trials()
+    if limit is not None:
+        order = _some(order, reader, unlimited, filtered, limit)
+        rows = reader.listed(selected, dataclasses.replace(query, limit=None, ids=order))
+    elif filtered:
+        rows = reader.listed(selected, unlimited)
+    known = {row[0]: row for row in rows}
+    if not filtered:
+        return [known[trial_id] for trial_id in order]
+    found = [known.pop(trial_id) for trial_id in order if trial_id in known]
+    return [*found, *known.values()]
+
+
+def _some(order: list[str], reader: Reader, query: Query, filtered: bool, limit: int) -> list[str]:
+    """The first trials of those in order that the query selects; those that are not ranked come last."""
+    if filtered:
+        selected = dict.fromkeys(row[0] for row in reader.listed("trial_id", query))
+        first = [trial_id for trial_id in order if trial_id in selected]
+        order = list(dict.fromkeys([*first, *selected]))
+    return order[:limit]
+
+
 class Listing:
     """The trials to list, column by column."""
 
-    def __init__(self, reader: Reader, query: Query, first: Sequence[str] = (), names: Sequence[str] = ()) -> None:
-        """`names`: the columns; by default settings that vary, metrics (those in `first` come first) and messages."""
-        self._reader, self._query = reader, query
-        fixed = [name for name in FIXED if name in (names or ("trial_id", "state", "message"))]
-        wanted = ", ".join(_SECONDS if name == "seconds" else name for name in [*fixed, "overrides", "metrics"])
-        columns = list(zip(*reader.listed(wanted, query), strict=True)) or [()] * (len(fixed) + 2)
-        self._fixed: dict[str, Sequence[Any]] = dict(zip(fixed, columns, strict=False))
-        self._overrides: list[dict[str, Any]] = configs(columns[-2])
-        self._metrics = many_metrics(columns[-1])
-        self._settings = dict.fromkeys(chain.from_iterable(self._overrides))
-        self._reported = dict.fromkeys(chain.from_iterable(self._metrics))
-        self.names = list(names) or self._default_columns(first)
+    def __init__(
+        self,
+        reader: Reader,
+        request: Request,
+        names: Names | None = None,
+        columns: Sequence[Column] = (),
+        *,
+        first: str | None = None,
+        at: At | None = None,
+        everything: bool = False,
+    ) -> None:
+        """`columns`: by default settings that vary, the objective, metrics (`first` is the first) and messages.
+
+        `everything`: all metrics, not only the first ones. `names`: of all columns that a user has named.
+        """
+        self._reader, self._query = reader, request.query
+        fixed = [column for column in columns or _FIXED if column.kind == "fixed"]
+        wanted = ", ".join([*map(request.query.sql, fixed), "overrides", request.query.shown.metrics])
+        rows = _rows(reader, request, wanted)
+        found: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * (len(fixed) + 6)
+        self.ids: Sequence[str] = found[0]
+        self._fixed: dict[Column, Sequence[Any]] = {OBJECTIVE: found[3], **dict(zip(fixed, found[4:-2], strict=True))}
+        self._overrides: list[dict[str, Any]] = configs(found[-2])
+        self._metrics = many_metrics(found[-1])
+        self.names = names or Names(
+            chain.from_iterable(self._overrides), chain.from_iterable(self._metrics), request.objective, at
+        )
+        self.columns = list(columns) or self._default_columns(request.objective, first, everything)
 
     def __len__(self) -> int:
         return len(self._overrides)
 
-    def _default_columns(self, first: Sequence[str]) -> list[str]:
-        metrics = dict.fromkeys(chain.from_iterable(self._metrics[:50]))
-        shown = list(dict.fromkeys([*(name for name in first if name in metrics), *metrics]))[:_SHOWN_METRICS]
-        extra = ["message"] if any(self._fixed["message"]) else []
-        return ["trial_id", "state", *self._settings, *shown, *extra]
+    def _default_columns(self, objective: Objective | None, first: str | None, everything: bool) -> list[Column]:
+        metrics = dict.fromkeys(name for name in [first or "", *self.names.metrics] if name in self.names.metrics)
+        if objective is not None and not everything:
+            metrics.pop(objective.metric, None)  # the objective's column has it
+        shown = list(metrics)[: None if everything else _SHOWN_METRICS]
+        self.left_out = len(metrics) - len(shown)
+        message = Column("fixed", "message")
+        return [
+            *_FIXED[:2],
+            *(Column("setting", name) for name in self.names.settings),
+            *([OBJECTIVE] if objective is not None else []),
+            *(Column("metric", name) for name in shown),
+            *([message] if any(self._fixed[message]) else []),
+        ]
 
     def titles(self) -> list[str]:
         """The titles of the columns in a table."""
-        settings = [name for name in self.names if name not in FIXED and name not in self._reported]
-        short = {"trial_id": "trial", **naming.short_keys(settings)}
-        return [short.get(name, name) for name in self.names]
+        return list(map(self.names.title, self.columns))
+
+    def headers(self) -> list[str]:
+        """The names of the columns in CSV."""
+        return list(map(self.names.name, self.columns))
 
     def cells(self, exact: bool) -> list[list[str]]:
-        """Each column as text; if `exact`, with all digits. Raises ConfigError for a column that no trial has."""
-        self._check()
-        return [self._cells(name, exact) for name in self.names]
-
-    def _check(self) -> None:
-        known = dict.fromkeys([*FIXED, *self._settings, *self._reported])
-        for name in self.names if len(self) else ():
-            if name not in known and all(value is MISSING for value in self._configured(name)):
-                near = nearest(name, known)
-                fix = f"did you mean {near}?" if near else ", ".join(known)
-                raise ConfigError(f"no trial has {name!r}", where="--columns", fix=fix)
+        """Each column as text; if `exact`, with all digits."""
+        return [self._cells(column, exact) for column in self.columns]
 
     # ------------------------------------------------------------ one column
 
-    def _cells(self, name: str, exact: bool) -> list[str]:
+    def _cells(self, column: Column, exact: bool) -> list[str]:
         """A column as text. A cell is empty if the trial has no value."""
-        if name in FIXED:
-            return self._fixed_cells(name, exact)
         setting, number = (_exact, repr) if exact else (naming.value, naming.metric)
-        values = [given.get(name, MISSING) for given in self._overrides]
-        if name not in self._reported:
-            others = self._configured(name) if any(value is MISSING for value in values) else values
-            pairs = zip(values, others, strict=True)
-            return _texts([other if value is MISSING else value for value, other in pairs], setting)
-        if name not in self._settings and all(name in reported for reported in self._metrics):
-            return [number(reported[name]) for reported in self._metrics]
-        rest = zip(values, self._metrics, self._configured(name), strict=True)
-        return [
-            _text(value, setting)
-            if value is not MISSING
-            else number(reported[name])
-            if name in reported
-            else _text(other, setting)
-            for value, reported, other in rest
-        ]
-
-    def _fixed_cells(self, name: str, exact: bool) -> list[str]:
-        values = self._fixed[name]
+        name = column.name
+        if column.kind == "metric":
+            if all(name in reported for reported in self._metrics):
+                return [number(reported[name]) for reported in self._metrics]
+            return [number(reported[name]) if name in reported else "" for reported in self._metrics]
+        if column.kind == "setting":
+            values = [given.get(name, MISSING) for given in self._overrides]
+            if any(value is MISSING for value in values):
+                pairs = zip(values, self._configured(name), strict=True)
+                values = [other if value is MISSING else value for value, other in pairs]
+            return _texts(values, setting)
+        values = list(self._fixed[column])
+        if column == OBJECTIVE:
+            return ["" if value is None else number(value) for value in values]
         if name == "trial_id":
-            return list(values) if exact else [value[:_SHORT_ID] for value in values]
+            return values if exact else [value[:_SHORT_ID] for value in values]
         if name == "seconds":
             return ["" if value is None else f"{value:.3f}" for value in values]
         return _texts([MISSING if value is None else value for value in values], _exact if exact else naming.value)
 
     def _configured(self, name: str) -> Iterator[Any]:
-        """The value in each trial's config, whether it varies or not."""
+        """The option that each trial has of this group, else the value in its config, whether it varies or not."""
         parts = name.split(".")
-        return (_lookup(settings, parts) for settings in self._configs)
+        for choices, settings in self._configs:
+            yield choices[name] if name in choices else _lookup(settings, parts)
 
     @cached_property
-    def _configs(self) -> list[Any]:
+    def _configs(self) -> list[tuple[Any, Any]]:
         """Read only if a column needs them, because configs are by far the largest part of the manifest."""
-        return configs([text for (text,) in self._reader.listed("config", self._query)])
+        query = dataclasses.replace(self._query, limit=None, ids=self.ids)
+        rows = self._reader.listed("trial_id, choices, config", query)
+        found = dict(
+            zip(
+                [row[0] for row in rows],
+                zip(configs([row[1] for row in rows]), configs([row[2] for row in rows]), strict=True),
+                strict=True,
+            )
+        )
+        return [found[trial_id] for trial_id in self.ids]
+
+
+_FIXED = (Column("fixed", "trial_id"), Column("fixed", "state"), Column("fixed", "message"))
 
 
 def _texts(values: Sequence[Any], text: Callable[[Any], str]) -> list[str]:

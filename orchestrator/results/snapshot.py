@@ -12,8 +12,9 @@ from orchestrator.decide import failures
 from orchestrator.folder.lock import Holder, holder_of
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import PlanProgress, Reader
-from orchestrator.model.rows import AttemptRow, TrialRow
+from orchestrator.model.rows import AttemptRow
 from orchestrator.model.sweep import Objective, State, SweepSpec
+from orchestrator.results.best import Winner, winner
 from orchestrator.tracking import control
 
 SHOWN_FAILURES = 3
@@ -29,7 +30,7 @@ class Running:
     node: str
     gpus: str  # "gpu 0,1", or ""
     since: float
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # at the step of the objective, which comes first
     step: int = 0  # steps done
     steps: int | None = None  # of a full training; None: the sweep does not say
 
@@ -62,7 +63,7 @@ class Snapshot:
     counts: dict[State, int]
     stale: int
     objective: Objective | None
-    best: TrialRow | None
+    best: Winner | None
     running: tuple[Running, ...]
     hosts: int  # on so many nodes trials run
     failures: tuple[FailureLine, ...]
@@ -93,19 +94,12 @@ class Snapshot:
         return 1 if self.failed else 0
 
     def as_json(self) -> dict[str, Any]:
-        best = self.best
         return {
             "sweep": self.name,
             "total": self.total,
             "counts": {state.value: self.counts.get(state, 0) for state in State},
             "stale": self.stale,
-            "best": best
-            and {
-                "trial_id": best.trial_id,
-                "objective": best.objective,
-                "metric": self.objective and self.objective.metric,
-                "overrides": best.overrides,
-            },
+            "best": self.best and self.best.as_json(self.objective),
             "running": [
                 {
                     "trial_id": row.trial_id,
@@ -141,7 +135,7 @@ def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snaps
             counts=dict(progress.counts) if holder else _interrupted(dict(progress.counts)),
             stale=progress.stale,
             objective=objective,
-            best=reader.best(objective),
+            best=winner(reader, plan),
             running=running,
             hosts=len({row.node for row in attempts if row.node}),
             failures=_failures(reader),
@@ -170,10 +164,19 @@ def _running(reader: Reader, row: AttemptRow, spec: SweepSpec | None) -> Running
         node=row.node,
         gpus=f"gpu {','.join(row.gpus)}" if row.gpus else "",
         since=row.started or row.created,
-        metrics=dict(row.metrics),
+        metrics=_shown(row, spec.objective if spec else None),
         step=reader.steps_done(row.trial_id, row.attempt) if steps else 0,
         steps=steps,
     )
+
+
+def _shown(row: AttemptRow, objective: Objective | None) -> dict[str, float]:
+    """The metrics of an attempt at the step of the objective, which comes first."""
+    if objective is None:
+        return dict(row.metrics)
+    shown = row.best_metrics if objective.at == "best" else row.metrics
+    own = {name: value for name, value in shown.items() if name == objective.metric}
+    return {**own, **shown}
 
 
 def _failures(reader: Reader) -> tuple[FailureLine, ...]:

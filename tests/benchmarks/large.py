@@ -8,13 +8,15 @@ from pathlib import Path
 import expansion
 from bench import check, query, say
 
+from orchestrator.decide.standing import Standing
 from orchestrator.folder.paths import create_folder
 from orchestrator.language import planning
 from orchestrator.manifest.attempts import Opening
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended, Outcome, Started
-from orchestrator.model.sweep import Resources, State
+from orchestrator.model.sweep import Objective, Resources, State
 
+OBJECTIVE = Objective("loss")  # as in expansion.SWEEP
 BLOCK = 1000  # trials in one transaction
 DONE, FAILED = Outcome(State.SUCCEEDED), Outcome(State.FAILED, "exception", "KeyError: 'x'", "Traceback …", "a.py:1")
 
@@ -58,5 +60,6 @@ def _run(manifest: Manifest, key: int, rows: list[tuple[int, float, str]], code:
     loss = (key * 7919 % 100_003) / 100_003
     if rows:
         manifest.attempts.reported(key, 1, rows)
-    manifest.attempts.progressed(key, 1, {"loss": loss, "accuracy": 1 - loss}, loss)
+    standing = Standing(OBJECTIVE, [(len(rows), {"loss": loss, "accuracy": 1 - loss})])
+    manifest.attempts.progressed(key, 1, standing)
     manifest.attempts.close(key, 1, FAILED if failed else DONE, Ended(now + 1, entered=now + 0.1, left=now + 0.9))

@@ -9,10 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.decide.ranking import rank
+from orchestrator.decide.standing import Standing
 from orchestrator.folder.paths import SweepFolder, create_folder
 from orchestrator.manifest.attempts import Opening
+from orchestrator.manifest.query import Column, Condition
+from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended, Outcome, Started
+from orchestrator.model.rows import TrialRow
 from orchestrator.model.sweep import Objective, Resources, State, SweepSpec, TrialSpec
 
 NOW = 2_000_000_000.0  # the time of every event here, in seconds since the epoch
@@ -69,7 +74,7 @@ def plan(
         )
         total = manifest.plans.add_trials(number, trials)
         manifest.plans.finish(number, total, 0, 0)
-        manifest.plans.judge(number, spec.objective)
+        manifest.plans.judge(spec.objective)
         manifest.trials.resume_cancelled(number)
     return number
 
@@ -106,13 +111,23 @@ def begin(
     return key
 
 
-def report(manifest: Manifest, key: int, attempt: int, step: int, **metrics: Any) -> None:
-    """Report one row. Its loss is the objective."""
-    last = json.dumps(metrics)
-    loss = metrics.get("loss")
+def report(manifest: Manifest, key: int, attempt: int, step: int, /, **metrics: Any) -> None:
+    """Report one row, as the coordinator records it."""
+    current = manifest.plans.current()
     with manifest.transaction():
-        manifest.attempts.reported(key, attempt, [(step, NOW + 2 + step, last)])
-        manifest.attempts.progressed(key, attempt, metrics, loss if isinstance(loss, (int, float)) else None)
+        manifest.attempts.reported(key, attempt, [(step, NOW + 2 + step, json.dumps(metrics))])
+        standing = Standing(current.spec.objective if current else LOSS, manifest.attempts.series(key))
+        manifest.attempts.progressed(key, attempt, standing)
+
+
+def best(reader: Reader, objective: Objective | None) -> TrialRow | None:
+    """The winner's best repeat."""
+    found = rank(reader.candidates(), objective.mode).best if objective else None
+    return reader.exactly(found.trials[0]) if found else None
+
+
+def where(**settings: Any) -> list[Condition]:
+    return [Condition(Column("setting", key), "=", [value]) for key, value in settings.items()]
 
 
 def end(manifest: Manifest, key: int, attempt: int = 1, outcome: Outcome = SUCCESS) -> None:

@@ -1,8 +1,8 @@
--- A manifest of schema 1, seen by a reader of schema 2: views that live in the reader's connection only.
+-- A manifest of schema 1: its attempts as schema 2 has them, and the tables that it lacks. `read.sql` follows.
 
 CREATE TEMP VIEW sweep AS SELECT *, '' AS writer FROM main.sweep;
 
-CREATE TEMP VIEW attempt AS
+CREATE TEMP VIEW attempt_2 AS
 SELECT a.*,
        'trial' AS purpose,
        coalesce((SELECT max(p.plan) FROM main.plan p WHERE p.code = a.code AND p.created <= a.created), t.plan) AS plan,
@@ -16,8 +16,6 @@ SELECT a.*,
             (SELECT max(p.plan) FROM main.plan p WHERE p.code = a.code AND p.created <= a.created), t.plan
         )) AS deterministic
 FROM main.attempt a JOIN main.trial t ON t.id = a.trial;
-
-CREATE TEMP VIEW trial_attempt AS SELECT * FROM attempt;
 
 CREATE TEMP VIEW change AS
 SELECT 0 AS id, 0 AS trial, 0 AS attempt, 0.0 AS time, '' AS event, '' AS state, '{}' AS detail WHERE 0;

@@ -67,7 +67,7 @@ def test_a_note_belongs_to_its_attempt_and_a_missing_objective_to_the_trial(
 def test_show_as_json(orchestrate: Command) -> None:
     (found,) = orchestrate("show", trial_id(1), "--json").json()
     assert len(found["series"]) == 30
-    assert found["series"][0] == {"step": 0, "valid/acc": 0.5, "valid/loss": "NaN"}
+    assert found["series"][0] == {"step": 0, "metrics": {"valid/acc": 0.5, "valid/loss": "NaN"}}
     assert found["attempts"][0]["state"] == "SUCCEEDED"
     assert found["attempts"][0]["gpu_uuids"] == ["GPU-b"]
     assert found["provenance"]["commit"] == "c0ffee"

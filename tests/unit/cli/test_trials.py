@@ -17,9 +17,9 @@ import pytest
 from orchestrator.cli.trials import SCREENFUL
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome
-from orchestrator.model.sweep import State
-from tests.unit.cli.support import Command, Output
-from tests.unit.manifests import plan, run, trial_id, trial_spec
+from orchestrator.model.sweep import Objective, State
+from tests.unit.cli.support import MULTILINE_FAILURE, Command, Output
+from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
 
 def column(output: Output, name: str) -> list[str]:
@@ -34,31 +34,41 @@ def ids(numbers: Sequence[int]) -> list[str]:
 def test_trials_are_a_table_by_default(orchestrate: Command) -> None:
     output = orchestrate("trials")
     titles, *rows = output.lines
-    assert titles.split() == ["trial", "state", "model", "optimizer", "lr", "valid/acc", "valid/loss", "message"]
+    expected = ["trial", "state", "model", "optimizer", "lr", "valid/acc", "(last)", "valid/loss", "message"]
+    assert titles.split() == expected
     assert len(rows) == 6
-    assert rows[0].split() == [trial_id(0)[:8], "SUCCEEDED", "lstm", "adam", "0.01", "0.75", "0.5"]
-    assert rows[1].split()[-1] == "nan"
-    assert rows[2].endswith("ValueError: bad")
+    assert rows[0].split()[-1] == "nan"
+    assert rows[1].split() == [trial_id(0)[:8], "SUCCEEDED", "lstm", "adam", "0.01", "0.75", "0.5"]
+    assert rows[3].endswith("ValueError: bad")
     assert "two\\nlines" in rows[5]
 
 
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
-        ([], [0, 1, 2, 3, 4, 5]),
-        (["--all"], [0, 1, 2, 3, 4, 5, 9]),
-        (["--limit", "2"], [0, 1]),
+        ([], [1, 0, 3, 2, 4, 5]),
+        (["--sort", "objective"], [1, 0, 3, 2, 4, 5]),
+        (["--sort", "valid/acc"], [1, 0, 3, 2, 4, 5]),
+        (["--sort", "-objective"], [0, 1, 3, 2, 4, 5]),
+        (["--all"], [1, 0, 3, 2, 4, 5, 9]),
+        (["--limit", "2"], [1, 0]),
+        (["--all", "--limit", "7"], [1, 0, 3, 2, 4, 5, 9]),
         (["--state", "failed"], [2]),
-        (["--state", "SUCCEEDED"], [0, 1]),
-        (["--where", "optimizer=adam"], [0, 1, 3]),
+        (["--state", "SUCCEEDED"], [1, 0]),
+        (["--where", "optimizer=adam"], [1, 0, 3]),
         (["--where", "optimizer=adam", "--where", "optimizer.lr=1e-2"], [0, 3]),
+        (["--where", "lr=0.01,0.001"], [1, 0, 3]),
+        (["--where", "lr>=0.1"], [2, 4, 5]),
+        (["--where", "lr<0.01"], [1]),
+        (["--where", "optimizer!=adam,SGD"], [5]),
+        (["--where", "valid/acc>0.5"], [1, 0, 2]),
+        (["--where", "objective>0.5", "--where", "state!=failed"], [1, 0]),
+        (["--where", "seconds=9"], [1, 0, 2, 5]),
         (["--where", "model.name=gru"], [3, 4]),
-        (["--where", "optimizer.betas=[0.9,0.99]"], [0, 1, 2, 3, 4, 5]),
+        (["--where", "optimizer.betas=[0.9,0.99]"], [1, 0, 3, 2, 4, 5]),
         (["--where", "optimizer=nothing"], []),
-        (["--sort", "valid/acc"], [2, 1, 0, 3, 4, 5]),
-        (["--sort", "-valid/acc"], [3, 0, 1, 2, 4, 5]),
         (["--sort", "valid/loss", "--state", "succeeded"], [0, 1]),
-        (["--sort=valid/acc", "--limit=1", "--where", "model=lstm"], [2]),
+        (["--sort=valid/acc", "--limit=1", "--where", "model=lstm"], [1]),
     ],
 )
 def test_options_select_and_sort_trials(orchestrate: Command, words: list[str], numbers: list[int]) -> None:
@@ -69,8 +79,9 @@ def test_options_select_and_sort_trials(orchestrate: Command, words: list[str], 
 
 
 def test_trials_as_json(orchestrate: Command) -> None:
-    found = orchestrate("trials", "--json").json()
-    assert found == orchestrate("trials", "--format", "json").json()
+    assert orchestrate("trials", "--json").json() == orchestrate("trials", "--format", "json").json()
+    by_id = {row["trial_id"]: row for row in orchestrate("trials", "--json").json()}
+    found = [by_id[each] for each in ids(range(6))]
     assert found[1]["metrics"] == {"valid/acc": 0.79, "valid/loss": "NaN"}
     assert found[1]["overrides"] == {"model": "lstm", "optimizer": "adam", "optimizer.lr": 0.001}
     assert found[1]["config"]["optimizer"] == {"lr": 0.001, "betas": [0.9, 0.99]}
@@ -81,7 +92,8 @@ def test_trials_as_json(orchestrate: Command) -> None:
 
 def test_show_and_trials_give_the_same_json(orchestrate: Command, sweep: Manifest) -> None:
     odd = {"clip": math.inf, "by step": {1: "a"}, "text": 'quo"te\n', "floor": -0.0}
-    plan(sweep, [trial_spec(40, config=odd, overrides={"clip": math.inf}), trial_spec(41)])
+    spec = sweep_spec(objective=Objective("valid/acc", "max", "best"))
+    plan(sweep, [trial_spec(40, config=odd, overrides={"clip": math.inf}), trial_spec(41)], spec=spec)
     run(sweep, 40, Outcome(State.FAILED, "exception", 'a "message"\n'), **{"valid/acc": "-Infinity"})
     for row in orchestrate("trials", "--json").json():
         (alone,) = orchestrate("show", row["trial_id"], "--json").json()
@@ -135,8 +147,8 @@ def test_a_column_has_values_of_all_trials_even_if_it_varies_in_some(orchestrate
     ]
     plan(sweep, specs)
     run(sweep, 50, lr=0.125)
-    output = orchestrate("trials", "--columns", "a,lr,seconds", "--format", "csv").lines
-    assert output == ["a,lr,seconds", "1,0.5,9.000", "2,0.25,", "true,,"]
+    output = orchestrate("trials", "--columns", "a,setting:lr,metric:lr,seconds", "--format", "csv").lines
+    assert output == ["a,setting:lr,metric:lr,seconds", "1,0.5,0.125,9.000", "2,0.25,,", "true,,,"]
 
 
 def test_columns_can_be_chosen(orchestrate: Command) -> None:
@@ -152,8 +164,160 @@ def test_columns_can_be_chosen(orchestrate: Command) -> None:
         "valid/acc": "0.9",
         "cause": "exception",
     }
-    assert orchestrate("trials", "--columns", "trial_id,lr", "--limit", "1").code == 2
-    assert orchestrate("trials", "--columns", "trial_id,optimizer.lr", "--limit", "1").lines[0].split() == [
+    for name in ("lr", "optimizer.lr", "setting:optimizer.lr"):
+        assert orchestrate("trials", "--columns", f"trial,{name}", "--limit", "1").lines[0].split() == ["trial", "lr"]
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("objective", [None, Objective("objective", "min", "best")])
+def test_settings_metrics_and_fixed_columns_may_have_the_same_names(
+    orchestrate: Command, sweep: Manifest, objective: Objective | None
+) -> None:
+    words = [
+        "objective",
+        "seconds",
+        "state",
         "trial",
-        "lr",
+        "trial_id",
+        "seed",
+        "attempts",
+        "node",
+        "message",
+        "loss",
+        "cause",
     ]
+    settings = {name: f"s-{name}" for name in words}
+    plan(sweep, [trial_spec(60, overrides=settings, config=settings)], spec=sweep_spec(objective=objective))
+    key = begin(sweep, 60)
+    metrics = {name: number + 0.5 for number, name in enumerate(words)} | {"metric:loss": 7.0, "step": 9.0}
+    report(sweep, key, 1, 0, **metrics)
+    end(sweep, key)
+    (row,) = csv.DictReader(io.StringIO(orchestrate("trials", "--format", "csv").out))
+    assert len(row) == 2 + len(settings) + len(metrics) + (objective is not None)
+    for number, name in enumerate(words):
+        assert row[f"setting:{name}"] == f"s-{name}"
+        assert row[f"metric:{name}"] == f"{number + 0.5}"
+    assert (row["metric:metric:loss"], row["step"], row["state"]) == ("7.0", "9.0", "SUCCEEDED")
+    titles = orchestrate("trials").lines[0].split()
+    assert len(set(titles)) == len(titles)
+    for name in words:
+        for kind, value in (("setting", f"s-{name}"), ("metric", repr(metrics[name]))):
+            output = orchestrate("trials", "--columns", f"{kind}:{name}", "--format", "csv")
+            assert output.lines == [f"{kind}:{name}", value]
+            assert len(orchestrate("trials", "--where", f"{kind}:{name}={value}", "--json").lines) == 1
+    assert "setting:loss or metric:loss" in orchestrate("trials", "--columns", "loss").err
+    assert orchestrate("trials", "--sort", "metric:seconds").code == 0
+    (shown,) = orchestrate("show", trial_id(60), "--json").json()
+    assert shown["series"] == [{"step": 0, "metrics": metrics}]
+
+
+def test_a_short_name_is_no_metric_of_the_same_name(orchestrate: Command, sweep: Manifest) -> None:
+    plan(sweep, [trial_spec(61, overrides={"optimizer.lr": 0.5}, config={"optimizer": {"lr": 0.5}})])
+    run(sweep, 61, loss=1.0, lr=0.25)
+    assert orchestrate("trials").lines[0].split()[2:] == ["optimizer.lr", "loss", "(last)", "lr"]
+    assert orchestrate("trials", "--columns", "lr,optimizer.lr", "--format", "csv").lines[1] == "0.25,0.5"
+
+
+def test_an_unknown_name_is_told_with_near_ones(orchestrate: Command) -> None:
+    for words in (["--where", "optimizer.l=1"], ["--columns", "optimizer.l"], ["--sort", "optimizer.l"]):
+        output = orchestrate("trials", *words)
+        assert output.code == 2
+        assert f"{words[0]}: no trial has 'optimizer.l'\n  → did you mean optimizer" in output.err
+        assert "optimizer.lr" in output.err
+    assert "is no condition" in orchestrate("trials", "--where", "lr").err
+    assert "needs one number" in orchestrate("trials", "--where", "lr>a").err
+    assert "not YAML" in orchestrate("trials", "--where", "lr=[").err
+
+
+def test_values_are_typed_as_in_the_sweep_file(orchestrate: Command, sweep: Manifest) -> None:
+    values = ["none", None, "cosine", 1e-3, True, 1]
+    specs = [trial_spec(70 + n, overrides={"s": value}, config={"s": value}) for n, value in enumerate(values)]
+    plan(sweep, specs)
+
+    def found(condition: str) -> list[int]:
+        rows = orchestrate("trials", "--where", condition, "--json").json()
+        return [number for number in range(len(values)) if trial_id(70 + number) in [row["trial_id"] for row in rows]]
+
+    assert found("s=none") == [0]
+    assert found("s=null") == [1]
+    assert found("s=0.001") == found("s=1e-3") == [3]
+    assert found("s=true") == [4]
+    assert found("s=1") == [5]
+    assert found("s=none,cosine") == [0, 2]
+    assert found("s!=none,cosine") == [1, 3, 4, 5]
+    assert found("s<1") == [3]
+    assert found("s>=1e-3") == [3, 5]
+
+
+def test_the_option_of_a_group_is_shown_alike_under_every_plan(orchestrate: Command, sweep: Manifest) -> None:
+    """A plan that does not vary the group keeps its choice too."""
+    config = {"model": {"name": "mlp"}, "lr": 0.5}
+    plan(sweep, [trial_spec(80, overrides={"lr": 0.5}, config=config, choices={"model": "mlp"})])
+    overrides = {"model": "lstm", "lr": 0.5}
+    plan(sweep, [trial_spec(81, overrides=overrides, config=config, choices={"model": "lstm"})])
+    words = ("trials", "--all", "--where", "lr=0.5")
+    assert column(orchestrate(*words, "--format", "csv"), "model") == ["lstm", "mlp"]
+    rows = orchestrate(*words, "--where", "model=mlp", "--json").json()
+    assert [(row["trial_id"], row["choices"]) for row in rows] == [(trial_id(80), {"model": "mlp"})]
+
+
+# ---------------------------------------------------------------- the step of the objective, and repeats
+
+
+@pytest.fixture
+def overfitted(sweep: Manifest) -> Manifest:
+    """One trial whose best step is not its last; its test accuracy is reported at every second step."""
+    plan(sweep, [trial_spec(90)], spec=sweep_spec(objective=Objective("loss", "min", "best")))
+    key = begin(sweep, 90)
+    for step, loss in enumerate([3.0, 1.0, 2.0]):
+        report(sweep, key, 1, step, loss=loss, **({} if step % 2 else {"test": step / 10}))
+    end(sweep, key)
+    return sweep
+
+
+@pytest.mark.parametrize(("words", "at", "metrics"), [([], "best", (1.0, 0.0)), (["--at", "last"], "last", (2.0, 0.2))])
+def test_metrics_are_those_at_the_step_of_the_objective(
+    orchestrate: Command, overfitted: Manifest, words: list[str], at: str, metrics: tuple[float, float]
+) -> None:
+    loss, test = metrics
+    output = orchestrate("trials", *words)
+    assert output.lines[0].split()[2:] == ["x", "loss", f"({at})", "test"]
+    assert output.lines[1].split()[3:] == [f"{loss:g}", f"{test:g}"]
+    assert orchestrate("trials", *words, "--columns", "objective,loss,test", "--format", "csv").lines == [
+        f"loss ({at}),loss,test", f"{loss},{loss},{test}",
+    ]  # fmt: skip
+    for command in (["trials"], ["show", trial_id(90)]):
+        (row,) = orchestrate(*command, *words, "--json").json()
+        assert (row["at"], row["objective"], row["best_step"]) == (at, loss, 1)
+        assert row["metrics"] == {"loss": loss, "test": test}
+    assert f"  objective loss {loss!r} ({at}" in orchestrate("show", trial_id(90), *words).out
+    assert len(orchestrate("trials", *words, "--where", f"test={test}", "--json").lines) == 1
+
+
+def test_configs_are_compared_by_their_means(orchestrate: Command, sweep: Manifest) -> None:
+    values = {0: [0.5, 0.7], 1: [0.9, 0.1], 2: [0.8, None]}
+    specs = [
+        trial_spec(100 + 2 * lr + seed, overrides={"opt.lr": lr, "seed": seed}, seed=seed, config_id=f"{lr:012}")
+        for seed in range(2)
+        for lr in values
+    ]
+    plan(sweep, specs, spec=sweep_spec(objective=Objective("acc", "max"), repeats=2))
+    for lr, seeds in values.items():
+        for seed, acc in enumerate(seeds):
+            run(sweep, 100 + 2 * lr + seed, *([MULTILINE_FAILURE] if acc is None else []), acc=acc or 0.0)
+    rows = orchestrate("trials", "--by", "config", "--json").json()
+    assert [(row["overrides"], row["ranked"], row["trials"][0]) for row in rows] == [
+        ({"opt.lr": 0}, True, trial_id(101)),
+        ({"opt.lr": 1}, True, trial_id(102)),
+        ({"opt.lr": 2}, False, trial_id(104)),
+    ]
+    assert rows[0]["mean"] == pytest.approx(0.6)
+    assert column(orchestrate("trials", "--format", "csv"), "acc (last)") == ["0.7", "0.5", "0.9", "0.1", "0.8", "0.0"]
+    status = orchestrate("status").lines
+    assert f"  best: acc 0.6 ± 0.14 (2 of 2)  {trial_id(101)[:8]}  lr=0" in status
+    assert f"  best single trial, not the best config: acc 0.9  {trial_id(102)[:8]}  lr=1 seed=0" in status
+    lines = orchestrate("trials", "--by", "config", "--where", "lr>0").lines
+    assert [line.split()[0] for line in lines] == ["lr", "1", "2"]
+    assert lines[2].endswith(f"0.8 (1 of 2, 1 failed)  {trial_id(104)[:8]}")

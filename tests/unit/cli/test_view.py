@@ -9,6 +9,7 @@ from rich.console import Console
 from orchestrator.cli import view
 from orchestrator.coordinator.loop import Transition
 from orchestrator.coordinator.recording import Live
+from orchestrator.decide.standing import Standing
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome, Started
@@ -108,8 +109,8 @@ def test_the_plain_view_prints_one_line_per_transition() -> None:
         lineage=1,
         created=0.0,
         resources=Resources(),
+        standing=Standing(None, [(0, {"loss": "NaN"})]),
         started=Started(1.0, "node-a", "", 7, ("3",), (), 1, "fork"),
-        metrics={"loss": "NaN"},
     )
     changes = [
         (State.LAUNCHING, "", False),

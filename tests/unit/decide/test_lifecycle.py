@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 from typing import Any
 
@@ -15,7 +14,6 @@ from orchestrator.decide import lifecycle
 from orchestrator.decide.lifecycle import (
     FREE_LAUNCHES,
     MAX_MESSAGE,
-    better,
     classify,
     continues,
     next_lineage,
@@ -24,7 +22,7 @@ from orchestrator.decide.lifecycle import (
 )
 from orchestrator.model.events import Ended, Failure, Outcome
 from orchestrator.model.rows import AttemptRow
-from orchestrator.model.sweep import Objective, Retries, State
+from orchestrator.model.sweep import Retries, State
 
 
 def ended(**facts: Any) -> Ended:
@@ -67,6 +65,8 @@ def attempt(state: State, *, number: int = 1, started: bool = True, cause: str =
         deterministic=None,
         metrics={},
         objective=None,
+        best_metrics={},
+        best_step=None,
         changed=number,
     )
 
@@ -265,15 +265,6 @@ def test_an_attempt_from_a_checkpoint_keeps_its_lineage() -> None:
     assert next_lineage(1, None, False) == 1
     assert next_lineage(5, last, False) == 5
     assert next_lineage(5, last, True) == 2
-
-
-def test_better_respects_the_mode_and_nan() -> None:
-    lowest, highest = Objective("loss", "min"), Objective("loss", "max")
-    assert better(lowest, 1.0, None)
-    assert better(lowest, 1.0, 2.0)
-    assert better(highest, 2.0, 1.0)
-    assert not better(lowest, 1.0, 1.0)
-    assert not any(better(way, math.nan, old) for way, old in itertools.product((lowest, highest), (None, 1.0)))
 
 
 def test_the_docstring_names_every_state() -> None:

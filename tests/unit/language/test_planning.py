@@ -327,3 +327,11 @@ def test_memory_grows_by_less_than_100_bytes_a_trial(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert found.summary().total == 60_000
     assert (held[60_000] - held[20_000]) / 40_000 < 100
+
+
+def test_the_choice_of_every_group_is_kept_whether_it_varies_or_not(tmp_path: Path) -> None:
+    found = plan(tmp_path, "axes: {optimizer: [adam, SGD]}")
+    assert [(trial.overrides, trial.choices) for trial in found.trials()] == [
+        ({"optimizer": "adam"}, {"model": "lstm", "optimizer": "adam"}),
+        ({"optimizer": "SGD"}, {"model": "lstm", "optimizer": "SGD"}),
+    ]

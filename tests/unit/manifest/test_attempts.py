@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.decide.standing import Standing
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
@@ -20,7 +21,7 @@ from orchestrator.model.order import Checkpoint
 from orchestrator.model.rows import Parent
 from orchestrator.model.sweep import Resources
 from tests.unit import manifests
-from tests.unit.manifests import FAILURE, LOSS, LOST, begin, end, opening, plan, report, run, trial_id, trial_spec
+from tests.unit.manifests import FAILURE, LOSS, LOST, begin, best, end, opening, plan, report, run, trial_id, trial_spec
 
 RETRIED = replace(LOST, retry=True)
 
@@ -137,7 +138,7 @@ def test_a_decision_says_how_much_was_known(manifest: Manifest, folder: SweepFol
 READS: dict[str, Callable[[Manifest, Reader], Any]] = {
     "trials": lambda manifest, reader: list(reader.trials()),
     "progress": lambda manifest, reader: reader.progress(),
-    "best": lambda manifest, reader: reader.best(LOSS),
+    "best": lambda manifest, reader: best(reader, LOSS),
     "running": lambda manifest, reader: reader.running(),
     "failed": lambda manifest, reader: reader.failed(),
     "metric names": lambda manifest, reader: reader.metric_names(),
@@ -166,7 +167,7 @@ def verified(manifest: Manifest, reader: Reader) -> tuple[dict[str, Any], dict[s
         with manifest.transaction():
             manifest.attempts.open(opening(key, attempt, lineage=1, purpose="verify"))
             manifest.attempts.reported(key, attempt, [(7, 1.0, '{"loss":0.1,"other":1}')])
-            manifest.attempts.progressed(key, attempt, {"loss": 0.1, "other": 1}, 0.1)
+            manifest.attempts.progressed(key, attempt, Standing(LOSS, [(7, {"loss": 0.1, "other": 1})]))
             manifest.attempts.saved(key, attempt, Checkpoint(7, f"checkpoints/{attempt}-step-7.state"), 1.0)
         if attempt == 2:
             end(manifest, key, attempt, FAILURE)

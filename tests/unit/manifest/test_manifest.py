@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.decide.standing import Standing
 from orchestrator.errors import ManifestError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.query import Query
@@ -24,7 +25,20 @@ from orchestrator.model.events import Ended, Outcome, Restored
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import Objective, Resources, Retries, Search, State, TrialSpec
 from tests.unit import manifests
-from tests.unit.manifests import FAILURE, LOST, SUCCESS, begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
+from tests.unit.manifests import (
+    FAILURE,
+    LOSS,
+    LOST,
+    SUCCESS,
+    begin,
+    end,
+    plan,
+    report,
+    run,
+    sweep_spec,
+    trial_id,
+    trial_spec,
+)
 
 RETRIED = Outcome(State.LOST, "lost_worker", "gone", retry=True)
 CANCELLED = Outcome(State.CANCELLED, "cancelled")
@@ -426,14 +440,14 @@ def test_numbers_that_are_not_finite_are_kept(manifest: Manifest, reader: Reader
     with manifest.transaction():
         text = '{"loss":"NaN","up":"Infinity","down":"-Infinity"}'
         manifest.attempts.reported(key, 1, [(0, 1.0, text)])
-        manifest.attempts.progressed(key, 1, json.loads(text), None)
+        manifest.attempts.progressed(key, 1, Standing(LOSS, [(0, json.loads(text))]))
     found = reader.exactly(trial_id(1)).metrics
     assert math.isnan(found["loss"])
     assert (found["up"], found["down"]) == (math.inf, -math.inf)
     assert math.isnan(reader.series(trial_id(1))[0]["loss"])
     assert query(manifest.folder, "SELECT metrics ->> '$.loss' FROM reports") == [("NaN",)]
-    assert len(list(reader.trials(Query(where={"clip": math.inf})))) == 1
-    assert list(reader.trials(Query(where={"clip": -math.inf}))) == []
+    assert len(list(reader.trials(Query(where=manifests.where(clip=math.inf))))) == 1
+    assert list(reader.trials(Query(where=manifests.where(clip=-math.inf)))) == []
 
 
 # ---------------------------------------------------------------- any history

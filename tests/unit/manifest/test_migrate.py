@@ -35,6 +35,7 @@ STATES = [
     State.RUNNING,
     State.LAUNCHING,
 ]
+NEW = {"choices", "best_metrics", "best_step"}  # columns
 DIES = """
 import os, signal, sqlite3, sys
 from pathlib import Path
@@ -67,10 +68,11 @@ def old(tmp_path: Path) -> SweepFolder:
 
 
 def view(folder: SweepFolder, name: str) -> list[dict[str, object]]:
-    """A stable view, as a user reads it with SQLite alone."""
+    """A stable view, as a user reads it with SQLite alone, without the columns that are newer than schema 1."""
     with closing(sqlite3.connect(folder.manifest)) as connection:
         connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1")]
+        found = [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1")]
+    return [{key: value for key, value in row.items() if key not in NEW} for row in found]
 
 
 def version(path: Path) -> int:
@@ -81,9 +83,12 @@ def version(path: Path) -> int:
 def check(reader: Reader) -> None:
     """What a reader finds in the old sweep, before and after its migration."""
     assert [row.state for row in reader.trials()] == STATES
-    best = reader.best(Objective("loss", "min", "best"))
+    best = manifests.best(reader, Objective("loss", "min", "best"))
     assert best is not None
     assert (best.overrides, best.objective, best.metrics) == ({"x": 0}, 0.25, {"loss": 0.25, "accuracy": 0.3})
+    assert [(row.best_step, row.best_metrics) for row in reader.trials()] == [
+        best_of(reader.series(row.trial_id)) for row in reader.trials()
+    ]
     killed = reader.attempts("3d15e2493f9e")
     assert [(row.state, row.plan, row.purpose) for row in killed] == [
         (State.FAILED, 1, "trial"),
@@ -100,6 +105,12 @@ def check(reader: Reader) -> None:
     assert plan is not None
     assert plan.argv == ("do=hold", "x=0,1,2,3,4,5,6")
     assert reader.series("3d15e2493f9e") == {step: {"loss": 2 / (step + 1), "accuracy": step / 10} for step in range(4)}
+
+
+def best_of(series: dict[int, dict[str, float]]) -> tuple[int | None, dict[str, float]]:
+    """The step with the lowest loss, and its metrics: every row of this sweep has all of them."""
+    step = min(series, key=lambda each: series[each]["loss"], default=None)
+    return step, {} if step is None else series[step]
 
 
 def digests(folder: Path) -> dict[str, str]:

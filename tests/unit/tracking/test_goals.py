@@ -16,11 +16,11 @@ from orchestrator.tracking.goals import Steps, goals, run_id
 
 def _attempt(number: int, state: State, lineage: int = 1, retry: bool = False, **other: Any) -> AttemptRow:
     text = dict.fromkeys(("cause", "message", "traceback", "place", "node", "method", "code"), "")
-    none = dict.fromkeys(("ended", "entered", "returned", "pid", "threads", "restored", "objective"))
+    none = dict.fromkeys(("ended", "entered", "returned", "pid", "threads", "restored", "objective", "best_step"))
     row = AttemptRow(
         trial_id="t", purpose="trial", plan=1, parent=None, resources=None, ignored=None, deterministic=None,
         attempt=number, state=state, lineage=lineage, retry=retry, created=0, started=1, gpus=(),
-        gpu_uuids=(), metrics={}, changed=number, **text, **none,
+        gpu_uuids=(), metrics={}, best_metrics={}, changed=number, **text, **none,
     )  # fmt: skip
     return replace(row, **other)
 

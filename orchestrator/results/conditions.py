@@ -1,0 +1,53 @@
+"""`--where 'lr>0.01'`: conditions on settings, metrics and fixed columns, as a person types them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.errors import ConfigError
+from orchestrator.manifest.query import Column, Condition
+from orchestrator.results.names import Names
+
+OPTION = "--where"
+_WORD = re.compile(r"(.*?)\s*(!=|>=|<=|=|<|>)(.*)", re.DOTALL)
+
+
+def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition:
+    """A condition such as `lr>0.01`, `model!=gru` or `dropout=0,0.3`. Raises ConfigError.
+
+    `typed` reads a value as the sweep file would.
+    """
+    match = _WORD.fullmatch(word)
+    if match is None or not match[1].strip():
+        fix = f"{OPTION} optimizer=adam,sgd, {OPTION} 'lr>0.01' or {OPTION} 'model!=gru'"
+        raise ConfigError(f"{word!r} is no condition", where=OPTION, fix=fix)
+    key, operator, text = match[1].strip(), match[2], match[3].strip()
+    column = names.find(key, OPTION)
+    if operator in ("=", "!="):
+        return Condition(column, operator, [_cased(column, value) for value in _values(word, text, typed)])
+    (value, *more) = _values(word, text, typed)
+    if more or isinstance(value, bool) or not isinstance(value, (int, float)):
+        fix = f"for example {OPTION} '{key}{operator}0.01'"
+        raise ConfigError(f"{word!r}: {operator} needs one number", where=OPTION, fix=fix)
+    return Condition(column, operator, [value])
+
+
+def _cased(column: Column, value: Any) -> Any:
+    fixed_state = column == Column("fixed", "state")
+    return value.upper() if fixed_state and isinstance(value, str) else value
+
+
+def _values(word: str, text: str, typed: Callable[[str], Any]) -> list[Any]:
+    """The values between the commas; a list in brackets is one value."""
+    try:
+        found = typed(f"[{text}]")
+    except ValueError:
+        found = None
+    if isinstance(found, list) and found:
+        return found
+    try:
+        return [typed(text)]
+    except ValueError as error:
+        raise ConfigError(f"{word!r}: {error}", where=OPTION, fix="quote the value") from error
