@@ -12,7 +12,8 @@ from orchestrator.cli import run_again
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
 from orchestrator.cli.key_value import key_value
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
-from orchestrator.coordinator.session import RunLimits, hold, reopen
+from orchestrator.coordinator.opening import reopen
+from orchestrator.coordinator.session import RunLimits, hold
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder.lock import holder_of
 from orchestrator.folder.paths import SweepFolder, all_sweeps, runs_root

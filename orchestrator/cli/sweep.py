@@ -16,7 +16,8 @@ from orchestrator.cli.closing import print_closing
 from orchestrator.cli.common import Parser, positive, sweep_command, sweep_name
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
+from orchestrator.coordinator.opening import plan_sweep
+from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command

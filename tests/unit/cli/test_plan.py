@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.coordinator.session import RunLimits, drive, plan_sweep
+from orchestrator.coordinator.opening import plan_sweep
+from orchestrator.coordinator.session import RunLimits, drive
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.language import planning
 

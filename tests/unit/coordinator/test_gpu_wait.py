@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, hold, plan_sweep, reopen
+from orchestrator.coordinator.opening import plan_sweep, reopen
+from orchestrator.coordinator.session import RunLimits, Session, await_gpus, hold
 from orchestrator.errors import ResourceError
 from orchestrator.executors import gpus
 from orchestrator.executors.local import LocalExecutor

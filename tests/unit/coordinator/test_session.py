@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from orchestrator.coordinator.loop import Transition
-from orchestrator.coordinator.session import RunLimits, Session, drive, hold, plan_sweep, reopen, settle
+from orchestrator.coordinator.opening import plan_sweep, reopen
+from orchestrator.coordinator.session import RunLimits, Session, drive, hold, settle
 from orchestrator.errors import ConfigError, LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.folder import lock
