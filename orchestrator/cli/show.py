@@ -22,6 +22,7 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
 from orchestrator.model.sweep import State
 from orchestrator.results.listing import as_json
+from orchestrator.tracking import control
 
 
 @through_pager
@@ -72,6 +73,12 @@ def run(words: Sequence[str]) -> int:
     _print_series(series)
     if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
         print(f"note: it {missing}")
+    for title, trials in control.late(folder).items():
+        if steps := trials.get(trial.trial_id):
+            print(
+                f"note: {title} lacks what was reported of {steps} step{'s' * (steps != 1)} after later ones: "
+                f"orchestrate sync {folder.name} --force {trial.trial_id[:8]} sends the whole series as a new run"
+            )
     return 0
 
 

@@ -15,6 +15,7 @@ from orchestrator.cli import streams, view
 from orchestrator.cli.closing import print_closing
 from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
+from orchestrator.cli.sync import dropped
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
@@ -146,6 +147,8 @@ def conduct(session: Session, limits: RunLimits, options: Sequence[str] = ()) ->
         session.release()
         for tracker in finish_tracking():
             print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
+        for line in dropped(folder):
+            print(f"note: {line}")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     assert session.plan is not None

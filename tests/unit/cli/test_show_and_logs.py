@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from orchestrator.cli.sync import dropped
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
+from orchestrator.tracking.ledger import Ledger
 from tests.unit import manifests
 from tests.unit.cli.support import Command
 from tests.unit.manifests import LOST, begin, plan, run, sweep_spec, trial_id, trial_spec
@@ -130,3 +134,20 @@ def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Com
     assert orchestrate("show", trial_id(0)).lines[0].endswith("of s: SUCCEEDED")
     assert orchestrate("show", trial_id(50)).lines[0].endswith("of another: PENDING")
     assert orchestrate("show", f"another/{trial_id(0)}").code == 2
+
+
+def test_what_a_tracker_has_dropped_is_told(orchestrate: Command, sweep: Manifest) -> None:
+    sweep.folder.tracking.mkdir()
+    with contextlib.closing(Ledger(sweep.folder.tracker_ledger("wandb"), "online")) as ledger:
+        ledger.keep_late("run", trial_id(0), 4)
+        output = orchestrate("show", trial_id(0)).out
+        assert "note: W&B lacks what was reported of 4 steps after later ones: " in output
+        assert f"orchestrate sync s --force {trial_id(0)[:8]} sends" in output
+        assert "W&B lacks" not in orchestrate("show", trial_id(1)).out
+        (line,) = dropped(sweep.folder)
+        assert line.startswith(f"W&B has dropped rows of the run of {trial_id(0)[:8]}: ")
+        ledger.keep_late("another run", trial_id(1), 1)
+        (line,) = dropped(sweep.folder)
+        assert "W&B has dropped rows of 2 runs" in line
+        assert "orchestrate sync s --force all" in line
+    assert "no trial begins with 'zzz'" in orchestrate("sync", "s", "--force", "zzz").err
