@@ -35,7 +35,7 @@ def _print_places(snap: Snapshot, session: Session, seconds: float | None, live:
 
 def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> None:
     if live and snap.failures:
-        print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
+        print(f"orchestrate show {snap.argument}/{snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
         print(f"ended early: {session.ended_early.reason}; {waiting} not run")
@@ -46,11 +46,11 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
         print("interrupted: the same command goes on from here:")
         print(f"  {command}")
     elif snap.exit_code:
-        again = f"orchestrate resubmit {snap.name}"
+        again = f"orchestrate resubmit {snap.argument}"
         for line in run_again.hint(session.folder, session.plan, again, "the failed ones"):
             print(line)
     if snap.finished and not session.interrupted:
         if snap.best is not None:
-            print(f"orchestrate show {snap.name}/best   shows the best one")
+            print(f"orchestrate show {snap.argument}/best   shows the best one")
         sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {snap.name}{sort}   compares them")
+        print(f"orchestrate trials {snap.argument}{sort}   compares them")

@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
         objective = current.spec.objective if (current := reader.plan()) else None
         news = run_again.edited(folder, reader.plan())
-    rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
+    rerun = f"orchestrate resubmit {folder.argument} --trial {trial.trial_id}"
     if options.json:
         print_json(
             {
@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
         if steps := trials.get(trial.trial_id):
             print(
                 f"note: {title} lacks what was reported of {steps} step{'s' * (steps != 1)} after later ones: "
-                f"orchestrate sync {folder.name} --force {trial.trial_id[:8]} sends the whole series as a new run"
+                f"orchestrate sync {folder.argument} --force {trial.trial_id[:8]} sends the whole series as a new run"
             )
     return 0
 

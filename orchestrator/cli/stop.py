@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     until = time.monotonic() + TIMEOUT
     while holder_of(folder) is not None:
         if time.monotonic() > until:
-            print(f"still ending: orchestrate status {folder.name} --watch")
+            print(f"still ending: orchestrate status {folder.argument} --watch")
             return 1
         time.sleep(0.1)
     with Reader(folder) as reader:

@@ -57,7 +57,7 @@ def dropped(folder: SweepFolder) -> Iterator[str]:
         which = ALL if len(trials) > 1 else next(iter(trials))[:8]
         yield (
             f"{title} has dropped rows of {some}: they were reported after later steps. The manifest has them; "
-            f"orchestrate sync {folder.name} --force {which} sends the whole series as a new run"
+            f"orchestrate sync {folder.argument} --force {which} sends the whole series as a new run"
         )
 
 

@@ -53,7 +53,7 @@ def local_places(folder: SweepFolder) -> dict[str, str]:
     known, found = addresses(folder), {}
     for name, kind in TRACKERS.items():
         for destination in ledger.destinations(folder.tracker_ledger(name)) if kind.title not in known else ():
-            sends = f"offline; orchestrate sync {folder.name} sends the runs once you are logged in"
+            sends = f"offline; orchestrate sync {folder.argument} sends the runs once you are logged in"
             found[kind.title] = sends if destination == "offline" else destination
     return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+from pathlib import Path
 
 from orchestrator.cli.sync import dropped
 from orchestrator.folder.paths import SweepFolder
@@ -151,3 +153,24 @@ def test_what_a_tracker_has_dropped_is_told(orchestrate: Command, sweep: Manifes
         assert "W&B has dropped rows of 2 runs" in line
         assert "orchestrate sync s --force all" in line
     assert "no trial begins with 'zzz'" in orchestrate("sync", "s", "--force", "zzz").err
+
+
+def test_a_trial_of_several_sweeps_is_asked_for_with_the_sweep(orchestrate: Command, sweep: Manifest) -> None:
+    shutil.copytree(sweep.folder.path, sweep.folder.path.parent / "copy")
+    for command in ("show", "logs"):
+        output = orchestrate(command, trial_id(0))
+        assert output.code == 2
+        assert f"trials of several sweeps begin with {trial_id(0)!r}" in output.err
+    assert orchestrate("show", f"s/{trial_id(0)}").lines[0].endswith("of s: SUCCEEDED")
+
+
+def test_hints_in_a_renamed_copy_name_the_copy(orchestrate: Command, sweep: Manifest) -> None:
+    """By its path where its name is not enough."""
+    root = sweep.folder.path.parent
+    shutil.copytree(sweep.folder.path, root / "copy")
+    shutil.copytree(sweep.folder.path, root.parent / "elsewhere" / "a copy")
+    for place, argument in (("runs/copy", "copy"), ("elsewhere/a copy", "'elsewhere/a copy'")):
+        assert f"orchestrate resubmit {argument} --cause" in orchestrate("failures", place).out
+        assert f"rerun  orchestrate resubmit {argument} --trial" in orchestrate("show", f"{place}/{trial_id(0)}").out
+        assert f"orchestrate show {argument}/" in orchestrate("status", place).out
+        assert orchestrate("status", place).lines[0].startswith(Path(place).name)
