@@ -16,8 +16,9 @@ from orchestrator.cli.closing import print_closing
 from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.cli.sync import dropped
+from orchestrator.coordinator.gpu_wait import await_gpus
 from orchestrator.coordinator.loop import Coordinator, Transition
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
+from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command

@@ -26,7 +26,7 @@ from orchestrator.errors import ConfigError, LockedError, ManifestError, Resourc
 from orchestrator.executors.gpus import Claim
 from orchestrator.folder.lock import Lock, Machine
 from orchestrator.folder.paths import SweepFolder, create_folder, discard_folder, files_folder, open_files_folder
-from orchestrator.folder.requests import answer_request, discard_requests, pending_requests
+from orchestrator.folder.requests import discard_requests
 from orchestrator.language import plan_changes
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest import db, migrate
@@ -225,31 +225,6 @@ def _prepare(session: Session, launch: Launch, wait: bool) -> None:
         )
 
 
-def await_gpus(session: Session, say: Callable[[str], None], pause: float = 1.0) -> bool:
-    """Wait until the launch has its GPUs, and start the executor. False if the user has ended the session by then."""
-    launch = session.launch
-    if launch is None or session.executor is not None:
-        return launch is not None
-    assert launch.here is not None
-    if session.check is not None:
-        session.check.close()  # nothing of ours is to hold a GPU
-    told = ""
-    with _interruptible(session, lambda: None, lambda: None):
-        while launch.short and not session.interrupted:
-            if launch.users != told:
-                told = launch.users
-                say(f"waiting for GPUs that others use: {told}")
-            for path, request in pending_requests(session.folder):
-                session.interrupted |= request.kind == "stop"
-                answer_request(path, "it ends" if session.interrupted else "not now: it waits for GPUs")
-            time.sleep(pause)
-            launch.here.retry()
-    if session.interrupted:
-        return False
-    session.executor = launch.executor()
-    return True
-
-
 def _other_trainer(before: SweepSpec, now: SweepSpec) -> ConfigError:
     return ConfigError(
         f"the trials of the last plan are of another trainer, {before.trainer}: this plan cannot run them",
@@ -351,7 +326,7 @@ def drive(
                 coordinator.note(text)
         each(coordinator, transitions)
 
-    with _interruptible(session, coordinator.request_stop, coordinator.request_kill):
+    with interruptible(session, coordinator.request_stop, coordinator.request_kill):
         coordinator.run(after_tick)
     session.interrupted = session.interrupted or coordinator.stopping
     session.ended_early = coordinator.early_abort.verdict
@@ -368,7 +343,7 @@ def _tree(session: Session) -> Path:
 
 
 @contextmanager
-def _interruptible(session: Session, stop: Callable[[], None], kill: Callable[[], None]) -> Iterator[None]:
+def interruptible(session: Session, stop: Callable[[], None], kill: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C, a closed terminal and `ENDING` end the run: the first one in order, the second one at once.
 
     To be entered after Ray has started, which replaces signal handlers.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, hold, plan_sweep, reopen
+from orchestrator.coordinator.gpu_wait import await_gpus
+from orchestrator.coordinator.session import RunLimits, Session, hold, plan_sweep, reopen
 from orchestrator.errors import ResourceError
 from orchestrator.executors import gpus
 from orchestrator.executors.local import LocalExecutor
