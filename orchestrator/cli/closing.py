@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator import naming
 from orchestrator.cli import run_again, view
-from orchestrator.cli.common import relative, sweep_name
+from orchestrator.cli.common import relative
 from orchestrator.coordinator.session import Session
 from orchestrator.model.sweep import State
 from orchestrator.results.snapshot import Snapshot
@@ -30,14 +30,13 @@ def _print_places(snap: Snapshot, session: Session, seconds: float | None, live:
     for tracker, address in {} if live else snap.addresses.items():
         print(f"{tracker}: {address}")
     for tracker, place in control.local_places(session.folder).items():
-        sends = f"; orchestrate sync {sweep_name(session.folder)} sends the runs once you are logged in"
+        sends = f"; orchestrate sync {session.folder.argument} sends the runs once you are logged in"
         print(f"{tracker}: {place}{sends if place == 'offline' else ''}")
 
 
 def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> None:
-    name = sweep_name(session.folder)
     if live and snap.failures:
-        print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
+        print(f"orchestrate show {snap.argument}/{snap.failures[0].example[:8]}   says why it failed")
     waiting = snap.counts.get(State.PENDING, 0)
     if session.ended_early and waiting and not session.interrupted:
         print(f"ended early: {session.ended_early.reason}; {waiting} not run")
@@ -48,7 +47,7 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
         print("interrupted: the same command goes on from here:")
         print(f"  {command}")
     elif snap.exit_code:
-        again = f"orchestrate resubmit {name}"
+        again = f"orchestrate resubmit {snap.argument}"
         for line in run_again.hint(session.folder, session.plan, again, "the failed ones"):
             print(line)
     elif waiting:  # after --limit
@@ -56,6 +55,6 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
         print(f"  {command}")
     if snap.finished and not session.interrupted:
         if snap.best is not None:
-            print(f"orchestrate show {name}/best   shows the best one")
+            print(f"orchestrate show {snap.argument}/best   shows the best one")
         best_first = ", the best first" if snap.objective else ""
-        print(f"orchestrate trials {name}   compares them{best_first}")
+        print(f"orchestrate trials {snap.argument}   compares them{best_first}")

@@ -85,7 +85,7 @@ def trial_in(reader: Reader, name: str) -> TrialRow:
     if name == "last":
         found = reader.last_started()
         if found is None:
-            raise NotFoundError("no trial has started yet", where=reader.name, fix="orchestrate sweep runs them")
+            raise NotFoundError("no trial has started yet", where=reader.folder.name, fix="orchestrate sweep runs them")
         return reader.exactly(found)
     if name != "best":
         return reader.trial(name)
@@ -93,31 +93,47 @@ def trial_in(reader: Reader, name: str) -> TrialRow:
     objective = plan.spec.objective if plan else None
     if objective is None:
         fix = "name its metric in sweep.objective and run the sweep again: what is done stays done"
-        raise NotFoundError("the sweep has no objective, so no trial is its best", where=reader.name, fix=fix)
+        raise NotFoundError("the sweep has no objective, so no trial is its best", where=reader.folder.name, fix=fix)
     best = winner(reader, plan)
     if best is None:
-        fix = f"orchestrate trials {reader.name} shows what was reported"
-        raise NotFoundError(f"no trial with {objective.metric!r} can be the best yet", where=reader.name, fix=fix)
+        fix = f"orchestrate trials {reader.folder.argument} shows what was reported"
+        raise NotFoundError(
+            f"no trial with {objective.metric!r} can be the best yet", where=reader.folder.name, fix=fix
+        )
     return best.trial
 
 
 def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
-    """The trial named by `SWEEP/ID`, or by `ID` in the latest sweep that has one; `best` and `last` are names too."""
+    """The trial named by `SWEEP/ID`, or by `ID` where one sweep has it; `best`, `last`: of the latest sweep.
+
+    Raises NotFoundError, AmbiguousError.
+    """
     root = runs_root(runs)
     sweep, _, trial = name.rpartition("/")
-    found = [find_folder(root, sweep)] if sweep else all_sweeps(root) or [find_folder(root, None)]
+    folders = [find_folder(root, sweep)] if sweep else all_sweeps(root) or [find_folder(root, None)]
     if trial in naming.NAMED:
-        del found[1:]
-    for folder in found:
-        try:
-            with Reader(folder) as reader:
-                return folder, trial_in(reader, trial)
-        except AmbiguousError:
+        del folders[1:]
+    found = [each for folder in folders if (each := _trial_of(folder, trial, only=len(folders) == 1))]
+    if not found:
+        raise NotFoundError(f"no trial begins with {trial!r}", where=str(root), fix="orchestrate trials lists them")
+    if len(found) > 1:
+        where = ", ".join(folder.argument for folder, _ in found)
+        fix = f"name the sweep too: {found[0][0].argument}/{trial}"
+        raise AmbiguousError(f"trials of several sweeps begin with {trial!r}: of {where}", where=str(root), fix=fix)
+    return found[0]
+
+
+def _trial_of(folder: SweepFolder, trial: str, only: bool) -> tuple[SweepFolder, TrialRow] | None:
+    """The trial, or None if this sweep does not have it, or cannot be read and is not the only one."""
+    try:
+        with Reader(folder) as reader:
+            return folder, trial_in(reader, trial)
+    except AmbiguousError:
+        raise
+    except OrchestratorError:
+        if only:
             raise
-        except OrchestratorError:  # not in this one, or it cannot be read
-            if len(found) == 1:
-                raise
-    raise NotFoundError(f"no trial begins with {trial!r}", where=str(root), fix="orchestrate trials lists them")
+        return None
 
 
 def print_json(value: Any) -> None:
@@ -138,11 +154,6 @@ def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
         words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
     text = shlex.join([*words, *options])
     return text if here == str(Path.cwd()) else f"cd {shlex.quote(here)} && {text}"
-
-
-def sweep_name(folder: SweepFolder) -> str:
-    """What to call a sweep in a command that is typed here: its name, or its folder if it is not among the others."""
-    return folder.name if folder.path.parent == runs_root(None) else relative(folder.path)
 
 
 def relative(path: Path) -> str:

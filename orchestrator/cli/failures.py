@@ -39,11 +39,11 @@ def run(words: Sequence[str]) -> int:
             print_json(_as_json(group, ended))
         return 0
     ways = f", in {naming.count(len(groups), 'way')}" if groups else ""
-    print(f"{reader.name}: {len(failed)} of {naming.count(total, 'trial')} failed{ways}")
+    print(f"{folder.name}: {len(failed)} of {naming.count(total, 'trial')} failed{ways}")
     for group in groups:
-        _print(group, ended)
+        _print(group, ended, reader.folder.argument)
     if groups:
-        command = f"orchestrate resubmit {folder.name} --cause {groups[0].fingerprint.cause}"
+        command = f"orchestrate resubmit {folder.argument} --cause {groups[0].fingerprint.cause}"
         for line in run_again.hint(folder, plan, command, "those"):
             print(line)
     return 0
@@ -63,9 +63,9 @@ def _difference(group: Group, ended: dict[str, Any]) -> list[tuple[str, Any, int
     return failures.difference([ended[trial_id] for trial_id in group.trials], others)
 
 
-def _print(group: Group, ended: dict[str, Any]) -> None:
+def _print(group: Group, ended: dict[str, Any], argument: str) -> None:
     count = len(group.trials)
-    print(f"  {count}×  {group.line}  ({group.fingerprint.cause}, orchestrate show {group.example[:8]})")
+    print(f"  {count}×  {group.line}  ({group.fingerprint.cause}, orchestrate show {argument}/{group.example[:8]})")
     found = _difference(group, ended)
     if found:
         settings = ", ".join(f"{naming.value(key)}={naming.value(value)}" for key, value, _ in found)

@@ -23,6 +23,7 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
 from orchestrator.model.sweep import Objective, State
 from orchestrator.results.listing import as_json
+from orchestrator.tracking import control
 
 
 @through_pager
@@ -48,7 +49,7 @@ def run(words: Sequence[str]) -> int:
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
         objective = current.spec.objective if (current := reader.plan()) else None
         news = run_again.edited(folder, reader.plan())
-    rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
+    rerun = f"orchestrate resubmit {folder.argument} --trial {trial.trial_id}"
     if options.json:
         print_json(
             {
@@ -77,6 +78,12 @@ def run(words: Sequence[str]) -> int:
     _print_series(series)
     if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
         print(f"note: it {missing}")
+    for title, trials in control.late(folder).items():
+        if steps := trials.get(trial.trial_id):
+            print(
+                f"note: {title} lacks what was reported of {steps} step{'s' * (steps != 1)} after later ones: "
+                f"orchestrate sync {folder.argument} --force {trial.trial_id[:8]} sends the whole series as a new run"
+            )
     return 0
 
 

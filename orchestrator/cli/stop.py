@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orchestrator.cli.common import Parser, find_sweep, sweep_command, sweep_name
+from orchestrator.cli.common import Parser, find_sweep, sweep_command
 from orchestrator.folder.lock import holder_of
 from orchestrator.folder.requests import send_request
 from orchestrator.manifest.reader import Reader
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     until = time.monotonic() + TIMEOUT
     while holder_of(folder) is not None:
         if time.monotonic() > until:
-            print(f"still ending: orchestrate status {sweep_name(folder)} --watch")
+            print(f"still ending: orchestrate status {folder.argument} --watch")
             return 1
         time.sleep(0.1)
     with Reader(folder) as reader:

@@ -13,11 +13,13 @@ from pathlib import Path
 from orchestrator import naming
 from orchestrator.cli import streams, view
 from orchestrator.cli.closing import print_closing
-from orchestrator.cli.common import Parser, positive, sweep_command, sweep_name
+from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
+from orchestrator.cli.sync import dropped
+from orchestrator.coordinator.gpu_wait import await_gpus
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.opening import plan_sweep
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, start_tracking
+from orchestrator.coordinator.session import RunLimits, Session, drive, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command
@@ -51,7 +53,7 @@ def parser() -> Parser:
     options.add_argument("--config-dir", type=Path, metavar="DIR", help="where group folders stand (default: by FILE)")
     options.add_argument("--rerun", choices=["stale", "failed", "all"], help="run these ended trials again")
     options.add_argument("--add", action="store_true", help="keep the trials of the last plan in the plan")
-    options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials of the plan")
+    options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials that wait")
     options.add_argument("-d", "--detach", action="store_true", help="go on in the background, without this terminal")
     add_run_options(options)
     return options
@@ -89,7 +91,7 @@ def run(words: Sequence[str]) -> int:
     try:
         for warning in (*plan.summary().warnings, *session.notes):
             print(f"note: {warning}")
-        print(headline(session.folder), flush=True)
+        print(headline(session.folder, options.limit), flush=True)
         if parent is not None:
             leave_terminal(session.folder, parent)
         return conduct(session, limits, run_options(options))
@@ -118,7 +120,7 @@ def start_executor(address: str | None, gpus: Claim) -> Executor:
     return executor
 
 
-def headline(folder: SweepFolder) -> str:
+def headline(folder: SweepFolder, limit: int | None = None) -> str:
     """ "address-tagging: 24 trials: 20 succeeded, 1 failed (orchestrate resubmit), 3 to run"."""
     with Reader(folder) as reader:
         progress, plan = reader.progress(), reader.plan()
@@ -130,8 +132,10 @@ def headline(folder: SweepFolder) -> str:
             if state is State.SUCCEEDED and stale:
                 parts[-1] += f", {stale} of them stale (--rerun stale)"
             if state in (State.FAILED, State.LOST):
-                parts[-1] += f" (orchestrate resubmit {sweep_name(folder)})"
-    parts.append(f"{counts.get(State.PENDING, 0)} to run")
+                parts[-1] += f" (orchestrate resubmit {folder.argument})"
+    waiting = counts.get(State.PENDING, 0)
+    limited = limit is not None and limit < waiting
+    parts.append(f"{waiting} to run" + (f", {limit} of them now (--limit {limit})" if limited else ""))
     total = plan.total if plan and plan.total is not None else sum(counts.values())
     return f"{folder.name}: {naming.count(total, 'trial')}: {', '.join(parts)}"
 
@@ -145,7 +149,9 @@ def conduct(session: Session, limits: RunLimits, options: Sequence[str] = ()) ->
             (show_live if view.is_terminal() else show_plain)(session, limits)
         session.release()
         for tracker in finish_tracking():
-            print(f"{tracker} has not received everything yet: orchestrate sync {sweep_name(folder)} sends the rest")
+            print(f"{tracker} has not received everything yet: orchestrate sync {folder.argument} sends the rest")
+        for line in dropped(folder):
+            print(f"note: {line}")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
     assert session.plan is not None
@@ -224,5 +230,5 @@ def leave_terminal(folder: SweepFolder, parent: int) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    os.write(parent, sweep_name(folder).encode())
+    os.write(parent, folder.argument.encode())
     os.close(parent)

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.common import Parser, find_sweep
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import SweepFolder
+from orchestrator.manifest.reader import Reader
 from orchestrator.tracking import control
 from orchestrator.tracking.trackers import TRACKERS
+
+ALL = "all"
 
 
 def run(words: Sequence[str]) -> int:
     parser = Parser(
         "sync",
-        "[SWEEP]",
+        "[SWEEP] [options]",
         "Send to W&B and other trackers whatever has not arrived there.",
-        ["sync", "sync address-tagging"],
+        ["sync", "sync address-tagging", "sync --force 6065"],
     )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
-    folder = find_sweep(parser.read(words))
+    parser.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="TRIAL",
+        help="send its whole series as a new run, and tag the old one superseded; repeatable; "
+        "`all`: every trial of which a tracker has dropped rows",
+    )
+    options = parser.read(words)
+    folder = find_sweep(options)
     names = control.synced(folder)
+    trials = _forced(folder, options.force)
     failed: list[OrchestratorError] = []
     for name in names:  # one that fails does not keep the others waiting
         try:
-            _sync(folder, name, f"{TRACKERS[name].title}: " if len(names) > 1 else "")
+            _sync(folder, name, f"{TRACKERS[name].title}: " if len(names) > 1 else "", trials)
         except OrchestratorError as error:
             failed.append(error)
+    for line in dropped(folder):
+        print(line)
     for other in failed[1:]:
         print(f"orchestrate: {other}", file=sys.stderr)
     if failed:
@@ -35,7 +50,27 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _sync(folder: SweepFolder, name: str, to: str) -> None:
-    count = control.sync(folder, name, lambda line: print(f"{to}{line}", flush=True))
+def dropped(folder: SweepFolder) -> Iterator[str]:
+    """What to tell of trackers that have dropped rows: a line each."""
+    for title, trials in control.late(folder).items():
+        some = f"{len(trials)} runs" if len(trials) > 1 else f"the run of {next(iter(trials))[:8]}"
+        which = ALL if len(trials) > 1 else next(iter(trials))[:8]
+        yield (
+            f"{title} has dropped rows of {some}: they were reported after later steps. The manifest has them; "
+            f"orchestrate sync {folder.argument} --force {which} sends the whole series as a new run"
+        )
+
+
+def _forced(folder: SweepFolder, names: Sequence[str]) -> list[str]:
+    """The trials that are named, by their whole ids. Raises NotFoundError."""
+    with Reader(folder) as reader:
+        found = [reader.trial(name.rpartition("/")[2]).trial_id for name in names if name != ALL]
+    if ALL in names:
+        found += [trial for trials in control.late(folder).values() for trial in trials]
+    return list(dict.fromkeys(found))
+
+
+def _sync(folder: SweepFolder, name: str, to: str, force: Sequence[str]) -> None:
+    count = control.sync(folder, name, lambda line: print(f"{to}{line}", flush=True), force)
     done = f"{count} run{'s' * (count != 1)} sent" if count else "nothing to send"
     print(f"{folder.name}: {to}{done}")

@@ -55,9 +55,9 @@ def results(snap: Snapshot) -> Iterator[str]:
         if single:
             yield f"best single trial, not the best config: {single}"
     for failure in snap.failures:
-        yield f"failed: {failure.message}  ({failure.trials}×, orchestrate show {failure.example[:8]})"
+        yield f"failed: {failure.message}  ({failure.trials}×, orchestrate show {snap.argument}/{failure.example[:8]})"
     if snap.failed_otherwise:
-        yield f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})"
+        yield f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.argument})"
 
 
 def render(snap: Snapshot, now: float, width: int) -> RenderableType:
@@ -241,7 +241,7 @@ class PlainView:
         count = f"[{self._finished}/{self._total}]"
         if change.state is State.SUCCEEDED:
             metrics = [f"{key} {_plain(value)}" for key, value in list(live.standing.shown.items())[:3]]
-            seconds = [naming.duration(time.time() - live.started.at)] if live.started else []
+            seconds = [naming.duration(change.at - live.started.at)] if live.started and change.at else []
             return "  ".join([f"✓ {trial}", *metrics, *seconds, count])
         glyph = "✗" if change.state in (State.FAILED, State.LOST) else "⊘"
         return f"{glyph} {trial}  {change.state.word}: {place}{change.message or 'as asked'}  {count}"

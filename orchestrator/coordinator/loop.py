@@ -49,6 +49,7 @@ class Transition:
     message: str = ""
     place: str = ""  # the user's frame
     retry: bool = False
+    at: float | None = None  # when it ended: seconds since the epoch
 
 
 class Coordinator:
@@ -289,7 +290,7 @@ class Coordinator:
         self._decide(live, outcome, event.at)
         if retry and not self.stopping:
             self._source.again([live.spec.trial_id])
-        return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry)
+        return Transition(live.spec, live.attempt, outcome.state, live, outcome.message, outcome.place, retry, event.at)
 
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
         """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""

@@ -23,7 +23,7 @@ from orchestrator.errors import LockedError, ManifestError
 from orchestrator.executors.gpus import Claim
 from orchestrator.folder.lock import Lock, Machine
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.folder.requests import answer_request, discard_requests, pending_requests
+from orchestrator.folder.requests import discard_requests
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.rows import PlanRow
@@ -117,31 +117,6 @@ def hold(folder: SweepFolder, machine: Machine | None = None) -> Session:
         raise
 
 
-def await_gpus(session: Session, say: Callable[[str], None], pause: float = 1.0) -> bool:
-    """Wait until the launch has its GPUs, and start the executor. False if the user has ended the session by then."""
-    launch = session.launch
-    if launch is None or session.executor is not None:
-        return launch is not None
-    assert launch.here is not None
-    if session.check is not None:
-        session.check.close()  # nothing of ours is to hold a GPU
-    told = ""
-    with _interruptible(session, lambda: None, lambda: None):
-        while launch.short and not session.interrupted:
-            if launch.users != told:
-                told = launch.users
-                say(f"waiting for GPUs that others use: {told}")
-            for path, request in pending_requests(session.folder):
-                session.interrupted |= request.kind == "stop"
-                answer_request(path, "it ends" if session.interrupted else "not now: it waits for GPUs")
-            time.sleep(pause)
-            launch.here.retry()
-    if session.interrupted:
-        return False
-    session.executor = launch.executor()
-    return True
-
-
 def variables(spec: SweepSpec) -> dict[str, str]:
     """The variables of this process that trials get."""
     return {name: os.environ[name] for name in spec.env if name in os.environ}
@@ -174,7 +149,7 @@ def drive(
                 coordinator.note(text)
         each(coordinator, transitions)
 
-    with _interruptible(session, coordinator.request_stop, coordinator.request_kill):
+    with interruptible(session, coordinator.request_stop, coordinator.request_kill):
         coordinator.run(after_tick)
     session.interrupted = session.interrupted or coordinator.stopping
     session.ended_early = coordinator.early_abort.verdict
@@ -191,7 +166,7 @@ def _tree(session: Session) -> Path:
 
 
 @contextmanager
-def _interruptible(session: Session, stop: Callable[[], None], kill: Callable[[], None]) -> Iterator[None]:
+def interruptible(session: Session, stop: Callable[[], None], kill: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C, a closed terminal and `ENDING` end the run: the first one in order, the second one at once.
 
     To be entered after Ray has started, which replaces signal handlers.

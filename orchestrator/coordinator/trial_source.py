@@ -15,8 +15,8 @@ class PlanSource:
     """Reads the plan page by page. Its calls take part in the manifest's transaction around them."""
 
     def __init__(self, manifest: Manifest, plan: int, limit: int | None = None, first: Sequence[str] = ()) -> None:
-        """`limit`: take only the first trials of the plan. `first`: trials to run before, perhaps of earlier plans."""
-        self._manifest, self._plan, self._limit = manifest, plan, limit
+        """`limit`: how many of the plan's trials that wait. `first`: trials to run before, perhaps of earlier plans."""
+        self._manifest, self._plan, self._left = manifest, plan, limit
         self._again = deque(first)
         self._page: deque[str] = deque()
         self._after = -1  # position up to which the plan was read
@@ -44,8 +44,10 @@ class PlanSource:
         """Whether the plan had more trials that wait."""
         if self._read:
             return False
-        found = self._manifest.trials.due(self._plan, self._after, PAGE)
-        self._page.extend(due.spec.trial_id for due in found if self._limit is None or due.position < self._limit)
+        size = PAGE if self._left is None else min(PAGE, self._left)
+        found = self._manifest.trials.due(self._plan, self._after, size)
+        self._page.extend(due.spec.trial_id for due in found)
+        self._left = None if self._left is None else self._left - len(found)
         self._read = not self._page
         if found:
             self._after = found[-1].position

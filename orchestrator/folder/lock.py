@@ -99,11 +99,11 @@ class Lock:
             lock = cls(folder.lock, machine)
             lock.seize(say=say)
         except BlockingIOError as error:
-            holder = _holder(_text(folder.lock))
+            holder, name = _holder(_text(folder.lock)), folder.argument
             raise LockedError(
                 f"another coordinator runs this sweep ({holder or 'starting up'})",
                 where=str(folder.path),
-                fix=f"orchestrate status {folder.name} --watch shows it; orchestrate stop {folder.name} ends it",
+                fix=f"orchestrate status {name} --watch shows it; orchestrate stop {name} ends it",
             ) from error
         except OSError as error:
             raise unwritable(folder, error) from error

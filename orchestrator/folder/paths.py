@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,14 @@ class SweepFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def argument(self) -> str:
+        """How a command names this sweep: by its name where that is enough here, else by its path."""
+        if self.path == runs_root(None) / self.name:
+            return shlex.quote(self.name)
+        here = Path.cwd()
+        return shlex.quote(str(self.path.relative_to(here) if here in self.path.parents else self.path))
 
     @property
     def manifest(self) -> Path:

@@ -43,6 +43,10 @@ _LAST_ID = """
                coalesce((SELECT max(id) FROM report), 0),
                coalesce((SELECT max(id) FROM change), 0))
 """
+_LAST_SIGN = """
+    SELECT max(coalesce((SELECT time FROM report ORDER BY id DESC LIMIT 1), 0),
+               coalesce((SELECT time FROM change ORDER BY id DESC LIMIT 1), 0))
+"""  # of the coordinator that wrote here last
 _CHANGE = "INSERT INTO change (id, trial, attempt, time, event, state, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -188,13 +192,14 @@ class Attempts:
     def recover(self, now: float) -> int:
         """Close what a coordinator that died left open, whatever its purpose; those trials run again, free of charge.
 
-        Returns how many there were.
+        They ended with it, at its last sign of life: the time since then is nobody's. Returns how many there were.
         """
         found = self._db.execute("SELECT trial, attempt FROM attempt WHERE state IN ('LAUNCHING', 'RUNNING')")
         opened = [(row["trial"], row["attempt"]) for row in found]
         outcome = Outcome(State.LOST, "lost_coordinator", "the coordinator went away", retry=True)
+        last_sign = self._db.execute(_LAST_SIGN).fetchone()[0]
         for key, attempt in opened:
-            self.close(key, attempt, outcome, Ended(now))
+            self.close(key, attempt, outcome, Ended(min(now, last_sign)))
         return len(opened)
 
     def _log(self, number: int, what: tuple[str, State], at: float, where: tuple[int, int], detail: str = "{}") -> None:

@@ -155,7 +155,7 @@ class Reader:
             raise NotFoundError(
                 f"no trial begins with {prefix!r}",
                 where=self.name,
-                fix=f"orchestrate trials {self.name} lists them",
+                fix=f"orchestrate trials {self.folder.argument} lists them",
             )
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")

@@ -59,11 +59,11 @@ class Trials:
         return _due(row) if row else None
 
     def waiting_resources(self, plan: int, limit: int | None, others: Sequence[str] = ()) -> list[Resources]:
-        """The distinct resources that the waiting trials of the plan, and the trials `others`, ask for."""
+        """The distinct resources that the first waiting trials of the plan, and the trials `others`, ask for."""
         found = self._db.execute(
-            f"""SELECT DISTINCT t.resources {_DUE} AND (
-                    t.plan = ? AND t.position < ? OR t.trial_id IN (SELECT value FROM json_each(?)))""",
-            (plan, 2**62 if limit is None else limit, exact_json.dumps(list(others))),
+            f"""SELECT resources FROM (SELECT t.resources {_DUE} AND t.plan = ? ORDER BY t.position LIMIT ?)
+                UNION SELECT t.resources {_DUE} AND t.trial_id IN (SELECT value FROM json_each(?))""",
+            (plan, -1 if limit is None else limit, exact_json.dumps(list(others))),
         )
         return [Resources(**json.loads(row["resources"])) for row in found]
 

@@ -59,6 +59,7 @@ class Snapshot:
     """The state of a sweep at one moment."""
 
     name: str
+    argument: str  # how a command names the sweep
     total: int
     counts: dict[State, int]
     stale: int
@@ -130,7 +131,8 @@ def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snaps
         spec = plan.spec if plan else None
         running = tuple(_running(reader, row, spec) for row in attempts[:shown] if row.state is State.RUNNING)
         return Snapshot(
-            name=reader.name,
+            name=folder.name,
+            argument=folder.argument,
             total=plan.total or sum(progress.counts.values()) if plan else 0,
             counts=dict(progress.counts) if holder else _interrupted(dict(progress.counts)),
             stale=progress.stale,

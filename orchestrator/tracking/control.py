@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from orchestrator.errors import OrchestratorError, TrackingError
@@ -71,11 +71,23 @@ def synced(folder: SweepFolder) -> list[str]:
     return names
 
 
-def sync(folder: SweepFolder, name: str, say: Callable[[str], None]) -> int:
-    """Send to one tracker whatever has not arrived there, from the manifest; how many runs that was."""
+def late(folder: SweepFolder) -> dict[str, dict[str, int]]:
+    """What trackers lack that was sent to them once: title -> trial -> steps. Reads only.
+
+    They take the steps of a run in order: what is reported later for an earlier step, they drop.
+    """
+    found = {kind.title: ledger.late(folder.tracker_ledger(name)) for name, kind in TRACKERS.items()}
+    return {title: trials for title, trials in found.items() if trials}
+
+
+def sync(folder: SweepFolder, name: str, say: Callable[[str], None], force: Sequence[str] = ()) -> int:
+    """Send to one tracker whatever has not arrived there, from the manifest; how many runs that was.
+
+    `force`: trials of which the whole series is sent, as a new run that supersedes what is there.
+    """
     sent = 0
     try:
-        process = _spawn(folder, name, "sync", stdout=subprocess.PIPE)
+        process = _spawn(folder, name, "sync", *force, stdout=subprocess.PIPE)
     except OSError as error:
         raise unwritable(folder, error) from error
     refused: TrackingError | None = None
@@ -130,13 +142,13 @@ def _end(process: Process) -> None:
 
 
 def _spawn(
-    folder: SweepFolder, name: str, job: str, stdout: int | IO[bytes] | None = None, start_new_session: bool = False
+    folder: SweepFolder, name: str, *job: str, stdout: int | IO[bytes] | None = None, start_new_session: bool = False
 ) -> Process:
     """The tracker's process; without `stdout` all that it prints goes to its log."""
     folder.tracking.mkdir(exist_ok=True)
     with open(folder.tracker_log(name), "ab") as log:
         return subprocess.Popen(
-            command("orchestrator.tracking.process", "main", folder.path, name, job),
+            command("orchestrator.tracking.process", "main", folder.path, name, *job),
             stdin=subprocess.DEVNULL,
             stdout=log if stdout is None else stdout,
             stderr=log,

@@ -44,8 +44,14 @@ class Job:
 class Follower:
     """One pass over everything new is a `tick`. `held`: a coordinator lives and may add more."""
 
-    def __init__(self, folder: SweepFolder, ledger: Ledger, tracker: Tracker, *, live: bool) -> None:
-        """`live`: runs are shown while they go on; otherwise each is sent once it is over."""
+    def __init__(
+        self, folder: SweepFolder, ledger: Ledger, tracker: Tracker, *, live: bool, again: Iterable[str] = ()
+    ) -> None:
+        """`live`: runs are shown while they go on; otherwise each is sent once it is over.
+
+        `again`: trials to look at although nothing about them has changed.
+        """
+        self._again = list(again)
         self._folder, self._ledger, self._tracker, self._live = folder, ledger, tracker, live
         self._jobs: dict[tuple[str, int], Job] = {}
         self._of_attempt: dict[tuple[str, int], Job] = {}
@@ -68,6 +74,8 @@ class Follower:
         with Reader(self._folder) as self._reader:
             if self._row is None:
                 self._row = self._reader.last_report()  # what is older is read when its run is opened
+            while self._again:
+                self._look_at(self._again.pop())
             if held != self._held:
                 self._held = held
                 for trial_id in {job.goal.trial_id for job in self._jobs.values()}:
@@ -109,7 +117,7 @@ class Follower:
         for goal in goals(self._reader.attempts(trial_id), self._held):
             key = (goal.trial_id, goal.lineage)
             job = self._jobs.get(key)
-            run = run_id(self._reader.uid, *key)
+            run = self._ledger.current(run_id(self._reader.uid, *key))
             if goal.rejoined and (job is None or job.stage == "waiting") and self._ledger.version(run) is None:
                 self._jobs.pop(key, None)  # nobody has seen it
                 continue
@@ -171,7 +179,7 @@ class Follower:
 
     def _opened(self, job: Job, opening: Future[int]) -> None:
         try:
-            job.steps = Steps(opening.result())
+            first = opening.result()
         except TrackingError as error:
             self._failed(job, error)
             return
@@ -181,6 +189,10 @@ class Follower:
         if self._address is None and (address := self._tracker.address()):
             self._ledger.keep_address(address)
             self._address = address
+        rows = self._reader.lineage_reports(job.goal.trial_id, job.goal.lineage) if first else []
+        sent = (self._ledger.version(job.run_id) or "").partition(" ")[0]  # a change, which counts as reports do
+        seen = int(sent) if sent.isdigit() else 0
+        job.steps = Steps(first, [row for row in rows if job.goal.holds(row)], seen)
         self._catch_up(job)
 
     def _catch_up(self, job: Job) -> None:
@@ -188,8 +200,11 @@ class Follower:
 
     def _feed(self, job: Job, rows: Iterable[ReportRow]) -> None:
         new = [row for row in rows if row.id > job.seen and job.goal.holds(row)]
+        before = len(job.steps.late) if job.seen else 0
         job.seen = max((row.id for row in new), default=job.seen)
         self._log(job, (step for row in new for step in job.steps.add(row)))
+        if len(job.steps.late) > before:
+            self._ledger.keep_late(job.run_id, job.goal.trial_id, len(job.steps.late))
 
     def _log(self, job: Job, steps: Iterable[tuple[int, dict[str, float], float]]) -> None:
         try:
@@ -242,6 +257,16 @@ class Follower:
             self.refused += 1
             self._oldest_refused = min(self._oldest_refused or self._changed, job.goal.attempts[-1].changed)
             self._drop(job)
+
+    def supersede(self, trial_id: str, run: str) -> None:
+        """Have a run say that another one has been sent in its place. Raises TrackingError."""
+        with Reader(self._folder) as self._reader:
+            goal = goals(self._reader.attempts(trial_id), held=False)[-1]
+            try:
+                self._tracker.start(self._described(Job(goal, run)))
+                self._tracker.finish(run, goal.exit_code, (SUPERSEDED,))
+            except RefusedError:  # it is not there any more
+                return
 
     def _keep_cursor(self) -> None:
         """Up to the change before the first that belongs to a run not yet delivered."""

@@ -68,6 +68,11 @@ def goals(attempts: Sequence[AttemptRow], held: bool) -> list[Goal]:
     return found
 
 
+def stand_in(run: str) -> str:
+    """The id of the run that is sent whole in the place of another one."""
+    return hashlib.sha256(f"{run}/again".encode()).hexdigest()[:16]
+
+
 def run_id(sweep_uid: str, trial_id: str, lineage: int) -> str:
     """The same for every replay, and for no other sweep, trial or lineage anywhere."""
     return hashlib.sha256(f"{sweep_uid}/{trial_id}/{lineage}".encode()).hexdigest()[:16]
@@ -77,27 +82,46 @@ class Steps:
     """Merges the reports of one step, and yields each step once, in growing order.
 
     A step is complete when a later one has been reported, or the series is over. What is reported for a step that has
-    been yielded is left out: the manifest has it.
+    been yielded is left out: the manifest has it, and `late` has the step.
     """
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, so_far: Sequence[ReportRow] = (), seen: int = 0) -> None:
+        """`first`: the first step that the tracker does not have. `so_far`: what was reported by now, in any order.
+
+        Rows up to the id `seen` were sent before, and what came too late of them was told.
+        """
         self._first = first  # the first step that has not been yielded
+        self._beyond = 0  # a row of a step before this one comes late
+        self.late: set[int] = set()  # steps of which the tracker lacks what was reported last
+        for row in sorted(so_far, key=lambda row: row.id):
+            self._look(row)
+            if row.id <= seen:
+                self.late.clear()
+        self._beyond = 0  # they are about to be added, in the order of their steps
         self._kept: dict[int, tuple[dict[str, float], float]] = {}
 
     def add(self, row: ReportRow) -> Iterator[tuple[int, dict[str, float], float]]:
         """Steps that are complete now: (step, metrics, time)."""
+        self._look(row)
         if row.step >= self._first and row.metrics:
             before = self._kept.get(row.step, ({}, row.time))[0]
             self._kept[row.step] = ({**before, **row.metrics}, row.time)
             yield from self._below(max(self._kept))
 
+    def _look(self, row: ReportRow) -> None:
+        if row.metrics and row.step < min(self._first, self._beyond):
+            self.late.add(row.step)
+        self._beyond = max(self._beyond, row.step)
+
     def flush(self) -> Iterator[tuple[int, dict[str, float], float]]:
         """All the rest: the series is over."""
         yield from self._below(max(self._kept, default=0) + 1)
+        self._beyond = max(self._beyond, self._first)
 
     def rewind(self, step: int) -> None:
         """An attempt went on from this step: later ones that have not been yielded will be reported again."""
         self._kept = {kept: row for kept, row in self._kept.items() if kept <= step}
+        self._beyond = min(self._beyond, step + 1)
 
     def _below(self, bound: int) -> Iterator[tuple[int, dict[str, float], float]]:
         for step in sorted(kept for kept in self._kept if kept < bound):

@@ -21,6 +21,21 @@ CREATE TABLE IF NOT EXISTS delivered (
     version     TEXT NOT NULL,  -- of the run, when all of it had arrived; '' for one that was only opened
     PRIMARY KEY (destination, run_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS late (
+    destination TEXT NOT NULL,
+    run_id      TEXT NOT NULL,
+    trial_id    TEXT NOT NULL,
+    steps       INTEGER NOT NULL,  -- of which the run lacks rows, since they came after a later step
+    PRIMARY KEY (destination, run_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replaced (
+    destination TEXT NOT NULL,
+    run_id      TEXT NOT NULL,
+    trial_id    TEXT NOT NULL,
+    stand_in    TEXT NOT NULL,     -- the run that is sent in its place
+    told        INTEGER NOT NULL DEFAULT 0,  -- whether it says there that it is superseded
+    PRIMARY KEY (destination, run_id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS note (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -53,6 +68,38 @@ class Ledger:
         with _errors(self._path):
             query = "INSERT OR REPLACE INTO delivered (destination, run_id, version) VALUES (?, ?, ?)"
             self._db.execute(query, (self._destination, run_id, version))
+
+    def keep_late(self, run_id: str, trial_id: str, steps: int) -> None:
+        """The run lacks rows of so many steps."""
+        with _errors(self._path):
+            values = (self._destination, run_id, trial_id, steps)
+            self._db.execute("INSERT OR REPLACE INTO late VALUES (?, ?, ?, ?)", values)
+
+    def current(self, run_id: str) -> str:
+        """The run that was sent last in the place of this one; itself, if none was."""
+        query = "SELECT stand_in FROM replaced WHERE destination = ? AND run_id = ?"
+        with _errors(self._path):
+            while row := self._db.execute(query, (self._destination, run_id)).fetchone():
+                run_id = str(row[0])
+        return run_id
+
+    def replace(self, run_id: str, trial_id: str, stand_in: str) -> None:
+        """Another run is to be sent in the place of this one."""
+        with _errors(self._path):
+            values = (self._destination, run_id, trial_id, stand_in)
+            self._db.execute("INSERT INTO replaced VALUES (?, ?, ?, ?, 0)", values)
+
+    def replacing(self) -> list[tuple[str, str, str]]:
+        """(trial, run, run in its place), as long as the first run does not say so."""
+        with _errors(self._path):
+            query = "SELECT trial_id, run_id, stand_in FROM replaced WHERE destination = ? AND NOT told"
+            return self._db.execute(query, (self._destination,)).fetchall()
+
+    def told(self, run_id: str) -> None:
+        """The run says now that it is superseded."""
+        with _errors(self._path):
+            query = "UPDATE replaced SET told = 1 WHERE destination = ? AND run_id = ?"
+            self._db.execute(query, (self._destination, run_id))
 
     @property
     def cursor(self) -> int:
@@ -89,6 +136,18 @@ def destinations(path: Path) -> list[str]:
             return [row[0] for row in db.execute("SELECT DISTINCT destination FROM delivered ORDER BY destination")]
     except sqlite3.Error:
         return []
+
+
+def late(path: Path) -> dict[str, int]:
+    """Trial -> steps of which its run lacks rows, as far as the ledger there knows; reads only."""
+    query = """SELECT trial_id, max(steps) FROM late l
+               WHERE NOT EXISTS (SELECT 1 FROM replaced WHERE destination = l.destination AND run_id = l.run_id)
+               GROUP BY trial_id ORDER BY trial_id"""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
+            return dict(db.execute(query).fetchall())
+    except sqlite3.Error:
+        return {}  # there is none yet, or it is of an older version
 
 
 def take_over(old: Path, new: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tracker's process. Its arguments: SWEEP_FOLDER TRACKER follow | sync.
+"""A tracker's process. Its arguments: SWEEP_FOLDER TRACKER follow | sync [TRIAL …].
 
 It stands between the manifest and the tracker, in a session of its own: an outage does not reach the sweep, nor Ctrl-C
 the delivery.
@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.ports import TrackedSweep, Tracker
 from orchestrator.tracking.follower import Follower
+from orchestrator.tracking.goals import run_id, stand_in
 from orchestrator.tracking.ledger import Ledger, take_over
 from orchestrator.tracking.trackers import ONLY_ONE_OF_0_1, TRACKERS, wanted
 
@@ -89,14 +90,19 @@ class _BeginAnew(Exception):
     """The tracker does not work any more in this process. All that we know is on disk, so a fresh one can go on."""
 
 
-def sync(folder: SweepFolder, name: str) -> int:
-    """Send whatever is over and has not arrived; how many runs that was."""
+def sync(folder: SweepFolder, name: str, force: Sequence[str] = ()) -> int:
+    """Send whatever is over and has not arrived; how many runs that was.
+
+    `force`: trials of which the whole series is sent, as a new run that supersedes what is there.
+    """
     with _locked(folder, name, wait=False):
         tracker = _tracker(folder, name, sync=True)
         if tracker is None:
             return 0
         ledger = Ledger(folder.tracker_ledger(name), tracker.destination)
-        follower = Follower(folder, ledger, tracker, live=False)
+        _replace(folder, ledger, force)
+        replacing = ledger.replacing()
+        follower = Follower(folder, ledger, tracker, live=False, again=[trial for trial, _, _ in replacing])
         told = time.monotonic()
         while not follower.tick(holder_of(folder) is not None) and (follower.more or follower.left):
             if follower.trouble and (follower.failures or not follower.sent):
@@ -105,11 +111,25 @@ def sync(folder: SweepFolder, name: str) -> int:
                 told = time.monotonic()
                 _tell(say=f"{follower.sent} sent, {follower.left} to go")
             time.sleep(0 if follower.more else 0.05)
+        for trial, run, stand_in in replacing:
+            if ledger.version(stand_in):
+                follower.supersede(trial, run)
+                ledger.told(run)
         tracker.close()
         if follower.refused and follower.trouble:
             _tell(say=f"{follower.sent} sent, {follower.refused} refused")
             raise follower.trouble
         return follower.sent
+
+
+def _replace(folder: SweepFolder, ledger: Ledger, trials: Sequence[str]) -> None:
+    """Note that other runs are to be sent in the place of those that these trials have; some may have none yet."""
+    with Reader(folder) as reader:
+        for trial in trials:
+            attempts = reader.attempts(trial)
+            run = ledger.current(run_id(reader.uid, trial, attempts[-1].lineage)) if attempts else ""
+            if run and ledger.version(run) is not None:
+                ledger.replace(run, trial, stand_in(run))
 
 
 def _tracker(folder: SweepFolder, name: str, sync: bool = False) -> Tracker | None:
@@ -195,7 +215,7 @@ def _main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with _own_temporary_files():
-            return _run(SweepFolder(Path(words[0])), words[1], words[2])
+            return _run(SweepFolder(Path(words[0])), words[1], words[2], words[3:])
     except SystemExit:  # asked to end; it keeps nothing that the manifest does not hold
         return 1
     except _BeginAnew:
@@ -204,11 +224,11 @@ def _main(words: list[str]) -> int:
         os.execv(sys.executable, command(__name__, "main", *words))
 
 
-def _run(folder: SweepFolder, name: str, job: str) -> int:
+def _run(folder: SweepFolder, name: str, job: str, force: Sequence[str]) -> int:
     try:
         if job == "follow":
             return 0 if follow(folder, name) else 1
-        _tell(sent=sync(folder, name))
+        _tell(sent=sync(folder, name, force))
         return 0
     except OrchestratorError as error:
         _note(str(error))

@@ -20,7 +20,7 @@ def test_failures_are_grouped(orchestrate: Command, sweep: Manifest) -> None:
     output = orchestrate("failures")
     assert output.code == 0
     assert output.lines[0] == "s: 2 of 6 trials failed, in 1 way"
-    assert f"2×  train.py:7: ValueError: bad  (exception, orchestrate show {trial_id(2)[:8]})" in output.lines[1]
+    assert f"2×  train.py:7: ValueError: bad  (exception, orchestrate show s/{trial_id(2)[:8]})" in output.lines[1]
     assert output.lines[2].strip() == "all with optimizer=SGD, optimizer.lr=0.1"
     assert "resubmit s --cause exception" in output.lines[3]
     (group,) = orchestrate("failures", "s", "--json").json()
@@ -32,7 +32,7 @@ def test_failures_are_grouped(orchestrate: Command, sweep: Manifest) -> None:
     )
     assert group["trials"] == [trial_id(2), trial_id(4)]
     assert {"key": "optimizer", "value": "SGD", "trials": 2} in group["difference"]
-    assert f"train.py:7: ValueError: bad  (2×, orchestrate show {trial_id(2)[:8]})" in orchestrate("status").out
+    assert f"train.py:7: ValueError: bad  (2×, orchestrate show s/{trial_id(2)[:8]})" in orchestrate("status").out
     assert orchestrate("status", "--json").json()[0]["failures"][0]["trials"] == 2
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from pathlib import Path
+
+from orchestrator.cli.sync import dropped
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
+from orchestrator.tracking.ledger import Ledger
 from tests.unit import manifests
 from tests.unit.cli.support import Command
 from tests.unit.manifests import LOST, begin, plan, run, sweep_spec, trial_id, trial_spec
@@ -130,3 +136,41 @@ def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Com
     assert orchestrate("show", trial_id(0)).lines[0].endswith("of s: SUCCEEDED")
     assert orchestrate("show", trial_id(50)).lines[0].endswith("of another: PENDING")
     assert orchestrate("show", f"another/{trial_id(0)}").code == 2
+
+
+def test_what_a_tracker_has_dropped_is_told(orchestrate: Command, sweep: Manifest) -> None:
+    sweep.folder.tracking.mkdir()
+    with contextlib.closing(Ledger(sweep.folder.tracker_ledger("wandb"), "online")) as ledger:
+        ledger.keep_late("run", trial_id(0), 4)
+        output = orchestrate("show", trial_id(0)).out
+        assert "note: W&B lacks what was reported of 4 steps after later ones: " in output
+        assert f"orchestrate sync s --force {trial_id(0)[:8]} sends" in output
+        assert "W&B lacks" not in orchestrate("show", trial_id(1)).out
+        (line,) = dropped(sweep.folder)
+        assert line.startswith(f"W&B has dropped rows of the run of {trial_id(0)[:8]}: ")
+        ledger.keep_late("another run", trial_id(1), 1)
+        (line,) = dropped(sweep.folder)
+        assert "W&B has dropped rows of 2 runs" in line
+        assert "orchestrate sync s --force all" in line
+    assert "no trial begins with 'zzz'" in orchestrate("sync", "s", "--force", "zzz").err
+
+
+def test_a_trial_of_several_sweeps_is_asked_for_with_the_sweep(orchestrate: Command, sweep: Manifest) -> None:
+    shutil.copytree(sweep.folder.path, sweep.folder.path.parent / "copy")
+    for command in ("show", "logs"):
+        output = orchestrate(command, trial_id(0))
+        assert output.code == 2
+        assert f"trials of several sweeps begin with {trial_id(0)!r}" in output.err
+    assert orchestrate("show", f"s/{trial_id(0)}").lines[0].endswith("of s: SUCCEEDED")
+
+
+def test_hints_in_a_renamed_copy_name_the_copy(orchestrate: Command, sweep: Manifest) -> None:
+    """By its path where its name is not enough."""
+    root = sweep.folder.path.parent
+    shutil.copytree(sweep.folder.path, root / "copy")
+    shutil.copytree(sweep.folder.path, root.parent / "elsewhere" / "a copy")
+    for place, argument in (("runs/copy", "copy"), ("elsewhere/a copy", "'elsewhere/a copy'")):
+        assert f"orchestrate resubmit {argument} --cause" in orchestrate("failures", place).out
+        assert f"rerun  orchestrate resubmit {argument} --trial" in orchestrate("show", f"{place}/{trial_id(0)}").out
+        assert f"orchestrate show {argument}/" in orchestrate("status", place).out
+        assert orchestrate("status", place).lines[0].startswith(Path(place).name)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.coordinator.gpu_wait import await_gpus
 from orchestrator.coordinator.opening import plan_sweep, reopen
-from orchestrator.coordinator.session import RunLimits, Session, await_gpus, hold
+from orchestrator.coordinator.session import RunLimits, Session, hold
 from orchestrator.errors import ResourceError
 from orchestrator.executors import gpus
 from orchestrator.executors.local import LocalExecutor

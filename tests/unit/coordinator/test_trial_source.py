@@ -30,10 +30,11 @@ def test_a_plan_comes_in_its_order_page_by_page(manifest: Manifest) -> None:
     assert taken(manifest, given) == list(range(count))
 
 
-def test_a_limit_counts_from_the_start_of_the_plan(manifest: Manifest) -> None:
+def test_a_limit_counts_the_trials_that_wait(manifest: Manifest) -> None:
     manifests.plan(manifest, map(trial_spec, range(5)))
     manifests.run(manifest, 0)
-    assert taken(manifest, source(manifest, 5, limit=3)) == [1, 2]
+    assert taken(manifest, source(manifest, 5, limit=3)) == [1, 2, 3]
+    assert taken(manifest, source(manifest, 2 * PAGE, limit=PAGE + 1)) == list(range(4, PAGE + 5))
 
 
 def test_what_is_given_back_is_next_unless_something_is_due_again(manifest: Manifest) -> None:

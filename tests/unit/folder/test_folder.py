@@ -178,7 +178,7 @@ def test_the_lock_is_exclusive_and_its_error_names_the_holder(
     with pytest.raises(LockedError) as caught:
         Lock.take(folder)
     assert f"pid {holder.pid} on " in str(caught.value)
-    assert f"orchestrate stop {folder.name}" in str(caught.value)
+    assert f"orchestrate stop {folder.argument}" in str(caught.value)
     found = holder_of(folder)
     assert found is not None
     assert found.pid == holder.pid

@@ -337,6 +337,15 @@ def test_recovery_closes_what_a_dead_coordinator_left(manifest: Manifest, reader
     assert len({row.changed for row in changed}) == 3, "a follower that reads in portions must miss none"
 
 
+def test_the_time_after_a_coordinator_has_died_is_no_part_of_an_attempt(manifest: Manifest, reader: Reader) -> None:
+    plan(manifest, [trial_spec(0), trial_spec(1)])
+    begin(manifest, 1)
+    report(manifest, begin(manifest, 0), 1, 60, loss=1.0)  # a minute after its start
+    with manifest.transaction():
+        manifest.attempts.recover(manifests.NOW + 1e6)
+    assert [reader.attempts(trial_id(number))[0].seconds for number in (0, 1)] == [61, 61], "they ended together"
+
+
 def test_followers_see_each_change_once_in_portions(manifest: Manifest, reader: Reader) -> None:
     plan(manifest, [trial_spec(each) for each in range(5)])
     keys = [begin(manifest, number) for number in range(5)]

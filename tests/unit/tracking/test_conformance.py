@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.model.sweep import State
-from tests.unit.tracking.support import Receiver, Shown, Sweep, one, until
+from orchestrator.tracking import control
+from orchestrator.tracking.trackers import TRACKERS
+from tests.unit.tracking.support import Receiver, Shown, Sweep, id_of, one, until
 
 GONE, BLOCKED = "the folder is missing", "a folder is in its place"
 
@@ -180,3 +182,26 @@ def test_a_coordinator_that_died_is_followed_again_when_it_returns(receiver: Rec
     assert (run.steps, run.metrics) == (list(range(8)), _losses(*range(8)))
     assert (run.exit_code, run.tags) == (1, ["superseded"])
     assert one(receiver, 0, attempt=3).exit_code == 255
+
+
+def test_what_came_too_late_is_told_and_sent_whole_as_a_new_run(receiver: Receiver, sweep: Sweep) -> None:
+    """Training reports steps 0 to 4, then evaluation reports the same ones."""
+    (title,) = (kind.title for name, kind in TRACKERS.items() if name == sweep.name)
+    sweep.track()
+    sweep.begin()
+    sweep.report(range(5), loss=1.0)
+    until(lambda: receiver.runs() and one(receiver, 0).steps == [0, 1, 2, 3])
+    sweep.report(range(5), acc=0.5)
+    sweep.end(State.SUCCEEDED)
+    assert sweep.close()
+    assert [sorted(row) for row in one(receiver, 0).metrics] == [*[["loss"]] * 4, ["acc", "loss"]]
+    assert control.late(sweep.folder) == {title: {id_of(0): 4}}
+    assert sweep.sync() == 0
+    assert control.sync(sweep.folder, sweep.name, lambda _: None, [id_of(0), id_of(1)]) == 1
+    old, new = sorted(receiver.runs(), key=lambda run: run.tags != ["superseded"])
+    assert (old.tags, old.steps, new.tags, new.exit_code) == (["superseded"], list(range(5)), [], 0)
+    assert (new.steps, [sorted(row) for row in new.metrics]) == (list(range(5)), [["acc", "loss"]] * 5)
+    assert control.late(sweep.folder) == {}
+    assert sweep.sync() == 0
+    assert control.sync(sweep.folder, sweep.name, lambda _: None, [id_of(0)]) == 1
+    assert [run.tags for run in receiver.runs()].count(["superseded"]) == 2

@@ -78,6 +78,37 @@ def test_a_step_is_given_once_merged_and_in_order(steps: list[int], first: int, 
         assert set(numbers) == {step for step in steps[:cut] if step >= first}
 
 
+def test_what_comes_for_a_step_that_was_given_away_is_late() -> None:
+    steps = Steps(0)
+    for number, step in enumerate([0, 1, 2, 2]):
+        list(steps.add(_row(number, step)))
+    assert steps.late == set(), "rows of one step belong together"
+    for number, step in enumerate([0, 1, 2], 10):
+        list(steps.add(_row(number, step)))
+    assert steps.late == {0, 1}
+    list(steps.flush())
+    list(steps.add(_row(20, 2)))
+    assert steps.late == {0, 1, 2}
+
+
+def test_an_attempt_that_continues_is_not_late() -> None:
+    steps = Steps(0)
+    for number, step in enumerate([0, 1, 2, 3]):
+        list(steps.add(_row(number, step)))
+    steps.rewind(1)
+    for number, step in enumerate([2, 3, 4], 10):
+        list(steps.add(_row(number, step)))
+    assert steps.late == set()
+
+
+def test_what_is_late_is_known_after_a_break() -> None:
+    rows = [_row(number, step) for number, step in enumerate([0, 1, 2, 0, 1, 2], 1)]
+    assert Steps(3, rows).late == {0, 1}
+    assert Steps(3, rows, seen=6).late == set(), "it was told before"
+    assert Steps(3, rows, seen=4).late == {1}
+    assert Steps(0, rows).late == set(), "all is about to be sent"
+
+
 def test_rows_of_a_step_merge_and_what_is_reported_again_is_left_out() -> None:
     steps = Steps(0)
     rows = [_row(1, 0, a=1), _row(2, 0, b=2), _row(3, 0, a=3), _row(4, 1, a=4)]
