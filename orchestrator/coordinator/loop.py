@@ -198,7 +198,7 @@ class Coordinator:
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due))
+        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due), due.position)
         self._manifest.attempts.open(self._opening(live))
         if last is not None and offered:
             live.metrics, live.objective = dict(last.metrics), last.objective
@@ -237,6 +237,7 @@ class Coordinator:
             gpus=float(resources.gpus),
             interval=pace.LEAST,
             restore=live.offered,
+            number=live.position,
         )
 
     # ------------------------------------------------------------ recording

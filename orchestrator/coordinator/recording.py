@@ -31,6 +31,7 @@ class Live:
     lineage: int  # the one that it continues if it takes what it is offered
     created: float
     resources: Resources  # what it was given
+    position: int = 0  # of the trial in the plan
     seq: int = -1
     started: Started | None = None
     restored: bool = False

@@ -68,15 +68,15 @@ class AxisReader:
     scoped: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
-    def read(self, written: Any) -> Space:
-        """The space of `sweep.axes`, including the axes from the command line."""
+    def read(self, written: Any, place: str = "sweep.axes") -> Space:
+        """The space of `sweep.axes`, or what is written in another place, with the axes from the command line."""
         if not written:
             written = {}
         blocks = written if isinstance(written, list) else [written]
         several = len(blocks) > 1
         read = []
         for index, block in enumerate(blocks):
-            where = f"sweep.axes[{index}]" if isinstance(written, list) else "sweep.axes"
+            where = f"{place}[{index}]" if isinstance(written, list) else place
             read.append(self._root_block(block, Scope(where=where, varies=several), several))
         return Space(tuple(read))
 

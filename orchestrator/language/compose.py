@@ -1,15 +1,14 @@
-"""The only module that imports Hydra: it composes configs, parses overrides and lists config groups.
+"""Composes configs, parses overrides and lists config groups. With `config_files`, the only module that imports Hydra.
 
 Hydra's `compose()` spends most of its time building Hydra's own configuration, which it then discards. Here we call
-Hydra's defaults list and merging directly, only for the user's configs, and read each file once. If a config overrides
-one of Hydra's own groups, Hydra's configuration is composed as well.
+Hydra's defaults list and merging directly, only for the user's configs, and read each file once. Hydra's configuration
+is composed as well if a config overrides one of its groups, and once for what a trial is told of it.
 """
 
 from __future__ import annotations
 
-import copy
-import pickle
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import hydra.version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
-from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra import __version__ as hydra_version
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides, _create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,6 +31,8 @@ from hydra.core.override_parser.types import (
     IntervalSweep,
     Override,
     OverrideType,
+    Quote,
+    QuotedString,
     RangeSweep,
     ValueType,
 )
@@ -39,7 +41,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
 from orchestrator.language.config_errors import as_config_error, config_error, join_hints, suggest_key
+from orchestrator.language.config_files import PLUGINS, CopyingRepository, Repository, copier
+from orchestrator.language.hydra_values import UNKNOWN, added
+from orchestrator.language.identity import canonical
 from orchestrator.language.plain_data import dotted_keys, unresolved
+from orchestrator.language.trainer_source import NEWEST
 from orchestrator.search.space import Interval, Setting
 
 Layout: TypeAlias = DefaultsList
@@ -60,6 +66,7 @@ class Composition:
 
     config: DictConfig  # with `sweep`, without `hydra`
     choices: Mapping[str, str | None]  # by group
+    hydra: DictConfig | None = None  # the `hydra` section: as configs have it, or complete
     appended: bool = False  # whether the choice of `sweep` had to be added to the defaults list
 
     @cached_property
@@ -70,6 +77,11 @@ class Composition:
         """Whether there is a `sweep` section."""
         node = self.config._get_node("sweep", validate_access=False)
         return node is not None and not (isinstance(node, DictConfig) and node._is_none())
+
+    def section(self, key: str) -> Any:
+        """What configs say at a key of `hydra`, as plain data; None if they say nothing."""
+        found = OmegaConf.select(self.hydra, key) if self.hydra is not None else None
+        return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
 
     def with_overrides(self, overrides: Sequence[Override]) -> Composition:
         """A copy with more overrides applied by Hydra."""
@@ -86,57 +98,36 @@ class Composition:
         return config
 
 
-class _Repository(CachingConfigRepository):  # type: ignore[misc]
-    """Reads each config file once."""
-
-
-class _CopyingRepository(CachingConfigRepository):  # type: ignore[misc]
-    """Gives copies of the configs, because merging takes over nodes of the configs that it gets."""
-
-    def __init__(self, delegate: _Repository) -> None:
-        self.delegate = delegate  # the base class would deep-copy it
-        self._copies: dict[str, Callable[[], Any]] = {}
-
-    def load_config(self, config_path: str) -> Any:
-        loaded = copy.copy(self.delegate.load_config(config_path))
-        if loaded is not None:
-            if config_path not in self._copies:
-                self._copies[config_path] = copier(loaded.config)
-            loaded.config = self._copies[config_path]()
-        return loaded
-
-
-def copier(config: Any) -> Callable[[], Any]:
-    """A function that copies a config: by pickling where possible, which is five times as fast as a deep copy."""
-    try:
-        frozen = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # it contains a class that cannot be pickled
-        return lambda: copy.deepcopy(config)
-    return lambda: pickle.loads(frozen)
-
-
 class Composer:
     """Composes a primary config with the group folders beside it."""
 
-    def __init__(self, file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
+    def __init__(
+        self, file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None, version_base: str = NEWEST
+    ) -> None:
         self.file = file
+        self.version_base = version_base
         self.fixed = [self.parse(text) for text in overrides]
         self.warnings: dict[str, None] = {}
         self._name = file.stem
         with self._reading():
-            hydra.version.setbase("1.3")
             path = create_config_search_path(str(file.parent.absolute()))
             if config_dir is not None:
                 path.prepend("command-line", str(config_dir.absolute()), anchor="schema")
             self._loader = ConfigLoaderImpl(path)
-            self._repository = _Repository(ConfigRepository(path))
+            self._repository = Repository(ConfigRepository(path))
             self._loader._process_config_searchpath(self._name, self.fixed, self._repository)
-        self._copies = _CopyingRepository(self._repository)
+        self._copies = CopyingRepository(self._repository)
         self._groups: dict[str, bool] = {}
+        self._sections: dict[str, dict[str, Any]] = {}  # by what configs say under `hydra`
+
+    def refuse_doubt(self) -> None:
+        """Refuse files whose meaning depends on `version_base`, since it is not known for sure."""
+        self._repository.refuse_doubt()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Collect warnings, and turn exceptions into ConfigErrors."""
+        """Follow the app's version, collect warnings, and turn exceptions into ConfigErrors."""
+        version.VersionBase.instance().setbase(version._get_version(self.version_base))  # `setbase` itself would warn
         with warnings.catch_warnings(record=True) as caught, as_config_error(str(self.file)):
             warnings.simplefilter("always")
             yield
@@ -213,17 +204,21 @@ class Composer:
     def _layout(self, overrides: Sequence[Override], partial: bool, prepend: bool) -> Layout:
         with self._reading():
             try:
-                return create_defaults_list(
-                    self._repository,
-                    self._name,
-                    [o for o in overrides if prepend or not _of_hydra(o)],
-                    prepend_hydra=prepend,
-                    skip_missing=partial,
-                )
+                return self._defaults_list([o for o in overrides if prepend or not _of_hydra(o)], partial, prepend)
             except ConfigCompositionException:
                 if prepend:
                     raise
         return self._layout(overrides, partial, prepend=True)
+
+    def _defaults_list(self, given: list[Override], partial: bool, prepend: bool) -> Layout:
+        """As Hydra's `create_defaults_list`; but groups below a plugin that is not installed may be overridden."""
+        overrides = Overrides(self._repository, [o for o in given if not _is_of_plugin(o)])
+        defaults, tree = _create_defaults_list(self._repository, self._name, overrides, prepend, partial)
+        for key, found in overrides.override_metadata.items():
+            found.used |= key.startswith(_BELOW_PLUGINS)
+        overrides.ensure_overrides_used()
+        overrides.ensure_deletions_used()
+        return DefaultsList(defaults, tree, overrides.config_overrides, overrides)
 
     def compose(
         self,
@@ -231,24 +226,54 @@ class Composer:
         lenient: Sequence[Override] = (),
         partial: bool = False,
         section: Mapping[str, Any] | None = None,
+        complete: bool = False,
     ) -> Composition:
         """The config that Hydra composes. `lenient` overrides are applied only if their key exists.
 
-        `section` replaces the `sweep` section.
+        `section` replaces the `sweep` section. `complete`: Hydra's own configuration is composed as well.
         """
-        layout = self.layout(overrides, partial)
+        layout = self._layout(overrides, partial, prepend=complete)
         with self._reading():
             config = self._loader._compose_config_from_defaults_list(layout.defaults, self._copies)
             OmegaConf.set_struct(config, True)
-            values = [o for o in layout.config_overrides if not _of_hydra(o)]
+            values = [o for o in layout.config_overrides if complete or not _of_hydra(o)]
             values += [o for o in lenient if has_key(config, o.key_or_group)]
             for parsed in values:
                 self._apply(parsed, config)
             with open_dict(config):
-                config.pop("hydra", None)
+                hydra = config.pop("hydra", None)
                 if section is not None:
                     config["sweep"] = section
-        return Composition(config, dict(layout.overrides.known_choices))
+        return Composition(config, dict(layout.overrides.known_choices), hydra)
+
+    def hydra_section(self, overrides: Sequence[Override], composition: Composition, app: str) -> dict[str, Any]:
+        """The complete `hydra` section for a composition, as plain data; what is not known yet is `???`.
+
+        `app`: the job's name, where no config gives one.
+        """
+        said = canonical(unresolved(composition.hydra, str(self.file))) if composition.hydra is not None else ""
+        if said not in self._sections:
+            complete = self.compose(overrides, complete=True)
+            assert complete.hydra is not None
+            section = unresolved(complete.hydra, str(self.file))
+            own = [parsed.input_line for parsed in self.fixed if _of_hydra(parsed)]
+            choices = {key: value for key, value in complete.choices.items() if key.startswith("hydra/")}
+            facts = {
+                "mode": "MULTIRUN",
+                "overrides": {"hydra": [*own, "hydra.mode=MULTIRUN"]},
+                "job": {"config_name": self._name, "name": _known(section["job"]["name"]) or app},
+                "runtime": {
+                    "version": hydra_version,
+                    "version_base": self.version_base,
+                    "config_sources": [
+                        {"path": source.path, "schema": source.scheme(), "provider": source.provider}
+                        for source in self._repository.get_sources()
+                    ],
+                    "choices": choices,
+                },
+            }
+            self._sections[said] = added(section, facts)
+        return self._sections[said]
 
     def _apply(self, parsed: Override, config: DictConfig) -> None:
         try:
@@ -266,8 +291,21 @@ class Composer:
             raise explained from error
 
 
+_BELOW_PLUGINS = tuple(f"{group}/" for group in PLUGINS)
+
+
+def _is_of_plugin(parsed: Override) -> bool:
+    """Whether an override is about a plugin's own groups or settings."""
+    key: str = parsed.key_or_group
+    return key.startswith((*_BELOW_PLUGINS, "hydra.launcher.", "hydra.sweeper."))
+
+
 def _of_hydra(parsed: Override) -> bool:
-    return bool(parsed.is_hydra_override()) or parsed.key_or_group == "hydra"
+    return bool(parsed.is_hydra_override() or parsed.key_or_group == "hydra")
+
+
+def _known(value: Any) -> Any:
+    return None if value == UNKNOWN else value
 
 
 def has_key(config: DictConfig, key: str) -> bool:
@@ -289,19 +327,41 @@ def _path(layout: Layout, group: str) -> str | None:
     return f"{group.partition('@')[0]}/{choice}" if choice else None
 
 
+def overrides_dirname(overrides: Sequence[Override], form: Mapping[str, Any]) -> str:
+    """`hydra.job.override_dirname`; `form`: `hydra.job.config.override_dirname`."""
+    name: str = get_overrides_dirname(list(overrides), form["exclude_keys"], form["item_sep"], form["kv_sep"])
+    return name
+
+
+_BARE = re.compile(r"[A-Za-z_][\w/-]*")
+
+
+def as_text(value: Any) -> str:
+    """A value in the grammar of overrides."""
+    if isinstance(value, str):
+        word = _BARE.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        return value if word else str(QuotedString(text=value, quote=Quote.single).with_quotes())
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(as_text, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def as_override(setting: Setting) -> Override:
     """A setting as an override of Hydra. The option null removes the group from the defaults list."""
     key, value = setting
     if not key.group:
         kind = {"": OverrideType.CHANGE, "+": OverrideType.ADD, "++": OverrideType.FORCE_ADD}[key.sigil]
-        line = f"{key.sigil}{key.name}={value}"
+        line = f"{key.sigil}{key.name}={as_text(value)}"
         return Override(kind, key.name, ValueType.ELEMENT, value, input_line=line)
     group, _, package = key.name.partition("@")
     at = package or None
     if value is None:
         return Override(OverrideType.DEL, group, None, None, at, f"~{key.name}")
     kind = OverrideType.ADD if key.sigil else OverrideType.CHANGE
-    return Override(kind, group, ValueType.ELEMENT, value, at, f"{key.sigil}{key.name}={value}")
+    line = f"{key.sigil}{key.name}={'[' + ','.join(value) + ']' if isinstance(value, list) else value}"
+    return Override(kind, group, ValueType.ELEMENT, value, at, line)
 
 
 def as_addition(parsed: Override) -> Override:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ def _message(error: Exception) -> str:
     options = getattr(error, "options", None) or ()
     rest = [line for line in rest if line not in options]
     rest = [line for line in rest if not line.startswith(("To append", "Available options", "Key '"))]
+    unknown = re.search(r"^Key '(.+)' not in '(\w+)'\s+full_key: (\S+)", text, re.MULTILINE)
+    if unknown:
+        return f"{unknown[3]!r} is no key of {unknown[2]}"
     if isinstance(error, RecursionError):
         return "it refers to itself or is nested too deeply"
     return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
@@ -66,7 +70,21 @@ def join_hints(*parts: str | None) -> str:
     return "; ".join(filter(None, parts)).replace("?; ", "? ")
 
 
+def _fields(error: BaseException | None) -> list[str]:
+    """The fields of the structured config that an error is about."""
+    while error is not None:
+        kind = getattr(error, "object_type", None)
+        if dataclasses.is_dataclass(kind):
+            return [field.name for field in dataclasses.fields(kind)]
+        error = error.__cause__ or error.__context__
+    return []
+
+
 def _fix(error: Exception) -> str | None:
+    unknown = re.search(r"Key '(.+)' not in '(?:\w+)'", str(error))
+    if unknown and (fields := _fields(error)):
+        close = nearest(unknown[1], fields)
+        return f"did you mean {close!r}?" if close else f"its keys: {', '.join(fields)}"
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)
     if options and missing:

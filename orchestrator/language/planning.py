@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import naming
 from orchestrator.errors import ConfigError
+from orchestrator.language import hydra_values
 from orchestrator.language.compose import Composition
+from orchestrator.language.hydra_facts import HydraFacts
+from orchestrator.language.hydra_values import Section
 from orchestrator.language.identity import IdSet
+from orchestrator.language.plain_data import with_values
+from orchestrator.language.shown import known
 from orchestrator.language.source import Source, open_source
 from orchestrator.language.trial_renderer import TrialRenderer
 from orchestrator.model.sweep import SweepSpec, TrialSpec
@@ -49,7 +54,8 @@ class _Tally:
 class SweepPlan:
     """A sweep file that has been read: its checked `sweep` section and its trials."""
 
-    def __init__(self, source: Source, space: Space) -> None:
+    def __init__(self, source: Source, space: Space, resolvers: Collection[str] = ()) -> None:
+        """`resolvers`: those that only the trainer's functions register."""
         self.spec: SweepSpec = source.spec
         self.file: Path = source.file
         self.overrides: tuple[str, ...] = source.overrides
@@ -58,6 +64,13 @@ class SweepPlan:
         self._compositions: OrderedDict[Any, Composition] = OrderedDict()
         self.renderers: OrderedDict[Any, TrialRenderer] = OrderedDict()
         self._summary: PlanSummary | None = None
+        self._resolvers = resolvers
+        self._section: Section = {}  # `hydra`, of the first trial
+        if source.uses_hydra():
+            groups = _groups(self._first_assignment())
+            facts = source.hydra(groups, self._composition(groups))
+            self._section = facts.config
+            self.spec = replace(self.spec, hydra=source.hydra_of_sweep(facts.config))
 
     def trials(self) -> Iterator[TrialSpec]:
         """The trials, lazily, each once. Every call gives the same trials in the same order."""
@@ -79,11 +92,23 @@ class SweepPlan:
 
     def first_trial(self) -> TrialSpec:
         """One trial, with every axis at its first value. If an axis is an interval, all values are drawn."""
-        tally = _Tally()
-        method = METHODS["random" if self._space.size() is None else "grid"]
-        for trial in self._one_repeat(method(self._space, self.spec.search.seed), 0, tally):
+        for trial in self._one_repeat(self._assignments(), 0, _Tally()):
             return trial
         raise self._nothing_left()
+
+    def shown(self, trial: TrialSpec) -> Any:
+        """A trial's config, with those references resolved that are known before it starts."""
+        if not trial.references or not trial.hydra:
+            return trial.config
+        section = hydra_values.section(self.spec.hydra, trial.hydra)
+        return with_values(trial.config, known(trial.config, trial.references, section, self.spec.secrets))
+
+    def _assignments(self) -> Iterator[Assignment]:
+        method = METHODS["random" if self._space.size() is None else "grid"]
+        return method(self._space, self.spec.search.seed)
+
+    def _first_assignment(self) -> Assignment:
+        return next(self._assignments(), ())
 
     def _nothing_left(self) -> ConfigError:
         return ConfigError("every trial is excluded", where=f"{self.file}: sweep.exclude", fix="remove an entry")
@@ -131,7 +156,7 @@ class SweepPlan:
         )
         renderer = self.renderers.get(cache_key)
         if renderer is None:
-            renderer = TrialRenderer(self.spec, self._composition(assignment), assignment, str(self.file))
+            renderer = self._new_renderer(assignment)
             self.renderers[cache_key] = renderer
             if len(self.renderers) > _MAX_RENDERERS:
                 self.renderers.popitem(last=False)
@@ -139,8 +164,16 @@ class SweepPlan:
             tally.warnings.update(dict.fromkeys(renderer.warnings))
         return renderer
 
-    def _composition(self, assignment: Assignment) -> Composition:
-        groups = [(key, value) for key, value in assignment if key.group]
+    def _new_renderer(self, assignment: Assignment) -> TrialRenderer:
+        groups = _groups(assignment)
+        composition = self._composition(groups)
+
+        def hydra() -> HydraFacts:
+            return self._source.hydra(groups, composition, self._section)
+
+        return TrialRenderer(self.spec, composition, assignment, str(self.file), hydra, self._resolvers)
+
+    def _composition(self, groups: Assignment) -> Composition:
         cache_key = tuple((key.name, _hashable(value)) for key, value in groups)
         if cache_key not in self._compositions:
             self._compositions[cache_key] = self._source.compose(groups)
@@ -161,6 +194,10 @@ class SweepPlan:
         return PlanSummary(len(tally.seen), tally.excluded, tally.duplicates, by_choice, tuple(warnings))
 
 
+def _groups(assignment: Assignment) -> Assignment:
+    return tuple((key, value) for key, value in assignment if key.group)
+
+
 def _in_words(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={naming.value(item)}" for key, item in entry.items())
 
@@ -169,9 +206,14 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def load(file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> SweepPlan:
-    """Read a sweep file with the overrides of the command line. Raises ConfigError."""
-    source = open_source(Path(file), tuple(overrides), config_dir)
+def load(
+    file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None, project: Path | None = None
+) -> SweepPlan:
+    """Read a sweep file with the overrides of the command line. Raises ConfigError.
+
+    `project`: the folder that the trainer is imported from, if not the working directory.
+    """
+    source = open_source(Path(file), tuple(overrides), config_dir, project or Path.cwd())
     space = source.space()
     _check(source, space)
     return SweepPlan(source, space)

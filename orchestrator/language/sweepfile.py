@@ -170,6 +170,23 @@ def _file(value: Any) -> str:
     return value
 
 
+def _version(value: Any) -> str:
+    text = str(value) if isinstance(value, (str, float)) else ""
+    if text not in VERSIONS:
+        raise ValueError(f"one of {', '.join(VERSIONS)}, as the version_base of @hydra.main")
+    return text
+
+
+def _missing(value: Any) -> tuple[str, ...]:
+    """Patterns of the keys that may be `???`."""
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    try:
+        return _strings(value)
+    except ValueError:
+        raise ValueError("true, or a list of keys") from None
+
+
 def _trainer(value: Any) -> str:
     text = value if isinstance(value, str) else ""
     module, _, function = text.partition(":")
@@ -332,9 +349,10 @@ def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resour
 
 
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
+VERSIONS = ("1.1", "1.2", "1.3")  # of Hydra, as `version_base` takes them
 KEYS = (
     *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", "storage", "code", *ENDURANCE),
+    *("search", "tracking", "start", "deterministic", "storage", "code", "version_base", "allow_missing", *ENDURANCE),
 )
 
 
@@ -366,6 +384,8 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         deterministic=section.take("deterministic", _one_of("warn", "error", "off"), _USUAL.deterministic),
         storage=section.take("storage", _place, "") or None,
         code=_code(section),
+        version_base=section.take("version_base", _version, "") or None,
+        allow_missing=section.take("allow_missing", _missing, _USUAL.allow_missing),
         **_endurance(section),
     )
 

@@ -5,16 +5,18 @@ It uses a template if that is exact; otherwise Hydra merges and OmegaConf resolv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ConfigError
+from orchestrator.language import hydra_values, shown
 from orchestrator.language.compose import Composition, has_key
 from orchestrator.language.config_errors import join_hints, suggest_key
+from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
-from orchestrator.language.references import Path, dotted, find_references, leaves
+from orchestrator.language.references import References, Rules, dotted, find_references, leaves
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -30,14 +32,24 @@ class Rendered:
     nodes: Any  # the config as OmegaConf nodes
     raw: Mapping[Any, Any]
     config: dict[Any, Any]
-    kept: Mapping[Path, str]
+    references: References
 
 
 class TrialRenderer:
     """Renders the trials that set the same keys on the same choice of groups."""
 
-    def __init__(self, spec: SweepSpec, composition: Composition, first: Assignment, where: str) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        composition: Composition,
+        first: Assignment,
+        where: str,
+        hydra: Callable[[], HydraFacts],
+        resolvers: Collection[str] = (),
+    ) -> None:
+        """`resolvers`: those that only the trainer's functions register."""
         self.spec, self.composition, self.where = spec, composition, where
+        self._rules = Rules(spec.secrets, key_matcher(spec.allow_missing), resolvers)
         self.warnings: list[str] = []
         self.value_positions = [i for i, (key, _) in enumerate(first) if not key.group]
         self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
@@ -46,9 +58,14 @@ class TrialRenderer:
         self.swept_options = tuple((key.name, _option(value)) for key, value in first if key.group)
         values = [first[i] for i in self.value_positions]
         rendered = self._render(values)
-        self.references = {dotted(path): text for path, text in rendered.kept.items()}
-        self._omit = key_matcher(spec.ignore, self.references)
-        self._omit_seed = key_matcher((*spec.ignore, spec.seed), self.references)
+        self.references = rendered.references.texts()
+        needs_hydra = bool(spec.hydra) or any(map(hydra_values.paths_read, self.references.values()))
+        self._hydra = hydra() if needs_hydra else None
+        if self._hydra is not None:
+            shown.check(self.references, self._hydra.section(first), where)
+        outside = rendered.references.texts(late=False)
+        self._omit = key_matcher(spec.ignore, outside)
+        self._omit_seed = key_matcher((*spec.ignore, spec.seed), outside)
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
         if not self.seeded:
             self._handle_missing_seed()
@@ -114,14 +131,14 @@ class TrialRenderer:
             None if key.sigil == "+" and has_key(config, key.name) else accepted_type(config, path)
             for (key, _), path in zip(values, swept, strict=True)
         ]
-        template = make_template(rendered.raw, rendered.config, swept, types, rendered.kept)
+        template = make_template(rendered.raw, rendered.config, swept, types, rendered.references.kept)
         if template is None:
             return None
         filled = template.fill([value for _, value in values])
         return template if filled is not None and equal_configs(template.build(filled), rendered.config) else None
 
     def _warn_of_unstable_values(self, rendered: Rendered) -> None:
-        again = resolved(rendered.nodes, rendered.kept, self.where)
+        again = resolved(rendered.nodes, rendered.references.kept, self.where)
         before = {dotted(path): value for path, value in leaves(rendered.config)}
         for path, value in leaves(again):
             if not equal_configs(value, before.get(dotted(path))):
@@ -140,8 +157,8 @@ class TrialRenderer:
             named = [key for key, _ in values if f"'{key.name}'" in error.what or f"{key.name}=" in error.what]
             raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
         raw = unresolved(config, where)
-        kept = find_references({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
-        return Rendered(config, raw, resolved(config, kept, where), kept)
+        found = find_references({k: v for k, v in raw.items() if k != "sweep"}, self._rules, where)
+        return Rendered(config, raw, resolved(config, found.kept, where), found)
 
     def base_seed(self, assignment: Assignment) -> int:
         """The seed of the first repeat."""
@@ -186,6 +203,7 @@ class TrialRenderer:
             config_id=self._text_unseeded.digest(encoded),
             references=self.references,
             resources=self._fixed_resources or self._resources_of(template.build(filled)),
+            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
         )
 
     def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
@@ -197,17 +215,18 @@ class TrialRenderer:
             return None
         held = self._resources_of(config)
         config.pop("sweep", None)
-        references = {dotted(path): text for path, text in rendered.kept.items()}
+        outside = rendered.references.texts(late=False)
         ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
-        trial_id = self._id(config, key_matcher(ignore, references))
+        trial_id = self._id(config, key_matcher(ignore, outside))
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
             seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
-            config_id=self._id(config, key_matcher((*ignore, self.spec.seed), references)),
-            references=references,
+            config_id=self._id(config, key_matcher((*ignore, self.spec.seed), outside)),
+            references=rendered.references.texts(),
             resources=held,
+            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
         )
 
     def _id(self, config: Mapping[Any, Any], omit: Omit) -> str:

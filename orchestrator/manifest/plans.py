@@ -110,7 +110,7 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
             size_text = exact_json.dumps(dataclasses.asdict(size))
         given = (
             exact_json.config_text(spec.overrides),
-            exact_json.dumps(spec.references) if spec.references else "{}",
+            exact_json.dumps(kept) if (kept := spec.kept()) else "{}",
             size_text,
         )
         config = exact_json.config_text(spec.config) if may_differ else ""

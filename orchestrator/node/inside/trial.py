@@ -18,10 +18,10 @@ from typing import Any
 from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
-from orchestrator.node.inside import config, ending, failure, imports, seeding, stack
+from orchestrator.model.trainer import GENERATOR
+from orchestrator.node.inside import config, ending, failure, imports, references, seeding, stack
 from orchestrator.node.inside.run import Run
 from orchestrator.node.programs.table import look_up
-from orchestrator.node.programs.trainer_problem import GENERATOR
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.journal import JournalWriter, Left
 from orchestrator.node.shared.zygote_spec import trial_environment
@@ -73,7 +73,7 @@ def prepare(
         function, takes_run = look_up(order.trainer)  # this may import modules, so it comes before the setup
         setup.configure()
         seeding.notice_nondeterminism(writer.notice)
-        config.imitate_hydra(order, paths)
+        references.imitate_logging()
         cfg = _config.of(order.config)
         return PreparedTrial(order, paths, writer, function, (cfg, run) if takes_run else (cfg,), run, setup)
     except BaseException as raised:
@@ -148,8 +148,7 @@ def _exit_code(raised: BaseException) -> int:
 
 def _train(prepared: PreparedTrial) -> None:
     """Seed, call the trainer, and report what it returns."""
-    if prepared.order.references:
-        config.resolve(prepared.arguments[0], prepared.order, prepared.paths)
+    references.enter(prepared.arguments[0], prepared.order, prepared.paths)
     prepared.setup.seed()
     process = os.getpid()
     prepared.writer.entered()

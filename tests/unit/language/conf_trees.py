@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,16 @@ def _option(value: Any) -> str:
     return "[" + ",".join(value) + "]" if isinstance(value, list) else str(value)
 
 
-def composed(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _composed(file: Path, overrides: Sequence[str], version_base: str) -> Any:
+    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base=version_base):
+        return hydra.compose(file.stem, list(overrides))
+
+
+def composed(file: Path, overrides: Sequence[str], version_base: str = "1.3") -> dict[str, Any]:
     """What Hydra's `compose` gives, resolved, without `sweep`."""
-    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
-        config = hydra.compose(file.stem, list(overrides))
+    with warnings.catch_warnings():  # of what Hydra 1.4 will not read any more
+        warnings.simplefilter("ignore")
+        config = _composed(file, overrides, version_base)
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     if "sweep" in plain:
