@@ -7,13 +7,13 @@ whichever is more.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language.quantities import number, seconds, size
 from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
@@ -26,9 +26,6 @@ LATER = {
     "pipeline": "stages that depend on each other",
 }
 METHODS_LATER = {"bayes", "tpe", "hyperband", "asha", "pbt"}
-_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
-_UNITS |= {unit + "i": 2 ** (10 * power) for power, unit in enumerate("kmgtp", start=1)}
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Section:
@@ -107,39 +104,11 @@ def _count(least: int) -> Callable[[Any], int]:
     return read
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise ValueError("a number that is not negative")
-    return float(value)
-
-
-def seconds(value: Any) -> float:
-    """A duration: a number of seconds, or text such as `90s`, `5m`, `2h`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
-    if found and found.group(2) in _SECONDS:
-        return float(found.group(1)) * _SECONDS[found.group(2)]
-    try:
-        return _number(value)
-    except ValueError:
-        raise ValueError("a duration such as 90s, 5m or 2h") from None
-
-
 def _limit(value: Any) -> float:
     limit = seconds(value)
     if not limit:
         raise ValueError("a duration above 0, such as 90s, 5m or 2h (null: no limit)")
     return limit
-
-
-def size(value: Any) -> int:
-    """Bytes: a number, or text such as `512MB`, `4GB`, `4GiB`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?i?)b?\s*", value.lower()) if isinstance(value, str) else None
-    if found and found.group(2) in _UNITS:
-        return int(float(found.group(1)) * _UNITS[found.group(2)])
-    try:
-        return int(_number(value))
-    except ValueError:
-        raise ValueError("a size such as 512MB or 4GiB") from None
 
 
 def _strings(value: Any) -> tuple[str, ...]:
@@ -314,7 +283,7 @@ def _resources(section: Section) -> Mapping[str, Any]:
 
 
 def _amount(value: Any) -> Any:
-    return "auto" if value == "auto" else _number(value)
+    return "auto" if value == "auto" else number(value)
 
 
 def _gpus(value: Any) -> Any:
@@ -327,7 +296,7 @@ def _gpus(value: Any) -> Any:
 def _amounts(value: Any) -> dict[str, float]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError("a mapping of resources to amounts")
-    return {key: _number(amount) for key, amount in value.items()}
+    return {key: number(amount) for key, amount in value.items()}
 
 
 def _labels(value: Any) -> dict[str, str]:

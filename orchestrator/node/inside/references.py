@@ -27,10 +27,8 @@ from orchestrator.language.literal import escape
 from orchestrator.model.order import Order
 from orchestrator.node.shared.trial_paths import TrialPaths
 
-_FOR_THE_TRAINER = (
-    UnsupportedInterpolationType,
-    InterpolationToMissingValueError,
-)  # its own code gives what is missing
+# These are for the trainer's own code to mend: its functions register a resolver, or fill in a value.
+_FOR_THE_TRAINER = (UnsupportedInterpolationType, InterpolationToMissingValueError)
 
 
 def imitate_logging() -> None:
@@ -96,7 +94,7 @@ def _register_resolvers(tree: DictConfig) -> None:
 
 
 def _resolve(config: DictConfig, tree: DictConfig, references: Mapping[str, str]) -> None:
-    """Set each key of `references` to what its text resolves to; those that need the trainer's code stay as they are."""
+    """Set each key of `references` to what its text resolves to; those that need the trainer's code stay so."""
     OmegaConf.set_struct(config, False)
     for key, text in references.items():
         try:

@@ -36,9 +36,7 @@ VERSIONS: dict[str, tuple[dict[str, str], str | None]] = {
         "1.1",
     ),
     "two that differ": (
-        {
-            "app.py": f"{HYDRA}{MAIN}@hydra.main()\ndef a(cfg): pass\n@hydra.main(version_base='1.2')\ndef b(cfg): pass\n"
-        },
+        {"app.py": f"{HYDRA}{MAIN}@hydra.main()\ndef a(cfg): pass\n@hydra.main('', '', '1.2')\ndef b(cfg): pass\n"},
         None,
     ),
     "none": ({"app.py": MAIN}, None),
