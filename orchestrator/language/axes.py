@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language.config_errors import MayNeedCode
 from orchestrator.search.space import Axis, Block, Interval, Key, Setting, Space
 
 _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
@@ -210,7 +211,7 @@ class AxisReader:
             found = nearest(last, self.vocabulary.options(parent))
             close = f"{parent}/{found}" if found else close
         fix = f"did you mean {close!r}?" if close else f"groups: {', '.join(self.vocabulary.groups())}"
-        return self._error(f"there is no config group {path!r}", where, fix)
+        return MayNeedCode(f"there is no config group {path!r}", where=f"{self.file}: {where}", fix=fix)
 
     # ------------------------------------------------------------ groups
 
@@ -264,8 +265,10 @@ class AxisReader:
             return str(option)
         close = nearest(str(option), options)
         guess = f"did you mean {close!r}? " if close else ""
-        raise self._error(
-            f"group {group!r} has no option {option!r}", where, f"{guess}its options: {', '.join(options)}"
+        raise MayNeedCode(
+            f"group {group!r} has no option {option!r}",
+            where=f"{self.file}: {where}",
+            fix=f"{guess}its options: {', '.join(options)}",
         )
 
     def _nested_option(self, group: str, option: str) -> bool:

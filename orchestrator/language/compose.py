@@ -39,8 +39,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from orchestrator.errors import ConfigError
-from orchestrator.language.config_errors import as_config_error, config_error, join_hints, suggest_key
+from orchestrator.language.config_errors import MayNeedCode, as_config_error, config_error, join_hints, suggest_key
 from orchestrator.language.config_files import PLUGINS, CopyingRepository, Repository, copier
 from orchestrator.language.hydra_values import UNKNOWN, added
 from orchestrator.language.identity import canonical
@@ -119,6 +118,15 @@ class Composer:
         self._copies = CopyingRepository(self._repository)
         self._groups: dict[str, bool] = {}
         self._sections: dict[str, dict[str, Any]] = {}  # by what configs say under `hydra`
+
+    def check_packages(self) -> None:
+        """Packages of the project can be found only where the project is on `sys.path`."""
+        for source in self._repository.get_sources():
+            if source.scheme() == "pkg" and not source.available():
+                where = f"{self.file}: hydra.searchpath"
+                error = MayNeedCode(f"there is no package {source.path!r}", where=where, fix="is it installed?")
+                error.certain = True
+                raise error
 
     def refuse_doubt(self) -> None:
         """Refuse files whose meaning depends on `version_base`, since it is not known for sure."""
@@ -283,7 +291,7 @@ class Composer:
             if not has_key(config, parsed.key_or_group):
                 known = [*dotted_keys(unresolved(config, str(self.file))), *self.groups()]
                 guess = suggest_key(parsed.key_or_group, known)
-                explained = ConfigError(
+                explained = MayNeedCode(
                     f"the config has no key {parsed.key_or_group!r}",
                     where=explained.where,
                     fix=join_hints(guess, explained.fix),

@@ -10,6 +10,13 @@ from contextlib import contextmanager
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 
 
+class MayNeedCode(ConfigError):
+    """A config names something that is not known here, but that the user's code may register when it is imported."""
+
+    certain = False  # whether nothing else can help
+    resolver = ""  # the name of the resolver that is not known
+
+
 @contextmanager
 def as_config_error(where: str) -> Iterator[None]:
     """Turn any exception in the block into a ConfigError: bad input raises many types in Hydra and OmegaConf."""
@@ -30,7 +37,22 @@ def config_error(error: Exception, where: str) -> ConfigError:
         return ConfigError(
             f"not valid YAML: {problem}", where=f"{name}:{mark.line + 1}", fix=f"look at column {mark.column + 1}"
         )
-    return ConfigError(_message(error), where=where or None, fix=_fix(error))
+    kind = _may_need_code(error)
+    found = (MayNeedCode if kind else ConfigError)(_message(error), where=where or None, fix=_fix(error))
+    if isinstance(found, MayNeedCode) and (resolver := re.search(r"Unsupported interpolation type (\S+)", str(kind))):
+        found.certain, found.resolver = True, resolver[1]
+    return found
+
+
+def _may_need_code(error: BaseException | None) -> BaseException | None:
+    """The exception of Hydra or OmegaConf, among an exception's causes, that the user's code may mend."""
+    while error is not None:
+        if type(error).__name__ in ("UnsupportedInterpolationType", "MissingConfigException"):
+            return error
+        if str(error).lstrip().startswith(("Could not override", "In '")) and "Could not override" in str(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _message(error: Exception) -> str:

@@ -25,6 +25,17 @@ from orchestrator.model.sweep import SweepSpec
 from orchestrator.search.space import Interval, Setting, Space
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a plan is read from."""
+
+    file: Path
+    overrides: tuple[str, ...]
+    config_dir: Path | None
+    project: Path  # the folder that the trainer is imported from
+    imported: bool = False  # whether this process has imported the trainer's module
+
+
 @dataclass
 class Source:
     """A sweep file that has been read, and what is needed to compose its configs."""
@@ -139,35 +150,38 @@ class _Vocabulary:
 PARAMS = "hydra.sweeper.params"
 
 
-def open_source(file: Path, overrides: tuple[str, ...], config_dir: Path | None, project: Path) -> Source:
+def open_source(request: Request) -> Source:
     """Read a sweep file by the rules of the app's version of Hydra, and decide how each override is used.
 
     Which version that is, is known once the trainer is. So the file may have to be read again.
     """
-    _check_file(file, config_dir)
+    _check_file(request.file, request.config_dir)
+    failure = None
     try:
-        source = _read(file, overrides, config_dir, NEWEST)
-        failure = None
+        source = _read(request, NEWEST)
     except ConfigError as error:
         failure = error
         try:
-            source = _read(file, overrides, config_dir, OLDEST)
+            source = _read(request, OLDEST)
         except ConfigError:
             raise failure from None
-    app = app_of(trainer.parse(source.spec.trainer), project)
+    app = app_of(trainer.parse(source.spec.trainer), request.project)
     version = source.spec.version_base or app.version_base
     if failure is not None and version != OLDEST:
         raise failure
     if version is None:
         source.composer.refuse_doubt()
     elif version != source.composer.version_base:
-        source = _read(file, overrides, config_dir, version)
+        source = _read(request, version)
     source.app = app
     return source
 
 
-def _read(file: Path, overrides: tuple[str, ...], config_dir: Path | None, version: str) -> Source:
-    composer = Composer(file, overrides, config_dir, version)
+def _read(request: Request, version: str) -> Source:
+    file, overrides = request.file, request.overrides
+    composer = Composer(file, overrides, request.config_dir, version)
+    if not request.imported:
+        composer.check_packages()
     section, fixed, replacing = _sort_overrides(composer)
     chosen = [parsed for parsed in section if parsed.key_or_group == "sweep"]
     if chosen and isinstance(chosen[0].value(), str) and not composer.is_group("sweep"):

@@ -16,7 +16,7 @@ from orchestrator.language.config_errors import join_hints, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
-from orchestrator.language.references import References, Rules, dotted, find_references, leaves
+from orchestrator.language.references import References, Rules, dotted, find_references, leaves, resolvers_of
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -64,6 +64,7 @@ class TrialRenderer:
         if self._hydra is not None:
             shown.check(self.references, self._hydra.section(first), where)
         outside = rendered.references.texts(late=False)
+        self._name_late(rendered)
         self._omit = key_matcher(spec.ignore, outside)
         self._omit_seed = key_matcher((*spec.ignore, spec.seed), outside)
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
@@ -85,6 +86,12 @@ class TrialRenderer:
         if not any(path[0] == "sweep" for path in self.template.paths):
             self._fixed_resources = self._resources_of(rendered.config)
         self._excludes = self._compiled_excludes(rendered.config)
+
+    def _name_late(self, rendered: Rendered) -> None:
+        for key, text in rendered.references.texts().items():
+            for name in resolvers_of(text):
+                if name in self._rules.resolvers:
+                    self.warnings.append(f"{key} stays {text}: only the trainer's functions register {name!r}")
 
     def _handle_missing_seed(self) -> None:
         if self.spec.repeats > 1:
