@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.language.config_errors import MayNeedCode
+from orchestrator.language.option_names import option_name
 from orchestrator.search.space import Axis, Block, Interval, Key, Setting, Space
 
 _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
@@ -246,24 +247,19 @@ class AxisReader:
         """An option's name, checked. null and lists of names are allowed, as in Hydra."""
         if option is None:
             return None
-        if isinstance(option, bool):
-            raise self._error(
-                f"YAML reads an unquoted no, off, on or yes as a boolean: an option was read as {option}",
-                where,
-                'quote the option\'s name: "no"',
-            )
         if isinstance(option, list):
             if any(item is None or isinstance(item, list) for item in option):
                 raise self._error(
                     f"a list of options contains only names, not {option!r}", where, "write one name or a flat list"
                 )
             return [self._option(key, item, where) for item in option]
-        self._check_split(str(option), where)
+        name = str(option_name(option, f"{self.file}: {where}"))
+        self._check_split(name, where)
         group = key.name.partition("@")[0]
         options = self.vocabulary.options(group)
-        if str(option) in options or "${" in str(option) or self._nested_option(group, str(option)):
-            return str(option)
-        close = nearest(str(option), options)
+        if name in options or "${" in name or self._nested_option(group, name):
+            return name
+        close = nearest(name, options)
         guess = f"did you mean {close!r}? " if close else ""
         raise MayNeedCode(
             f"group {group!r} has no option {option!r}",

@@ -11,7 +11,7 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from orchestrator.errors import ConfigError
 from orchestrator.language.config_errors import MayNeedCode, as_config_error, config_error, join_hints, suggest_key
 from orchestrator.language.config_files import PLUGINS, CopyingRepository, Repository, copier
 from orchestrator.language.hydra_values import UNKNOWN, added
@@ -117,7 +118,19 @@ class Composer:
             self._loader._process_config_searchpath(self._name, self.fixed, self._repository)
         self._copies = CopyingRepository(self._repository)
         self._groups: dict[str, bool] = {}
+        self.fixed = [self._with_names(parsed) for parsed in self.fixed]
         self._sections: dict[str, dict[str, Any]] = {}  # by what configs say under `hydra`
+
+    def _with_names(self, parsed: Override) -> Override:
+        """The override; if it chooses an option whose name reads as a number, with that name as it is written."""
+        value = parsed._value
+        if parsed.is_sweep_override() or not self.is_group(parsed.key_or_group):
+            return parsed
+        if isinstance(value, (int, float)):
+            return replace(parsed, _value=parsed.input_line.partition("=")[2].strip())
+        if isinstance(value, list):
+            return replace(parsed, _value=[str(item) if isinstance(item, (int, float)) else item for item in value])
+        return parsed
 
     def check_packages(self) -> None:
         """Packages of the project can be found only where the project is on `sys.path`."""
@@ -197,6 +210,28 @@ class Composer:
         """The options of a group."""
         found: list[str] = self._repository.get_group_options(group, ObjectType.CONFIG)
         return found
+
+    def in_some_option(self, key: str) -> bool:
+        """Whether any option of any group brings a dotted key, or the key names a group."""
+        return self.is_group(key.partition("@")[0]) or any(
+            has_key(config, key.removeprefix(f"{package}.") if package else key)
+            for package, config in self._all_options("")
+            if not package or key.startswith(f"{package}.")
+        )
+
+    def _all_options(self, group: str) -> Iterator[tuple[str, DictConfig]]:
+        """The config of every option of every group below this one, with its package."""
+        for name in self._repository.get_group_options(group, ObjectType.GROUP):
+            inner = f"{group}/{name}".lstrip("/")
+            if inner == "hydra":
+                continue
+            for option in self.options(inner):
+                with suppress(ConfigError), self._reading():
+                    loaded = self._repository.load_config(f"{inner}/{option}")
+                    package = loaded.header.get("package") or inner.replace("/", ".")
+                    if isinstance(loaded.config, DictConfig):
+                        yield package.removeprefix("_global_").strip("."), loaded.config
+            yield from self._all_options(inner)
 
     def groups(self) -> list[str]:
         """The groups at the root of the search path."""
@@ -294,7 +329,7 @@ class Composer:
                 explained = MayNeedCode(
                     f"the config has no key {parsed.key_or_group!r}",
                     where=explained.where,
-                    fix=join_hints(guess, explained.fix),
+                    fix=join_hints(guess, f"to add it where it is missing, write ++{parsed.input_line.lstrip('+')}"),
                 )
             raise explained from error
 

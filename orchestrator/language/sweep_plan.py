@@ -13,7 +13,7 @@ from orchestrator import naming
 from orchestrator.errors import ConfigError
 from orchestrator.language import hydra_values
 from orchestrator.language.compose import Composition
-from orchestrator.language.config_errors import MayNeedCode
+from orchestrator.language.config_errors import MayNeedCode, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.hydra_values import Section
 from orchestrator.language.identity import IdSet
@@ -53,6 +53,7 @@ class _Tally:
     excluded: int = 0
     duplicates: int = 0
     matched: set[int] = field(default_factory=set)  # indices of the entries of `exclude` that matched a trial
+    keys_met: set[str] = field(default_factory=set)  # those keys of `exclude` that some config has
     by_choice: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
     warnings: dict[str, None] = field(default_factory=dict)
 
@@ -115,6 +116,7 @@ class SweepPlan:
         method = METHODS[self.spec.search.method]
         for repeat in range(self.spec.repeats):
             yield from self._one_repeat(method(self._space, self.spec.search.seed), repeat, tally)
+        self._check_exclude(tally)
         if tally.excluded and not len(tally.seen):
             raise self._nothing_left()
         self._summary = self._summarise(tally)
@@ -205,6 +207,7 @@ class SweepPlan:
             self.renderers[cache_key] = renderer
             if len(self.renderers) > _MAX_RENDERERS:
                 self.renderers.popitem(last=False)
+        tally.keys_met |= renderer.keys_met
         if renderer.warnings:
             tally.warnings.update(dict.fromkeys(renderer.warnings))
         return renderer
@@ -225,6 +228,19 @@ class SweepPlan:
             if len(self._compositions) > _MAX_COMPOSITIONS:
                 self._compositions.popitem(last=False)
         return self._compositions[cache_key]
+
+    def _check_exclude(self, tally: _Tally) -> None:
+        """Refuse a key of `exclude` that no config has, nor any option of a group: it is misspelt."""
+        for index, entry in enumerate(self.spec.exclude):
+            for key in (written.lstrip("+") for written in entry):
+                if key in tally.keys_met or self._source.composer.in_some_option(key):
+                    continue
+                known = dict.fromkeys(name for each in self.renderers.values() for name in each.known_keys())
+                raise ConfigError(
+                    f"no config of the sweep has the key {key!r}",
+                    where=f"{self.file}: sweep.exclude[{index}]",
+                    fix=suggest_key(key, [name for name in known if name.partition(".")[0] != "sweep"]),
+                )
 
     def _summarise(self, tally: _Tally) -> PlanSummary:
         by_choice: dict[str, dict[str, int]] = {}

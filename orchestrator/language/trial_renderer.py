@@ -15,6 +15,7 @@ from orchestrator.language.compose import Composition, has_key
 from orchestrator.language.config_errors import join_hints, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
+from orchestrator.language.option_names import option_name
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
 from orchestrator.language.references import References, Rules, dotted, find_references, leaves, resolvers_of
 from orchestrator.language.sweepfile import resources
@@ -56,8 +57,11 @@ class TrialRenderer:
         self.choices = _all_choices(composition, first)
         self._check_keys([key for key, _ in first])
         self.swept_options = tuple((key.name, _option(value)) for key, value in first if key.group)
+        self._exclude = [self._with_option_names(index, entry) for index, entry in enumerate(spec.exclude)]
         values = [first[i] for i in self.value_positions]
         rendered = self._render(values)
+        self.keys_met: set[str] = set()  # those keys of `exclude` that some config here has
+        self._meet_keys(rendered.config)
         self.references = rendered.references.texts()
         needs_hydra = bool(spec.hydra) or any(map(hydra_values.paths_read, self.references.values()))
         self._hydra = hydra() if needs_hydra else None
@@ -125,7 +129,7 @@ class TrialRenderer:
             raise ConfigError(
                 f"the config has no key {key.name!r}{_options_text(self.choices, settings)}",
                 where=self._at(key),
-                fix=join_hints(guess, f"to add a new key, write +{key.name}"),
+                fix=join_hints(guess, f"to add it where it is missing, write ++{key.name}"),
             )
 
     def _at(self, key: Key) -> str:
@@ -216,7 +220,9 @@ class TrialRenderer:
     def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
         rendered = self._render([assignment[i] for i in self.value_positions])
         config = rendered.config
-        hits = [i for i, entry in enumerate(self.spec.exclude) if self._matches(entry, config)]
+        if self._exclude:
+            self._meet_keys(config)
+        hits = [i for i, entry in enumerate(self._exclude) if self._matches(entry, config)]
         matched.update(hits)
         if hits:
             return None
@@ -248,6 +254,26 @@ class TrialRenderer:
 
     # ------------------------------------------------------------ excluding
 
+    def _with_option_names(self, index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """An entry of `exclude`, in which options are named as axes name them."""
+        named: dict[str, Any] = {}
+        for written, wanted in entry.items():
+            key = written.lstrip("+")
+            named[key] = wanted
+            if key in self.choices:
+                where = f"{self.where}: sweep.exclude[{index}].{key}"
+                several = isinstance(wanted, list)
+                named[key] = [option_name(v, where) for v in wanted] if several else option_name(wanted, where)
+        return named
+
+    def _meet_keys(self, config: Mapping[Any, Any]) -> None:
+        for entry in self._exclude:
+            self.keys_met.update(k for k in entry if k in self.choices or _lookup(config, k) is not _ABSENT)
+
+    def known_keys(self) -> list[str]:
+        """The keys and groups that `exclude` may name here."""
+        return [*dotted_keys(unresolved(self.composition.config, self.where)), *self.choices]
+
     def _matches(self, entry: Mapping[str, Any], config: Mapping[Any, Any]) -> bool:
         return all(self._key_matches(key, wanted, config) for key, wanted in entry.items())
 
@@ -261,7 +287,7 @@ class TrialRenderer:
         """The entries that can match here, each with the tests that remain for a trial: (placeholder, wanted value)."""
         assert self.template is not None
         left = []
-        for index, entry in enumerate(self.spec.exclude):
+        for index, entry in enumerate(self._exclude):
             tests: list[tuple[int, Any]] = []
             possible = True
             for key, wanted in entry.items():

@@ -30,6 +30,7 @@ from orchestrator.model import trainer
 from orchestrator.model.sweep import TrialSpec
 
 _REGISTERS = re.compile(r"register_new_resolver|register_resolver|ConfigStore|SearchPathPlugin|hydra_zen")
+_RESOLVERS = re.compile(r"register_(?:new_)?resolver")
 _SKIPPED = {"runs", "outputs", "multirun", "wandb", "node_modules", "site-packages", "__pycache__"}
 _MOST_FILES = 5_000  # of the project that are searched
 _BATCH = 256  # trials that are sent at once
@@ -126,6 +127,12 @@ def _sources(project: Path) -> Iterator[str]:
                 yield Path(folder, name).read_text(encoding="utf-8", errors="replace")
 
 
+def _is_registered(resolver: str, project: Path) -> bool:
+    """Whether a file of the project that registers resolvers has this name in quotes."""
+    quoted = re.compile(rf"(['\"]){re.escape(resolver)}\1")
+    return any(_RESOLVERS.search(text) and quoted.search(text) for text in _sources(project))
+
+
 def _is_skipped(folder: str, name: str) -> bool:
     return name.startswith(".") or name in _SKIPPED or os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
 
@@ -203,9 +210,7 @@ class _Composing:
     def _learn(self, problem: MayNeedCode) -> None:
         """Leave a resolver to the trainer, if its code has a name for it. Raises the problem otherwise."""
         name = problem.resolver
-        quoted = (f"'{name}'", f'"{name}"')
-        known = name in self._resolvers or not name
-        if known or not any(q in text for text in _sources(self._request.project) for q in quoted):
+        if not name or name in self._resolvers or not _is_registered(name, self._request.project):
             raise problem
         self._resolvers.add(name)
 
