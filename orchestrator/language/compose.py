@@ -1,4 +1,4 @@
-"""Composes configs, parses overrides and lists config groups. With `config_files`, the only module that imports Hydra.
+"""Composes configs, parses overrides and lists config groups. With `config_files` and `overrides`, all that imports Hydra.
 
 Hydra's `compose()` spends most of its time building Hydra's own configuration, which it then discards. Here we call
 Hydra's defaults list and merging directly, only for the user's configs, and read each file once. Hydra's configuration
@@ -8,7 +8,6 @@ is composed as well if a config overrides one of its groups, and once for what a
 from __future__ import annotations
 
 import random
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from typing import Any, TypeAlias
 
 from hydra import __version__ as hydra_version
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides, _create_defaults_list
 from hydra._internal.utils import create_config_search_path
@@ -30,20 +29,17 @@ from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
     Override,
-    OverrideType,
-    Quote,
-    QuotedString,
     RangeSweep,
-    ValueType,
 )
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
 from orchestrator.language.config_errors import MayNeedCode, as_config_error, config_error, join_hints, suggest_key
-from orchestrator.language.config_files import PLUGINS, CopyingRepository, Repository, copier
+from orchestrator.language.config_files import CopyingRepository, Repository, copier
 from orchestrator.language.hydra_values import UNKNOWN, added
 from orchestrator.language.identity import canonical
+from orchestrator.language.overrides import BELOW_PLUGINS, as_override, is_of_plugin, of_hydra
 from orchestrator.language.plain_data import dotted_keys, unresolved
 from orchestrator.language.trainer_source import NEWEST
 from orchestrator.search.space import Interval, Setting
@@ -247,7 +243,7 @@ class Composer:
     def _layout(self, overrides: Sequence[Override], partial: bool, prepend: bool) -> Layout:
         with self._reading():
             try:
-                return self._defaults_list([o for o in overrides if prepend or not _of_hydra(o)], partial, prepend)
+                return self._defaults_list([o for o in overrides if prepend or not of_hydra(o)], partial, prepend)
             except ConfigCompositionException:
                 if prepend:
                     raise
@@ -255,10 +251,10 @@ class Composer:
 
     def _defaults_list(self, given: list[Override], partial: bool, prepend: bool) -> Layout:
         """As Hydra's `create_defaults_list`; but groups below a plugin that is not installed may be overridden."""
-        overrides = Overrides(self._repository, [o for o in given if not _is_of_plugin(o)])
+        overrides = Overrides(self._repository, [o for o in given if not is_of_plugin(o)])
         defaults, tree = _create_defaults_list(self._repository, self._name, overrides, prepend, partial)
         for key, found in overrides.override_metadata.items():
-            found.used |= key.startswith(_BELOW_PLUGINS)
+            found.used |= key.startswith(BELOW_PLUGINS)
         overrides.ensure_overrides_used()
         overrides.ensure_deletions_used()
         return DefaultsList(defaults, tree, overrides.config_overrides, overrides)
@@ -279,7 +275,7 @@ class Composer:
         with self._reading():
             config = self._loader._compose_config_from_defaults_list(layout.defaults, self._copies)
             OmegaConf.set_struct(config, True)
-            values = [o for o in layout.config_overrides if complete or not _of_hydra(o)]
+            values = [o for o in layout.config_overrides if complete or not of_hydra(o)]
             values += [o for o in lenient if has_key(config, o.key_or_group)]
             for parsed in values:
                 self._apply(parsed, config)
@@ -299,7 +295,7 @@ class Composer:
             complete = self.compose(overrides, complete=True)
             assert complete.hydra is not None
             section = unresolved(complete.hydra, str(self.file))
-            own = [parsed.input_line for parsed in self.fixed if _of_hydra(parsed)]
+            own = [parsed.input_line for parsed in self.fixed if of_hydra(parsed)]
             choices = {key: value for key, value in complete.choices.items() if key.startswith("hydra/")}
             facts = {
                 "mode": "MULTIRUN",
@@ -334,19 +330,6 @@ class Composer:
             raise explained from error
 
 
-_BELOW_PLUGINS = tuple(f"{group}/" for group in PLUGINS)
-
-
-def _is_of_plugin(parsed: Override) -> bool:
-    """Whether an override is about a plugin's own groups or settings."""
-    key: str = parsed.key_or_group
-    return key.startswith((*_BELOW_PLUGINS, "hydra.launcher.", "hydra.sweeper."))
-
-
-def _of_hydra(parsed: Override) -> bool:
-    return bool(parsed.is_hydra_override() or parsed.key_or_group == "hydra")
-
-
 def _known(value: Any) -> Any:
     return None if value == UNKNOWN else value
 
@@ -368,48 +351,3 @@ def package_of(layout: Layout, group: str) -> str | None:
 def _path(layout: Layout, group: str) -> str | None:
     choice = layout.overrides.known_choices.get(group)
     return f"{group.partition('@')[0]}/{choice}" if choice else None
-
-
-def overrides_dirname(overrides: Sequence[Override], form: Mapping[str, Any]) -> str:
-    """`hydra.job.override_dirname`; `form`: `hydra.job.config.override_dirname`."""
-    name: str = get_overrides_dirname(list(overrides), form["exclude_keys"], form["item_sep"], form["kv_sep"])
-    return name
-
-
-_BARE = re.compile(r"[A-Za-z_][\w/-]*")
-
-
-def as_text(value: Any) -> str:
-    """A value in the grammar of overrides."""
-    if isinstance(value, str):
-        word = _BARE.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf")
-        return value if word else str(QuotedString(text=value, quote=Quote.single).with_quotes())
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(as_text, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def as_override(setting: Setting) -> Override:
-    """A setting as an override of Hydra. The option null removes the group from the defaults list."""
-    key, value = setting
-    if not key.group:
-        kind = {"": OverrideType.CHANGE, "+": OverrideType.ADD, "++": OverrideType.FORCE_ADD}[key.sigil]
-        line = f"{key.sigil}{key.name}={as_text(value)}"
-        return Override(kind, key.name, ValueType.ELEMENT, value, input_line=line)
-    group, _, package = key.name.partition("@")
-    at = package or None
-    if value is None:
-        return Override(OverrideType.DEL, group, None, None, at, f"~{key.name}")
-    kind = OverrideType.ADD if key.sigil else OverrideType.CHANGE
-    line = f"{key.sigil}{key.name}={'[' + ','.join(value) + ']' if isinstance(value, list) else value}"
-    return Override(kind, group, ValueType.ELEMENT, value, at, line)
-
-
-def as_addition(parsed: Override) -> Override:
-    """The override with `+`: it adds a missing key, or appends a group to the defaults list."""
-    if parsed.is_delete():
-        return parsed
-    kind = OverrideType.ADD if parsed.key_or_group == "sweep" else OverrideType.FORCE_ADD
-    return replace(parsed, type=kind)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.language.compose import Parsed, as_override, overrides_dirname
+from orchestrator.language.compose import Parsed
 from orchestrator.language.hydra_values import Section, section
+from orchestrator.language.overrides import as_override, overrides_dirname
 from orchestrator.search.space import Assignment
 
 

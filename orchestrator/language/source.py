@@ -13,9 +13,10 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.language.axes import AxisReader, Replacement
-from orchestrator.language.compose import Composer, Composition, Parsed, as_addition, as_override, package_of
+from orchestrator.language.compose import Composer, Composition, Parsed, package_of
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.hydra_values import Section, changes_directory, difference
+from orchestrator.language.overrides import as_addition, as_override
 from orchestrator.language.plain_data import unresolved
 from orchestrator.language.references import Rules, find_references
 from orchestrator.language.sweepfile import read
