@@ -1,4 +1,4 @@
-"""Composes configs, parses overrides and lists config groups. With `config_files` and `overrides`, all that imports Hydra.
+"""Composes configs and lists config groups. With `config_files` and `overrides`, all that imports Hydra.
 
 Hydra's `compose()` spends most of its time building Hydra's own configuration, which it then discards. Here we call
 Hydra's defaults list and merging directly, only for the user's configs, and read each file once. Hydra's configuration

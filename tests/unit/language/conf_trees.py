@@ -78,3 +78,27 @@ def composed(file: Path, overrides: Sequence[str], version_base: str = "1.3") ->
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
     return resolved
+
+
+def as_hydra_composes(
+    file: Path, overrides: Sequence[str], references: Mapping[str, str], version_base: str
+) -> dict[str, Any]:
+    """What Hydra's `compose` gives: the config, with these references unresolved, and what is told of the job."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with hydra.initialize_config_dir(str(file.parent.absolute()), version_base=version_base):
+            config = hydra.compose(file.stem, list(overrides), return_hydra_config=True)
+    job = config.hydra
+    OmegaConf.set_struct(config, False)
+    choices = {key: value for key, value in job.runtime.choices.items() if not key.startswith("hydra/")}
+    told = {"choices": choices, "override_dirname": job.job.override_dirname}
+    for key in ("sweep", "hydra"):
+        config.pop(key)
+    plain = OmegaConf.to_container(config, resolve=False)
+    for key, text in references.items():
+        node = plain
+        for part in key.split("."):
+            node = node[int(part) if isinstance(node, list) else part]
+        assert node == text, key
+        OmegaConf.update(config, key, text.replace("${", "\\${"))
+    return {**told, "config": OmegaConf.to_container(config, resolve=True, enum_to_str=True)}
