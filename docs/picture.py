@@ -38,7 +38,7 @@ def picture_of(folder: SweepFolder) -> str:
             time.sleep(0.05)
     console = Console(record=True, width=118, force_terminal=True, file=io.StringIO())
     console.print(f"[bold green]$[/bold green] orchestrate {' '.join(COMMAND)}")
-    console.print(view.render(snap, time.time()))
+    console.print(view.render(snap, time.time(), console.width))
     return console.export_svg(title="orchestrate")
 
 

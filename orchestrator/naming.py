@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+NAMED = ("best", "last")  # what a trial may be called, besides its id
+_NO_AXES = "(no axes)"
+_LEFT_OUT = ""  # the key of the mark for settings that are left out
+_SHORTEST = 4  # characters of a word that was shortened
 
 
 def value(item: Any) -> str:
@@ -38,13 +43,60 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
 
 def label(overrides: Mapping[str, Any]) -> str:
     """The settings that vary, in the order of the axes: "lstm adam lr=0.01". A word that occurs once has no key."""
+    return " ".join(_words(overrides).values()) or _NO_AXES
+
+
+def _words(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Each setting as a word of the label."""
     short = short_keys(overrides)
     words = Counter(item for item in overrides.values() if isinstance(item, str))
-    parts = [
-        item if isinstance(item, str) and item.isidentifier() and words[item] == 1 else f"{short[key]}={value(item)}"
+    return {
+        key: item
+        if isinstance(item, str) and item.isidentifier() and words[item] == 1
+        else f"{short[key]}={value(item)}"
         for key, item in overrides.items()
-    ]
-    return " ".join(parts) or "(no axes)"
+    }
+
+
+def labels(trials: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """Labels of trials that are shown together, of at most `width` characters where that is possible.
+
+    First the settings that all of them share are left out, from the first axis on; then the longest words are
+    shortened. What differs is left as long as there is room.
+    """
+    whole = [_words(trial) for trial in trials]
+    shared = [key for key in whole[0] if all(row.get(key) == whole[0][key] for row in whole)] if len(whole) > 1 else []
+    while shared and _longest(whole) > width:
+        left_out = shared.pop(0)
+        whole = [{_LEFT_OUT: "…", **{key: word for key, word in row.items() if key != left_out}} for row in whole]
+    rows, length = whole, max((len(word) for row in whole for word in row.values()), default=0)
+    while length > _SHORTEST and _longest(rows) > width:
+        length -= 1
+        rows = [{key: _shortened(word, length) for key, word in row.items()} for row in whole]
+    return [" ".join(row.values()) or _NO_AXES for row in rows]
+
+
+def _longest(rows: Sequence[Mapping[str, str]]) -> int:
+    return max((sum(map(len, row.values())) + len(row) - 1 for row in rows), default=0)
+
+
+def _shortened(word: str, length: int) -> str:
+    """Without its middle, since options of a group often begin or end alike; of `key=value` the key first."""
+    if len(word) <= length:
+        return word
+    key, sign, item = word.rpartition("=")
+    room = length - len(item) - 2
+    if sign and room > 0:
+        return f"{key[:room]}…={item}"
+    if len(item) <= length or item[0].isdigit() or item[0] == "-":  # a number stays whole
+        return item
+    tail = (length - 1) // 2
+    return f"{item[: length - 1 - tail]}…{item[len(item) - tail :]}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 trial", "24 trials"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def metric(number: float | None) -> str:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from orchestrator import naming
+from orchestrator.cli.streams import for_programs
 from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
 from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
-from orchestrator.model.rows import TrialRow
+from orchestrator.model.rows import PlanRow, TrialRow
+
+COMPLETING = "_ARGCOMPLETE"  # set by the shell while it completes a line
 
 
 class Parser(argparse.ArgumentParser):
     """Errors as one message; options and overrides may stand in any order."""
 
-    def __init__(self, command: str, usage: str, text: str) -> None:
+    def __init__(self, command: str, usage: str, text: str, examples: Sequence[str] = ()) -> None:
+        """`examples`: command lines without the word `orchestrate`."""
         super().__init__(
             prog=f"orchestrate {command}",
             usage=f"orchestrate {command} {usage}",
             description=text,
+            epilog="\n".join(["examples:", *(f"  orchestrate {line}" for line in examples)]) if examples else None,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -33,6 +41,11 @@ class Parser(argparse.ArgumentParser):
         raise OrchestratorError(message, where=self.prog, fix=f"{self.prog} --help")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The options. While the shell completes a line, it is answered here, and the process ends."""
+        if COMPLETING in os.environ:
+            from orchestrator.cli.completion import complete
+
+            complete(self)
         return self.parse_intermixed_args(list(words))
 
 
@@ -60,15 +73,44 @@ def find_sweep(options: argparse.Namespace) -> SweepFolder:
     return find_folder(runs_root(options.runs), options.sweep)
 
 
+TRIAL_HELP = "the first digits of its id, `best`, `last` (started last), or SWEEP/TRIAL"
+
+
+def trial_in(reader: Reader, name: str) -> TrialRow:
+    """The trial of this sweep that a word names: the first digits of its id, `best` or `last`. Raises NotFoundError.
+
+    `best` is the best trial by the objective; `last` the one that started last.
+    """
+    if name == "last":
+        found = reader.last_started()
+        if found is None:
+            raise NotFoundError("no trial has started yet", where=reader.name, fix="orchestrate sweep runs them")
+        return reader.exactly(found)
+    if name != "best":
+        return reader.trial(name)
+    plan = reader.plan()
+    objective = plan.spec.objective if plan else None
+    if objective is None:
+        fix = "name its metric in sweep.objective and run the sweep again: what is done stays done"
+        raise NotFoundError("the sweep has no objective, so no trial is its best", where=reader.name, fix=fix)
+    best = reader.best(objective)
+    if best is None:
+        fix = f"orchestrate trials {reader.name} shows what was reported"
+        raise NotFoundError(f"no trial has reported {objective.metric!r} yet", where=reader.name, fix=fix)
+    return best
+
+
 def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
-    """The trial named by `SWEEP/ID`, or by `ID` in the latest sweep that has one."""
+    """The trial named by `SWEEP/ID`, or by `ID` in the latest sweep that has one; `best` and `last` are names too."""
     root = runs_root(runs)
     sweep, _, trial = name.rpartition("/")
     found = [find_folder(root, sweep)] if sweep else all_sweeps(root) or [find_folder(root, None)]
+    if trial in naming.NAMED:
+        del found[1:]
     for folder in found:
         try:
             with Reader(folder) as reader:
-                return folder, reader.trial(trial)
+                return folder, trial_in(reader, trial)
         except AmbiguousError:
             raise
         except OrchestratorError:  # not in this one, or it cannot be read
@@ -81,7 +123,20 @@ def print_json(value: Any) -> None:
     """One JSON object a line; what is not finite becomes a string, as in the manifest."""
     from orchestrator.model.exact_json import dumps
 
+    for_programs()
     sys.stdout.write(dumps(value) + "\n")
+
+
+def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
+    """The command that goes on with a sweep, as it can be typed here."""
+    words = ["orchestrate", "sweep", plan.file, *plan.argv]
+    if folder.name != plan.spec.name:  # it was renamed
+        words.append(f"sweep.name={folder.name}")
+    here, runs = plan.cwd or str(Path.cwd()), folder.path.parent
+    if runs != Path(here, os.environ.get("ORCHESTRATE_RUNS") or "runs"):
+        words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
+    text = shlex.join([*words, *options])
+    return text if here == str(Path.cwd()) else f"cd {shlex.quote(here)} && {text}"
 
 
 def relative(path: Path) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator import naming
+from orchestrator.cli import run_again
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, print_json
+from orchestrator.cli.pager import through_pager
 from orchestrator.decide import failures
 from orchestrator.decide.failures import Group
 from orchestrator.manifest.query import ALL
@@ -14,16 +16,20 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import configs
 from orchestrator.model.sweep import State
 
+EXAMPLES = ("failures", "failures address-tagging --json")
 ENDED = (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST)
 
 
+@through_pager
 @gc_paused()
 def run(words: Sequence[str]) -> int:
-    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and line of code.")
+    parser = Parser("failures", "[SWEEP] [options]", "Failed trials, grouped by cause and line of code.", EXAMPLES)
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     parser.add_argument("--json", action="store_true", help="one JSON object per group")
     options = parser.read(words)
-    with Reader(find_sweep(options)) as reader, reader.snapshot():
+    folder = find_sweep(options)
+    with Reader(folder) as reader, reader.snapshot():
+        plan = reader.plan()
         failed = reader.failed()
         total = reader.count(ALL)
         ended = _ended(reader) if failed else {}
@@ -32,12 +38,14 @@ def run(words: Sequence[str]) -> int:
         for group in groups:
             print_json(_as_json(group, ended))
         return 0
-    ways = f", in {len(groups)} way{'s' * (len(groups) != 1)}" if groups else ""
-    print(f"{reader.name}: {len(failed)} of {total} trials failed{ways}")
+    ways = f", in {naming.count(len(groups), 'way')}" if groups else ""
+    print(f"{reader.name}: {len(failed)} of {naming.count(total, 'trial')} failed{ways}")
     for group in groups:
         _print(group, ended)
     if groups:
-        print(f"orchestrate resubmit {reader.name} --cause {groups[0].fingerprint.cause}   runs those again")
+        command = f"orchestrate resubmit {folder.name} --cause {groups[0].fingerprint.cause}"
+        for line in run_again.hint(folder, plan, command, "those"):
+            print(line)
     return 0
 
 

@@ -8,19 +8,27 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli.common import Parser, find_trial, positive
+from orchestrator import naming
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, positive
+from orchestrator.cli.pager import through_pager
 from orchestrator.errors import NotFoundError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.text import VisibleLines
 
 _LONGEST = 10_000  # bytes of a line that is shown as one of the last
+EXAMPLES = ("logs 6065", "logs last --follow", "logs best -n 20", "logs 6065 --attempt 1")
 POLL = 0.2  # seconds between two reads of a growing log
 
 
 def run(words: Sequence[str]) -> int:
-    parser = Parser("logs", "TRIAL [options]", "The output of a trial's last attempt.")
-    parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
+    following = {"-f", "--follow"} & set(words)
+    return _run(words) if following else through_pager(_run)(words)
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = Parser("logs", "TRIAL [options]", "The output of a trial's last attempt.", EXAMPLES)
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing while the trial runs")
     parser.add_argument("-n", "--lines", type=positive, metavar="N", help="only the last N lines")
     parser.add_argument("--attempt", type=positive, metavar="K", help="the output of attempt K")
@@ -28,9 +36,15 @@ def run(words: Sequence[str]) -> int:
     folder, trial = find_trial(options.runs, options.trial)
     attempt = options.attempt or trial.attempts
     if not attempt:
-        raise NotFoundError("it has not run yet", where=f"trial {trial.trial_id}")
+        raise NotFoundError(
+            "it has not run yet", where=f"trial {trial.trial_id}", fix="orchestrate status shows what runs"
+        )
     if attempt > trial.attempts:
-        raise NotFoundError(f"it has no attempt {attempt}, only {trial.attempts}", where=f"trial {trial.trial_id}")
+        raise NotFoundError(
+            f"it has no attempt {attempt}: {naming.count(trial.attempts, 'attempt')} so far",
+            where=f"trial {trial.trial_id}",
+            fix="orchestrate show lists them",
+        )
     path = folder.attempt_log(trial.trial_id, attempt)
     position = _print_last(path, options.lines) if options.lines else 0
     shown = VisibleLines()

@@ -14,7 +14,7 @@ from orchestrator.results.snapshot import read_snapshot
 
 
 def run(words: Sequence[str]) -> int:
-    parser = Parser("ls", "[options]", "All sweeps, the latest first.")
+    parser = Parser("ls", "[options]", "All sweeps, the latest first.", ["ls", "ls --runs /data/runs --json"])
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     options = parser.read(words)
     root = runs_root(options.runs)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from orchestrator import __version__
+from orchestrator.cli import streams
 from orchestrator.errors import OrchestratorError, nearest
 
 COMMANDS = {
@@ -25,60 +25,85 @@ COMMANDS = {
     "resubmit": ("resubmit", "run failed trials again"),
     "sync": ("sync", "send to W&B and other trackers whatever has not arrived"),
 }
+MEANT = {  # words that people try, by what they mean
+    "sweep": ("run", "start", "resume", "continue"),
+    "plan": ("dry-run", "dryrun", "preview", "expand"),
+    "try": ("debug", "test"),
+    "status": ("info", "progress", "state"),
+    "status --watch": ("watch", "monitor"),
+    "trials": ("results", "table", "compare", "top", "list-trials"),
+    "trials --format csv": ("export", "csv"),
+    "show best": ("best",),
+    "logs": ("log", "output", "tail"),
+    "failures": ("errors", "failed"),
+    "ls": ("list", "sweeps"),
+    "stop": ("kill", "cancel", "abort", "end", "quit"),
+    "resubmit": ("retry", "rerun", "restart"),
+    "sync": ("upload", "push"),
+}
+REMOVERS = ("clean", "delete", "remove", "rm", "prune")
+GO_ON = ("sweep", "resubmit", "sync", "stop")  # these do their work whoever reads their output
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake of the user gives one message and exit code 2."""
-    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = _run(words)
-        sys.stdout.flush()  # here, so that a closed pipe is handled below
-        return code
-    except OrchestratorError as error:
-        print(f"orchestrate: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe, as `| head` does
-        return 0
-
-
-def _open_standard_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr, as /dev/null; have the latter two print any text.
-
-    Otherwise the next file that is opened, such as the manifest, would get the number of a closed one.
-    """
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+    with streams.opened(lasting=bool(words) and words[0] in GO_ON):
         try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no valid Unicode
+            code = _run(words)
+            sys.stdout.flush()  # here, so that a closed pipe is handled below
+            return code
+        except OrchestratorError as error:
+            print(f"orchestrate: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except streams.ClosedError:
+            return 0
 
 
 def _run(words: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:  # the shell completes a line
+        words = _completed_command()
     command = words[0] if words else "--help"
-    if command in ("-h", "--help", "help"):
+    if command == "help" and words[1:2] and words[1] in COMMANDS:
+        command, words = words[1], [words[1], "--help"]
+    if command in ("-h", "--help") or words == ["help"]:
         print(usage())
         return 0
     if command in ("-V", "--version"):
         print(f"orchestrate {__version__}")
         return 0
     if command not in COMMANDS:
-        near = nearest(command, COMMANDS)
-        raise OrchestratorError(
-            f"no such command: {command}", fix=f"did you mean {near}?" if near else "orchestrate --help lists them"
-        )
+        raise _unknown(words[1] if command == "help" else command)
     module = importlib.import_module(f"orchestrator.cli.{COMMANDS[command][0]}")
-    code: int = module.run(words[1:])
+    try:
+        code: int = module.run(words[1:])
+    except SystemExit as ended:  # after --help
+        code = int(ended.code or 0)
     return code
+
+
+def _completed_command() -> list[str]:
+    """The command in the line that the shell completes; its parser answers. Without one, answers with the commands."""
+    from orchestrator.cli import completion
+
+    command = completion.command_in(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]), COMMANDS)
+    if command is None:
+        completion.complete_commands(list(COMMANDS))
+    return [command or "--help"]
+
+
+def _unknown(command: str) -> OrchestratorError:
+    """No such command; suggests one only if it is close in meaning or in spelling."""
+    fix = "orchestrate --help lists them"
+    near = next((meant for meant, words in MEANT.items() if command in words), None) or nearest(command, COMMANDS)
+    if near:
+        fix = f"did you mean orchestrate {near}?"
+    elif command in REMOVERS:
+        fix = "nothing is ever deleted here: a sweep is a folder below runs/, which you may delete yourself"
+    return OrchestratorError(f"no such command: {command}", fix=fix)
 
 
 def usage() -> str:
@@ -91,7 +116,7 @@ def usage() -> str:
             *lines,
             "",
             "SWEEP is the name or the folder of a sweep; the default is the latest one.",
-            "TRIAL is the first digits of a trial's id, or SWEEP/ID.",
+            "TRIAL is the first digits of a trial's id, `best` or `last` (started last); or SWEEP/TRIAL.",
             "Exit codes: 0 all trials succeeded, 1 some failed, 2 bad input, 130 interrupted.",
         ]
     )

@@ -8,23 +8,34 @@ from pathlib import Path
 
 from orchestrator import naming
 from orchestrator.cli.common import Parser, positive, print_json
+from orchestrator.folder.code_changes import CodeFiles
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.language import planning, trainer_source
+from orchestrator.language.plan_changes import SAMPLE, in_words
 from orchestrator.language.planning import SweepPlan
-from orchestrator.manifest.reader import Reader
+from orchestrator.manifest.reader import Reader, Standing
 from orchestrator.model import trainer
-from orchestrator.model.sweep import State, SweepSpec, TrialSpec
-from orchestrator.provenance.code import code_hash, difference
+from orchestrator.model.rows import LastPlan
+from orchestrator.model.sweep import State, TrialSpec
+from orchestrator.provenance.code import code_diff, code_today, difference, source_hash
 
 SHOWN = 5
+EXAMPLES = ("plan conf/sweep.yaml", "plan conf/sweep.yaml model=lstm --limit 50", "plan conf/sweep.yaml --json | head")
+STALE, RESEEDED = "stale: done with other code", "done with another seed (--rerun stale)"
+STATES = ("done", STALE, RESEEDED, "failed", "running", "to run")
 
 
 def parser() -> Parser:
-    options = Parser("plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.")
-    options.add_argument("file", type=Path, help="the sweep file")
+    options = Parser(
+        "plan", "FILE [KEY=VALUE …] [options]", "Print what `sweep` would run, without running it.", EXAMPLES
+    )
+    options.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     options.add_argument("--limit", type=positive, metavar="N", help=f"show the first N trials (default {SHOWN})")
+    options.add_argument(
+        "--code-diff", action="store_true", help="show the changes of the code that make results stale"
+    )
     options.add_argument("--json", action="store_true", help="one JSON object per line for each trial")
     return options
 
@@ -40,65 +51,77 @@ def run(words: Sequence[str]) -> int:
             print_json({"trial_id": trial.trial_id, "overrides": trial.overrides, "config": plan.shown(trial)})
         return 0
     folder = SweepFolder(runs_root(options.runs) / plan.spec.name)
+    if options.code_diff:
+        known = _Known(folder, plan)
+        for line in code_diff(known.differing, known.today):
+            print(line)
+        return 0
     _print(plan, folder, options.limit or SHOWN)
     return 0
 
 
 def _print(plan: SweepPlan, folder: SweepFolder, shown: int) -> None:
-    code = code_hash(Path.cwd(), folder.path.parent, plan.spec.code)
-    known = _known(folder, code)
+    sweep = _Known(folder, plan)
     states: Counter[str] = Counter()
     first: list[TrialSpec] = []
-    seen = 0
     for trial in plan.trials():
-        state = known.pop(trial.trial_id, "to run")
-        states[state] += 1
-        seen += 1
-        if len(first) < shown:
+        states[sweep.describe(trial)] += 1
+        if len(first) < max(shown, SAMPLE):
             first.append(trial)
     summary = plan.summary()
-    removed = sum(1 for state in known.values() if state)
     print(f"{plan.spec.name}: {summary.total} trials of {plan.spec.trainer}")
     for group, options in summary.by_choice.items():
         print(f"  {group}: " + ", ".join(f"{option} {count}" for option, count in options.items()))
     for count, words in ((summary.excluded, "excluded"), (summary.duplicates, "duplicates, run once")):
         if count:
             print(f"  {count} {words}")
-    order = ("done", "stale: done with other code", "failed", "running", "to run")
-    print("  " + ", ".join(f"{states[state]} {state}" for state in order if states[state]))
-    if states["stale: done with other code"]:
-        print(f"  changed since: {_changes(folder, code, plan.spec) or 'the code'}  (--rerun stale runs them again)")
-    if removed:
-        print(f"  {removed} no longer in this sweep (orchestrate trials {folder.name} --all)")
-    for warning in summary.warnings:
-        print(f"  note: {warning}")
+    print("  " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state]))
+    if states[STALE]:
+        changes = difference(sweep.differing, sweep.today) or "the code"
+        print(f"  changed since: {changes}  (--code-diff shows how; sweep --rerun stale runs them again)")
+    for line in (*in_words(sweep.last(), plan.spec, first), *summary.warnings):
+        print(f"  note: {line}")
     print()
-    for trial in first:
+    for trial in first[:shown]:
         print(f"  {trial.trial_id}  {naming.label(trial.overrides)}")
-    if seen > len(first):
-        print(f"  … and {seen - len(first)} more")
+    if summary.total > shown:
+        print(f"  … and {summary.total - shown} more")
 
 
-def _known(folder: SweepFolder, code: str) -> dict[str, str]:
-    """What the manifest says about each trial, in words."""
-    if not folder.manifest.is_file():
-        return {}
-    with Reader(folder) as reader:
-        return {trial_id: _describe(state, code_used, code) for trial_id, state, code_used in reader.states()}
+class _Known:
+    """What the manifest says of trials, compared with the project's code as it is."""
+
+    def __init__(self, folder: SweepFolder, plan: SweepPlan) -> None:
+        self.today = code_today(Path.cwd(), folder.path.parent, plan.spec.code)
+        self.differing: dict[str, CodeFiles] = {}  # files whose change has made results stale
+        self._spec = plan.spec
+        self._trials: dict[str, Standing] = {}
+        self._sample: list[TrialSpec] = []
+        if folder.manifest.is_file():
+            with Reader(folder) as reader:
+                reader.compare_with_today(self.today, source_hash(self.today.digests, self.today.live))
+                self._trials = {standing.trial_id: standing for standing in reader.standings()}
+                self.differing = reader.stale_code(self.today)
+                self._sample = reader.specs(SAMPLE)
+                before = reader.plan()
+                self._spec = before.spec if before else plan.spec
+        self._total = sum(standing.current for standing in self._trials.values())
+
+    def describe(self, trial: TrialSpec) -> str:
+        """How a trial of the new plan stands; each is asked for once."""
+        known = self._trials.pop(trial.trial_id, None)
+        return "to run" if known is None else _describe(known, trial.seed)
+
+    def last(self) -> LastPlan:
+        """The last plan, and what is left of it."""
+        leaving = [standing for standing in self._trials.values() if standing.current]
+        done = sum(standing.state in (State.SUCCEEDED, State.STOPPED) for standing in leaving)
+        return LastPlan(self._spec, self._total, len(leaving), done, self._sample)
 
 
-def _describe(state: State, code_used: str, code: str) -> str:
-    if state is State.SUCCEEDED:
-        return "done" if code_used == code else "stale: done with other code"
-    if state in (State.FAILED, State.LOST):
+def _describe(known: Standing, seed: int) -> str:
+    if known.state in (State.SUCCEEDED, State.STOPPED):
+        return RESEEDED if known.seed != seed else STALE if known.stale else "done"
+    if known.state in (State.FAILED, State.LOST):
         return "failed"
-    if state.open:
-        return "running"
-    return "done" if state is State.STOPPED else "to run"
-
-
-def _changes(folder: SweepFolder, code: str, spec: SweepSpec) -> str:
-    """The changes of the code since the last plan that used other code."""
-    with Reader(folder) as reader:
-        trees = [tree for code_used, tree in reader.trees() if code_used != code and tree]
-    return difference(folder.code / trees[-1], Path.cwd(), folder.path.parent, spec.code) if trees else ""
+    return "running" if known.state.open else "to run"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.cli.common import Parser, find_sweep, find_trial
+from orchestrator import naming
+from orchestrator.cli import run_again
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
 from orchestrator.cli.key_value import key_value
-from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, start_executor
+from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
 from orchestrator.coordinator.session import RunLimits, hold, reopen
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder.lock import holder_of
-from orchestrator.folder.paths import SweepFolder
+from orchestrator.folder.paths import SweepFolder, all_sweeps, runs_root
 from orchestrator.folder.requests import send_request
 from orchestrator.language import changes
 from orchestrator.manifest.query import Query
@@ -26,13 +29,21 @@ def parser() -> Parser:
         "[SWEEP] [--failed | --lost | --cause CAUSE | --trial ID …] [options]",
         "Run failed and lost trials again. On a running sweep they join its queue; else this command runs them.\n"
         "They run the code that the sweep was planned with; `orchestrate sweep … --rerun failed` takes today's.",
+        [
+            "resubmit",
+            "resubmit address-tagging --cause oom --set sweep.resources.gpus=2",
+            "resubmit --trial 6065 --trial 71ab",
+            "resubmit best",
+        ],
     )
-    options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
+    options.add_argument(
+        "sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest); or best, last, SWEEP/best"
+    )
     which = options.add_mutually_exclusive_group()
     which.add_argument("--failed", action="store_true", help="only failed trials")
     which.add_argument("--lost", action="store_true", help="only lost trials")
     which.add_argument("--cause", help="only trials that failed so (oom), or there (train.py:88): see `failures`")
-    which.add_argument("--trial", action="append", metavar="ID", help="this trial, however it ended; may be repeated")
+    which.add_argument("--trial", action="append", metavar="TRIAL", help=f"{TRIAL_HELP}, however it ended; repeatable")
     options.add_argument(
         "--set",
         action="append",
@@ -46,12 +57,16 @@ def parser() -> Parser:
 
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
-    folder = _folder(options)
+    folder = find(options)
     trials = chosen(options, folder)
     settings = checked(options.set, folder, trials)
     if not trials:
         print(f"{folder.name}: no trial to run again")
         return 0
+    with Reader(folder) as reader:
+        news = run_again.edited(folder, reader.plan())
+    if news:
+        print(f"note: {news}; these trials run with the code of then ({run_again.todays('failed')} takes today's)")
     if holder_of(folder) is not None:
         answer = send_request(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:
@@ -63,21 +78,32 @@ def run(words: Sequence[str]) -> int:
     address = environment.prepare(options.address)
     session = hold(folder)
     try:
-        count = reopen(session, trials, settings, lambda: start_executor(address, claimed(address)))
-        print(f"{count} trial{'s' * (count != 1)} again. {headline(folder)}", flush=True)
-        return conduct(session, RunLimits(options.max_concurrent, None))
+        gpus = claimed(address)
+        here = None if address else gpus
+        starts = functools.partial(start_executor, address, gpus)
+        count = reopen(session, trials, settings, starts, here, wait=not options.no_wait)
+        print(f"{naming.count(count, 'trial')} again. {headline(folder)}", flush=True)
+        return conduct(session, RunLimits(options.max_concurrent, None), run_options(options))
     finally:
         session.release()
 
 
-def _folder(options: argparse.Namespace) -> SweepFolder:
+def find(options: argparse.Namespace) -> SweepFolder:
     """The sweep that was named, by itself or with its trials; else the latest one that has them."""
+    if options.sweep and options.sweep.rpartition("/")[2] in naming.NAMED and not _is_sweep(options):
+        if options.failed or options.lost or options.cause or options.trial:
+            raise ConfigError(f"{options.sweep} is one trial", where="resubmit", fix="leave the other choices out")
+        options.sweep, options.trial = None, [options.sweep]
     if options.sweep or not options.trial:
         return find_sweep(options)
     found = {folder.path: folder for folder, _ in (find_trial(options.runs, name) for name in options.trial)}
     if len(found) > 1:
         raise ConfigError(f"the trials are of {len(found)} sweeps", where="--trial", fix="resubmit them one by one")
     return next(iter(found.values()))
+
+
+def _is_sweep(options: argparse.Namespace) -> bool:
+    return any(folder.name == options.sweep for folder in all_sweeps(runs_root(options.runs)))
 
 
 def checked(words: Sequence[str], folder: SweepFolder, trials: Sequence[str]) -> dict[str, Any]:
@@ -96,7 +122,7 @@ def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
     """The trials that the options name."""
     with Reader(folder) as reader:
         if options.trial:
-            return [reader.trial(name.rpartition("/")[2]).trial_id for name in options.trial]
+            return [trial_in(reader, name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
         rows = [row for state in sorted(states) for row in reader.trials(Query(state=state))]
     chosen = [row.trial_id for row in rows if options.cause in (None, row.cause, row.place)]

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_trial, print_json, relative
+from orchestrator.cli import run_again
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_trial, print_json, relative, sweep_command
 from orchestrator.cli.key_value import typed
+from orchestrator.cli.pager import through_pager
+from orchestrator.decide.early_abort import unreported
+from orchestrator.folder.code_index import index_of, left_out_in_words
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import AttemptRow, PlanRow, TrialRow
+from orchestrator.model.sweep import State
 from orchestrator.results.listing import as_json
 
 
+@through_pager
 def run(words: Sequence[str]) -> int:
     parser = Parser(
-        "show", "TRIAL [options]", "One trial: its config, provenance, attempts, metrics, and how to rerun it."
+        "show",
+        "TRIAL [options]",
+        "One trial: its config, provenance, attempts, metrics, and how to rerun it.",
+        ["show 6065", "show best", "show address-tagging/last --json"],
     )
-    parser.add_argument("trial", metavar="TRIAL", help="the first digits of its id, or SWEEP/ID")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.read(words)
     folder, trial = find_trial(options.runs, options.trial)
@@ -33,7 +40,10 @@ def run(words: Sequence[str]) -> int:
         attempts = reader.attempts(trial.trial_id)
         plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
         files = files_folder(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
-        series, notices = reader.series(trial.trial_id), reader.notices(trial.trial_id)
+        series = reader.series(trial.trial_id)
+        notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
+        objective = current.spec.objective if (current := reader.plan()) else None
+        news = run_again.edited(folder, reader.plan())
     rerun = f"orchestrate resubmit {folder.name} --trial {trial.trial_id}"
     if options.json:
         print_json(
@@ -48,14 +58,20 @@ def run(words: Sequence[str]) -> int:
         )
         return 0
     _print_head(folder, files, trial, rerun)
+    if news:
+        which = "stale" if trial.state is State.SUCCEEDED else "failed"
+        print(f"         with the code of the sweep; {news}: {run_again.todays(which)} takes today's")
     _print_config(trial)
     if plan is not None:
         _print_provenance(folder, plan, trial)
     for row in attempts:
         _print_attempt(folder, row)
+        for notice in notices[row.attempt]:
+            if not notice.startswith("succeeded without a report of"):  # of an older version: said below
+                print(f"  note: {notice}")
     _print_series(series)
-    for notice in notices:
-        print(f"note: {notice}")
+    if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
+        print(f"note: it {missing}")
     return 0
 
 
@@ -108,7 +124,7 @@ def _reads_as_text(text: str) -> bool:
 def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> None:
     facts = plan.provenance
     print("\nprovenance")
-    command = shlex.join(["orchestrate", "sweep", relative(Path(plan.file)), *plan.argv])
+    command = sweep_command(plan, folder)
     change = f" with {facts['change']}" if facts.get("change") else ""
     rows = {
         "planned": f"{_when(plan.created)} by {command}",
@@ -120,6 +136,12 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
     }
     for key, text in rows.items():
         print(f"  {key:<9} {text}")
+    index = index_of(folder.code / str(facts.get("tree", "")))
+    if index is not None:
+        for text in left_out_in_words(index.left_out):
+            print(f"  left out  {text}")
+        for place in index.live:
+            print(f"  live      {place} (too large to copy: trials import from it where it is)")
 
 
 def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:

@@ -6,22 +6,24 @@ import argparse
 import functools
 import os
 import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli import view
-from orchestrator.cli.common import Parser, positive
+from orchestrator import naming
+from orchestrator.cli import streams, view
+from orchestrator.cli.closing import print_closing
+from orchestrator.cli.common import Parser, positive, sweep_command
 from orchestrator.cli.main import INTERRUPTED
 from orchestrator.coordinator.loop import Coordinator, Transition
-from orchestrator.coordinator.session import RunLimits, Session, drive, plan_sweep, start_tracking
+from orchestrator.coordinator.session import RunLimits, Session, await_gpus, drive, plan_sweep, start_tracking
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import State
 from orchestrator.ports import Executor
-from orchestrator.results.snapshot import Snapshot, read_snapshot
+from orchestrator.results.snapshot import read_snapshot
 
 DETACHED = "ORCHESTRATE_DETACHED"
 
@@ -32,13 +34,22 @@ def parser() -> Parser:
         "FILE [KEY=VALUE …] [options]",
         "Run the trials of a sweep that are missing. Run it again after an interruption, a crash or an edit:\n"
         "what is done stays done, only the difference runs.",
+        [
+            "sweep conf/sweep.yaml",
+            "sweep conf/sweep.yaml optimizer=adam optimizer.lr=0.1,0.01",
+            "sweep conf/config.yaml sweep=lr --limit 2        # the section is conf/sweep/lr.yaml",
+            "sweep conf/sweep.yaml --rerun failed --detach",
+        ],
     )
-    options.add_argument("file", type=Path, help="the sweep file: a Hydra config with a `sweep` section")
+    options.add_argument(
+        "file", type=Path, metavar="FILE", help="the sweep file: a Hydra config with a `sweep` section"
+    )
     options.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="Hydra overrides; key=a,b replaces an axis"
     )
     options.add_argument("--config-dir", type=Path, metavar="DIR", help="where group folders stand (default: by FILE)")
     options.add_argument("--rerun", choices=["stale", "failed", "all"], help="run these ended trials again")
+    options.add_argument("--add", action="store_true", help="keep the trials of the last plan in the plan")
     options.add_argument("--limit", type=positive, metavar="N", help="only the first N trials of the plan")
     options.add_argument("-d", "--detach", action="store_true", help="go on in the background, without this terminal")
     add_run_options(options)
@@ -48,6 +59,15 @@ def parser() -> Parser:
 def add_run_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", metavar="ADDRESS", help="join this Ray cluster (else $RAY_ADDRESS, or our own)")
     options.add_argument("-j", "--max-concurrent", type=positive, metavar="N", help="trials at once, at most")
+    options.add_argument("--no-wait", action="store_true", help="end with an error where others use the GPUs")
+
+
+def run_options(options: argparse.Namespace) -> list[str]:
+    """The options that the command has again when it goes on."""
+    given = [("--config-dir", getattr(options, "config_dir", None)), ("--address", options.address)]
+    given += [("--max-concurrent", options.max_concurrent)]
+    words = [word for name, value in given if value is not None for word in (name, str(value))]
+    return [*words, *(["--no-wait"] if options.no_wait else [])]
 
 
 def run(words: Sequence[str]) -> int:
@@ -60,7 +80,8 @@ def run(words: Sequence[str]) -> int:
 
     address = environment.prepare(options.address)
     plan = planning.load(options.file, options.overrides, options.config_dir)
-    root, limits = runs_root(options.runs), RunLimits(options.max_concurrent, options.limit)
+    root = runs_root(options.runs)
+    limits = RunLimits(options.max_concurrent, options.limit, not options.no_wait, options.add)
     gpus = claimed(address)
     starts = functools.partial(start_executor, address, gpus)
     here = None if address else gpus
@@ -71,7 +92,7 @@ def run(words: Sequence[str]) -> int:
         print(headline(session.folder), flush=True)
         if parent is not None:
             leave_terminal(session.folder, parent)
-        return conduct(session, limits)
+        return conduct(session, limits, run_options(options))
     finally:
         session.release()
 
@@ -98,39 +119,41 @@ def start_executor(address: str | None, gpus: Claim) -> Executor:
 
 
 def headline(folder: SweepFolder) -> str:
-    """ "address-tagging: 24 trials: 20 done, 1 failed (orchestrate resubmit), 3 to run"."""
+    """ "address-tagging: 24 trials: 20 succeeded, 1 failed (orchestrate resubmit), 3 to run"."""
     with Reader(folder) as reader:
         progress, plan = reader.progress(), reader.plan()
     counts, stale = progress.counts, progress.stale
-    done = counts.get(State.SUCCEEDED, 0) + counts.get(State.STOPPED, 0)
-    failed = counts.get(State.FAILED, 0) + counts.get(State.LOST, 0)
     parts = []
-    if done:
-        parts.append(f"{done} done" + (f", {stale} of them stale (--rerun stale)" if stale else ""))
-    if failed:
-        parts.append(f"{failed} failed (orchestrate resubmit)")
+    for state in (State.SUCCEEDED, State.STOPPED, State.FAILED, State.LOST):
+        if counts.get(state):
+            parts.append(f"{counts[state]} {state.word}")
+            if state is State.SUCCEEDED and stale:
+                parts[-1] += f", {stale} of them stale (--rerun stale)"
+            if state in (State.FAILED, State.LOST):
+                parts[-1] += f" (orchestrate resubmit {folder.name})"
     parts.append(f"{counts.get(State.PENDING, 0)} to run")
     total = plan.total if plan and plan.total is not None else sum(counts.values())
-    return f"{folder.name}: {total} trial{'s' * (total != 1)}: {', '.join(parts)}"
+    return f"{folder.name}: {naming.count(total, 'trial')}: {', '.join(parts)}"
 
 
-def conduct(session: Session, limits: RunLimits) -> int:
-    """Run what waits, show it, and end in order; the exit code."""
-    folder = session.folder
-    if session.executor is not None:
+def conduct(session: Session, limits: RunLimits, options: Sequence[str] = ()) -> int:
+    """Run what waits, show it, and end in order; the exit code. `options`: of the command that goes on with it."""
+    folder, began = session.folder, time.monotonic()
+    if session.launch is not None:
         finish_tracking = start_tracking(session)
-        live = view.is_terminal()
-        if live:
-            show_live(session, limits)
-        else:
-            show_plain(session, limits)
+        if await_gpus(session, lambda line: print(line, flush=True)):
+            (show_live if view.is_terminal() else show_plain)(session, limits)
         session.release()
         for tracker in finish_tracking():
             print(f"{tracker} has not received everything yet: orchestrate sync {folder.name} sends the rest")
     with Reader(folder) as reader:
         snap = read_snapshot(folder, reader)
-    print_closing(snap, session, live=session.executor is not None and view.is_terminal())
-    return INTERRUPTED if session.interrupted else snap.exit_code
+    assert session.plan is not None
+    again, ran = sweep_command(session.plan, folder, *options), session.executor is not None
+    print_closing(snap, session, again, time.monotonic() - began if ran else None, live=ran and view.is_terminal())
+    if session.interrupted:
+        return INTERRUPTED
+    return 1 if session.ended_early and snap.counts.get(State.PENDING) else snap.exit_code
 
 
 def show_live(session: Session, limits: RunLimits) -> None:
@@ -140,8 +163,8 @@ def show_live(session: Session, limits: RunLimits) -> None:
             live.notes = list(coordinator.warnings)
             if coordinator.stopping:
                 live.notes.append("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-            elif coordinator.early_abort.due:
-                live.notes.append(f"{coordinator.early_abort.reason}; no more are started")
+            elif verdict := coordinator.early_abort.verdict:
+                live.notes.append(f"{verdict.reason}; no more are started")
 
         drive(session, limits, each)
         live.notes = [note for note in live.notes if not note.startswith("stopping: ")]
@@ -161,28 +184,6 @@ def show_plain(session: Session, limits: RunLimits) -> None:
         noted = len(coordinator.warnings)
 
     drive(session, limits, each)
-
-
-def print_closing(snap: Snapshot, session: Session, live: bool) -> None:
-    """How it ended and what to do next; the live view has already shown the first part."""
-    if not live:
-        print(f"{snap.total} trials: {view.counts_text(snap.counts)}")
-        for line in view.results(snap):
-            print(line)
-    elif snap.failures:
-        print(f"orchestrate show {snap.failures[0].example[:8]}   says why it failed")
-    waiting = snap.counts.get(State.PENDING, 0)
-    if session.ended_early and waiting and not session.interrupted:
-        print(f"ended early: {session.ended_early}; {waiting} not run")
-        print("  → fix it, then run the same command again with --rerun failed")
-        print("    (with sweep.stop_after_failures=0 the rest is run whatever happens)")
-    elif session.interrupted:
-        print("interrupted: the same command goes on from here")
-    elif snap.exit_code:
-        print(f"orchestrate resubmit {snap.name}   runs the failed ones again")
-    if snap.finished and not session.interrupted:
-        sort = f" --sort {snap.objective.metric}" if snap.objective else ""
-        print(f"orchestrate trials {snap.name}{sort}   compares them")
 
 
 # ---------------------------------------------------------------- in the background
@@ -219,7 +220,7 @@ def detached_from() -> int | None:
 def leave_terminal(folder: SweepFolder, parent: int) -> None:
     """From now on print to the sweep's log, and let the parent go. `parent`: see `detached_from`."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
+    streams.drain()
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)

@@ -13,7 +13,12 @@ from orchestrator.tracking.trackers import TRACKERS
 
 
 def run(words: Sequence[str]) -> int:
-    parser = Parser("sync", "[SWEEP]", "Send to W&B and other trackers whatever has not arrived there.")
+    parser = Parser(
+        "sync",
+        "[SWEEP]",
+        "Send to W&B and other trackers whatever has not arrived there.",
+        ["sync", "sync address-tagging"],
+    )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     folder = find_sweep(parser.read(words))
     names = control.synced(folder)

@@ -7,16 +7,19 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
+from orchestrator.cli.streams import for_programs
 from orchestrator.manifest.db import Row
 from orchestrator.results.listing import json_line
 
 
 def print_json(rows: Iterable[Row]) -> None:
     """One object a line."""
+    for_programs()
     sys.stdout.writelines(map(json_line, rows))
 
 
 def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
+    for_programs()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
     writer.writerows(zip(*columns, strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from orchestrator.cli import tables
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
 from orchestrator.cli.key_value import key_value
+from orchestrator.cli.pager import in_pager, through_pager
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.manifest.query import Query
 from orchestrator.manifest.reader import Reader
@@ -17,10 +18,16 @@ from orchestrator.results import listing
 from orchestrator.results.listing import FIXED, Listing
 
 SCREENFUL = 50
+EXAMPLES = (
+    "trials --sort valid/accuracy",
+    "trials address-tagging --where optimizer=adam --columns trial_id,optimizer.lr,valid/accuracy",
+    "trials --state failed",
+    "trials --format csv > trials.csv",
+)
 
 
 def parser() -> Parser:
-    options = Parser("trials", "[SWEEP] [options]", "The trials of a sweep, compared.")
+    options = Parser("trials", "[SWEEP] [options]", "The trials of a sweep, compared.", EXAMPLES)
     options.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name or folder (default: the latest)")
     options.add_argument("--state", metavar="S", help="only trials in this state, as `failed`")
     options.add_argument(
@@ -32,7 +39,7 @@ def parser() -> Parser:
         "--limit",
         type=_number,
         metavar="N",
-        help=f"the first N; 0 means all (default: {SCREENFUL} on a terminal, else all)",
+        help=f"the first N; 0 means all (default: all; without a pager, {SCREENFUL} on a terminal)",
     )
     options.add_argument("--all", action="store_true", help="trials of earlier plans too")
     options.add_argument("--format", choices=["table", "csv", "json"], default="table")
@@ -40,6 +47,7 @@ def parser() -> Parser:
     return options
 
 
+@through_pager
 @gc_paused()
 def run(words: Sequence[str]) -> int:
     options = parser().read(_guard_minus(words))
@@ -79,8 +87,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _limit(options: argparse.Namespace) -> int | None:
-    """A terminal gets a screenful or two unless it asks for more; a file or a pipe gets everything."""
-    if options.limit is None and options.format == "table" and sys.stdout.isatty():
+    """A terminal without a pager gets a screenful or two unless it asks for more; all else gets everything."""
+    if options.limit is None and options.format == "table" and sys.stdout.isatty() and not in_pager():
         return SCREENFUL
     return options.limit or None
 

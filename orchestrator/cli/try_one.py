@@ -22,8 +22,9 @@ def parser() -> Parser:
         "FILE [KEY=VALUE …] [options]",
         "Run one trial here and now: the axes take what KEY=VALUE says, else their first value.\n"
         "Nothing is recorded; breakpoint() works.",
+        ["try conf/sweep.yaml", "try conf/sweep.yaml model=lstm optimizer.lr=0.1"],
     )
-    options.add_argument("file", type=Path, help="the sweep file")
+    options.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
     options.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options.add_argument("--config-dir", type=Path, metavar="DIR")
     return options

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator import naming
@@ -13,28 +15,36 @@ from orchestrator.coordinator.loop import Transition
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
-from orchestrator.model.sweep import Objective, State
+from orchestrator.model.sweep import State
 from orchestrator.results.snapshot import Running, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 REFRESH = 0.5  # seconds
-WORDS = {
-    State.SUCCEEDED: ("succeeded", "green"),
-    State.RUNNING: ("running", "cyan"),
-    State.LAUNCHING: ("queued", "dim"),
-    State.PENDING: ("waiting", "dim"),
-    State.FAILED: ("failed", "red"),
-    State.LOST: ("lost", "red"),
-    State.STOPPED: ("stopped early", "yellow"),
-    State.CANCELLED: ("cancelled", "yellow"),
+STYLES = {  # in this order
+    State.SUCCEEDED: "green",
+    State.RUNNING: "cyan",
+    State.PENDING: "dim",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.STOPPED: "yellow",
+    State.CANCELLED: "yellow",
 }
+_GAP = 2  # columns between two cells
+_LEAST = 16  # characters of a label; before it gets fewer, a second metric is left out
 
 
-def counts_text(counts: dict[State, int]) -> str:
+def counts_text(counts: Mapping[State, int]) -> str:
     """The counts in words: "20 succeeded · 1 failed · 3 waiting"."""
-    return " · ".join(f"{counts[state]} {word}" for state, (word, _) in WORDS.items() if counts.get(state))
+    return " · ".join(f"{count} {state.word}" for state, count in _by_word(counts))
+
+
+def _by_word(counts: Mapping[State, int]) -> Iterator[tuple[State, int]]:
+    for state in STYLES:
+        count = sum(counts.get(other, 0) for other in State if other.word == state.word)
+        if count:
+            yield state, count
 
 
 def results(snap: Snapshot) -> Iterator[str]:
@@ -48,14 +58,14 @@ def results(snap: Snapshot) -> Iterator[str]:
         yield f"failed: {snap.failed_otherwise} more in other ways  (orchestrate failures {snap.name})"
 
 
-def render(snap: Snapshot, now: float) -> RenderableType:
-    """The whole view as one renderable."""
+def render(snap: Snapshot, now: float, width: int) -> RenderableType:
+    """The whole view as one renderable, for a terminal of so many columns."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = [_headline(snap), Text("  ") + _counts(snap.counts)]
     if snap.running:
-        parts += [Text(), _running_table(snap, now)]
+        parts += [Text(), _running_table(snap, now, width)]
         hidden = snap.counts.get(State.RUNNING, 0) - len(snap.running)
         if hidden > 0:
             parts.append(Text(f"  … and {hidden} more running", style="dim"))
@@ -82,40 +92,50 @@ def _headline(snap: Snapshot) -> RenderableType:
     return line
 
 
-def _counts(counts: dict[State, int]) -> RenderableType:
+def _counts(counts: Mapping[State, int]) -> RenderableType:
     from rich.text import Text
 
-    parts = [
-        Text(f"{counts[state]} {word}", style=style) for state, (word, style) in WORDS.items() if counts.get(state)
-    ]
-    return Text(" · ").join(parts)
+    return Text(" · ").join([Text(f"{count} {state.word}", style=STYLES[state]) for state, count in _by_word(counts)])
 
 
-def _running_table(snap: Snapshot, now: float) -> RenderableType:
-    """One line per running trial. On a narrow terminal the settings are cut, never the numbers."""
+def _running_table(snap: Snapshot, now: float, width: int) -> RenderableType:
+    """One line per running trial. On a narrow terminal the settings are shortened, never the numbers."""
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2), expand=True)
-    rows = [_running(row, snap.objective, now) for row in snap.running]
-    for column, style in enumerate(("cyan", "", "", "dim", "dim")):
-        if column == 1:
-            grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        else:
-            width = max(len(row[column]) for row in rows)
-            grid.add_column(style=style, no_wrap=True, width=width)
-    for row in rows:
-        grid.add_row(*map(Text, row))  # as plain text, because a setting may look like markup: "[bold]"
+    grid = Table.grid(padding=(0, _GAP))
+    styles = ("cyan", "", "", "", "dim", "dim")
+    cells = _fitting(snap, now, width)
+    shown = [column for column in range(len(styles)) if any(row[column] for row in cells)]
+    for column in shown:
+        grid.add_column(style=styles[column], no_wrap=True)
+    for row in cells:  # as plain text, because a setting may look like markup: "[bold]"
+        grid.add_row(*(Text(row[column]) for column in shown))
     return grid
 
 
-def _running(row: Running, objective: Objective | None, now: float) -> tuple[str, ...]:
-    """The cells of a running trial: id, settings, metrics (the objective first), slot, duration."""
+def _fitting(snap: Snapshot, now: float, width: int) -> list[tuple[str, ...]]:
+    """The cells of each running trial: id, label, metrics, step, slot, duration; in all no wider than `width`."""
+    labels = [naming.label(row.overrides) for row in snap.running]
+    rows: list[tuple[str, ...]] = []
+    for metrics in (2, 1):
+        rows = [_running(row, snap, now, metrics) for row in snap.running]
+        columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        room = width - sum(size + _GAP for size in columns if size)
+        if room >= max(map(len, labels)) or (room >= _LEAST and metrics == 2):
+            break
+    labels = naming.labels([row.overrides for row in snap.running], max(room, 1))
+    return [(row[0], label, *row[1:]) for row, label in zip(rows, labels, strict=True)]
+
+
+def _running(row: Running, snap: Snapshot, now: float, metrics: int) -> tuple[str, ...]:
+    """The cells of a running trial without its label. The objective is the first of its metrics."""
     names = list(row.metrics)
-    if objective is not None and objective.metric in names:
-        names.insert(0, names.pop(names.index(objective.metric)))
-    metrics = "  ".join(f"{name} {naming.metric(row.metrics[name])}" for name in names[:2])
-    return f"  {row.trial_id[:8]}", row.label, metrics, row.slot, naming.duration(now - row.since)
+    if snap.objective is not None and snap.objective.metric in names:
+        names.insert(0, names.pop(names.index(snap.objective.metric)))
+    numbers = "  ".join(f"{name} {naming.metric(row.metrics[name])}" for name in names[:metrics])
+    slot = row.slot if snap.hosts > 1 else row.gpus
+    return f"  {row.trial_id[:8]}", numbers, row.progress, slot, naming.duration(now - row.since)
 
 
 def _facts(snap: Snapshot) -> RenderableType | None:
@@ -158,16 +178,17 @@ class LiveView:
         self._thread.join(timeout=10)
 
     def _draw(self) -> None:
-        from rich.console import Console, Group
+        from rich.console import Group
         from rich.live import Live
         from rich.text import Text
 
-        with Reader(self._folder) as reader, Live(console=Console(), auto_refresh=False) as live:
+        with Reader(self._folder) as reader, Live(console=_console(), auto_refresh=False) as live:
             while True:
                 last = self._stop.is_set()
                 began = time.monotonic()
                 try:
-                    view = render(read_snapshot(self._folder, reader), time.time())
+                    snap = read_snapshot(self._folder, reader, shown=_lines(live.console.height))
+                    view = render(snap, time.time(), live.console.width)
                 except OrchestratorError:
                     if last:
                         return
@@ -179,6 +200,11 @@ class LiveView:
                     return
                 # A large manifest is redrawn less often.
                 self._stop.wait(max(REFRESH, 10 * (time.monotonic() - began)))
+
+
+def _lines(height: int) -> int:
+    """How many running trials are shown on a screen: the rest of it is for counts, facts and notes."""
+    return max(3, height - 12)
 
 
 class PlainView:
@@ -207,9 +233,9 @@ class PlainView:
         if change.retry and change.state is State.CANCELLED:
             return None  # the attempt was only queued; the trial still waits
         if change.retry:
-            return f"↻ {trial}  {WORDS[change.state][0]}, runs again: {place}{change.message}"
+            return f"↻ {trial}  {change.state.word}, runs again: {place}{change.message}"
         if change.state is State.CANCELLED:
-            return f"⊘ {trial}  {WORDS[change.state][0]}: {change.message or 'as asked'}"
+            return f"⊘ {trial}  {change.state.word}: {change.message or 'as asked'}"
         self._finished += 1
         count = f"[{self._finished}/{self._total}]"
         if change.state is State.SUCCEEDED:
@@ -217,7 +243,7 @@ class PlainView:
             seconds = [naming.duration(time.time() - live.started.at)] if live.started else []
             return "  ".join([f"✓ {trial}", *metrics, *seconds, count])
         glyph = "✗" if change.state in (State.FAILED, State.LOST) else "⊘"
-        return f"{glyph} {trial}  {WORDS[change.state][0]}: {place}{change.message or 'as asked'}  {count}"
+        return f"{glyph} {trial}  {change.state.word}: {place}{change.message or 'as asked'}  {count}"
 
 
 def _plain(value: object) -> str:
@@ -225,4 +251,13 @@ def _plain(value: object) -> str:
 
 
 def is_terminal() -> bool:
-    return sys.stdout.isatty()
+    """Whether the output is a terminal that can be redrawn."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def _console() -> Console:
+    """Rich takes COLUMNS=0 for a terminal without width."""
+    from rich.console import Console
+
+    odd = os.environ.get("COLUMNS") == "0"
+    return Console(width=shutil.get_terminal_size().columns if odd else None)

@@ -18,7 +18,7 @@ from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.intake import accept
 from orchestrator.coordinator.recording import Live, Recording
 from orchestrator.decide import lifecycle, pace
-from orchestrator.decide.early_abort import EarlyAbort
+from orchestrator.decide.early_abort import EarlyAbort, unreported
 from orchestrator.decide.quarantine import Quarantine
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.folder.paths import files_folder
@@ -34,8 +34,7 @@ from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
 _POLLS = 10  # at most, for what has arrived when all is killed: trials may go on reporting
-
-_NAMED = 5  # metrics that a warning names
+_UNREPORTED = "a trial succeeded without"
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,11 @@ class Coordinator:
         import_path: Sequence[str],
         *,
         max_concurrent: int | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
         now: Clock = time.time,
     ) -> None:
+        """`env`: variables that trials get; nothing writes their values down."""
+        self._env = tuple(env.items())
         self._manifest, self._executor, self._source, self._plan = manifest, executor, source, plan
         self._import_path, self._max, self._now = tuple(import_path), max_concurrent, now
         self.live: dict[tuple[str, int], Live] = {}
@@ -72,9 +74,8 @@ class Coordinator:
         self.warnings: list[str] = []
         self._spec = plan.spec
         self._full = False  # a trial waits for room
-        least, succeeded = plan.spec.stop_after_failures, manifest.trials.any_succeeded(plan.plan)
         self.quarantine = Quarantine()
-        self.early_abort = EarlyAbort(least, succeeded, lambda: manifest.trials.several_options(plan.plan))
+        self.early_abort = _early_abort(manifest, plan)
         self._files = files_folder(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
         self._recording = Recording(manifest, self._files, plan.spec.objective, self._warn)
         self._stop_asked = self._kill_asked = False
@@ -238,6 +239,7 @@ class Coordinator:
             interval=pace.LEAST,
             restore=live.offered,
             number=live.position,
+            env=self._env,
         )
 
     # ------------------------------------------------------------ recording
@@ -279,9 +281,10 @@ class Coordinator:
             earlier = self._manifest.attempts.since_asked(live.key, before=live.attempt)
             retry = lifecycle.retried(outcome, live.started is None, earlier, self._spec.retries)
         outcome = replace(outcome, retry=retry)
-        self._manifest.attempts.close(live.key, live.attempt, outcome, event)
+        self._manifest.attempts.close(live.key, live.attempt, outcome, event, self._recording.used(event))
         self._recording.ended(live)
-        self._miss_objective(live, outcome)
+        if outcome.state is State.SUCCEEDED:
+            self._miss_objective(live)
         del self.live[live.spec.trial_id, live.attempt]
         self._decide(live, outcome, event.at)
         if retry and not self.stopping:
@@ -291,24 +294,20 @@ class Coordinator:
     def _decide(self, live: Live, outcome: Outcome, now: float) -> None:
         """What this end means for the rest of the sweep: it may be aborted, or a node left out. Recorded first."""
         aborted = self.early_abort.due
-        self.early_abort.record(live.spec, outcome)
-        if self.early_abort.due and not aborted:
-            self._manifest.attempts.decided("abort", {"reason": self.early_abort.reason}, now, live.key)
+        self.early_abort.record(live.spec, outcome, live.metrics, (each.metrics for each in self.live.values()))
+        verdict = self.early_abort.verdict
+        if verdict and not aborted:
+            self._manifest.attempts.decided("abort", {"reason": verdict.reason}, now, live.key)
         left_out = self.quarantine.record(live.spec.trial_id, live.started, outcome)
         if left_out and live.started:
             self._manifest.attempts.decided("leave_out", {"node": live.started.node_id, "reason": left_out}, now)
             self._warn(left_out)
 
-    def _miss_objective(self, live: Live, outcome: Outcome) -> None:
-        """Warn of a success that cannot be compared: its trainer may have returned early, or misspelt the metric."""
-        objective = self._spec.objective
-        if outcome.state is State.SUCCEEDED and objective is not None and objective.metric not in live.metrics:
-            text = f"succeeded without a report of {objective.metric!r}, which is sweep.objective"
-            reported = ", ".join(map(repr, list(live.metrics)[:_NAMED])) + ", …" * (len(live.metrics) > _NAMED)
-            fix = f"; it reported {reported}: name one of these as sweep.objective.metric" if reported else ""
-            self._manifest.attempts.noticed(live.key, live.attempt, text + fix)
-            if not any(text in warning for warning in self.warnings):
-                self._warn(f"a trial {text}{fix}")
+    def _miss_objective(self, live: Live) -> None:
+        """Warn, once, of a success that cannot be compared. `show` says it of each such trial."""
+        text = unreported(self._spec.objective, live.metrics)
+        if text and not any(warning.startswith(_UNREPORTED) for warning in self.warnings):
+            self._warn(f"{_UNREPORTED}{text.removeprefix('succeeded without')}")
 
     def note(self, text: str) -> None:
         """Tell the user this, once."""
@@ -339,6 +338,18 @@ class Coordinator:
         done, self._spec = resubmission.apply(self._manifest, self._executor, self._spec, trial_ids, settings)
         self._source.again(done)
         return len(done)
+
+
+def _early_abort(manifest: Manifest, plan: PlanRow) -> EarlyAbort:
+    """What it needs to know of earlier runs of this plan."""
+    trials, objective = manifest.trials, plan.spec.objective
+    return EarlyAbort(
+        plan.spec.stop_after_failures,
+        trials.any_succeeded(plan.plan),
+        lambda: trials.several_options(plan.plan),
+        objective,
+        objective is not None and trials.any_reported(plan.plan, objective.metric),
+    )
 
 
 def _size(due: Due) -> Resources:

@@ -12,8 +12,9 @@ from orchestrator.coordinator.intake import accept_rows
 from orchestrator.decide import lifecycle
 from orchestrator.files import replacing
 from orchestrator.folder.paths import SweepFolder
+from orchestrator.manifest.stale import keep_used
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Event, Filed, Logged, Noticed, Reported, Restored, Saved, Started
+from orchestrator.model.events import Ended, Event, Filed, Logged, Noticed, Reported, Restored, Saved, Started
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import Objective, Resources, TrialSpec
 
@@ -49,6 +50,7 @@ class Recording:
         self, manifest: Manifest, files: SweepFolder, objective: Objective | None, warn: Callable[[str], None]
     ) -> None:
         self._manifest, self._files, self._objective, self._warn = manifest, files, objective, warn
+        self._used: dict[str, str] = {}  # what attempts used -> the file that says it
 
     def take(self, live: Live, event: Event) -> None:
         """Record any event but `Ended`, which the coordinator decides about."""
@@ -77,6 +79,16 @@ class Recording:
             text = f"{live.dropped} row{'s were' if live.dropped > 1 else ' was'} lost: not readable as metrics"
             self._manifest.attempts.noticed(live.key, live.attempt, text)
             self._warn(f"{live.spec.trial_id[:8]}: {text}")
+
+    def used(self, end: Ended) -> str:
+        """Keep which files of the project an attempt used; most used the same. Returns the name of the file."""
+        if end.used not in self._used:
+            try:
+                self._used[end.used] = keep_used(self._manifest.folder, end.used)
+            except OSError as error:
+                self._warn(f"which files a trial used is not kept: {error.strerror or error}")
+                return ""
+        return self._used[end.used]
 
     def _reported(self, live: Live, event: Reported) -> None:
         if live.offered and not live.restored and not live.anew:

@@ -17,6 +17,7 @@ from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.text import shortened
 
 _LONGEST = 2_000  # characters of a line that the import has printed
+_GUARD = "put what ends it below `if __name__ == '__main__':`"
 PATIENCE = 300.0  # seconds an import may take
 
 
@@ -44,7 +45,7 @@ class TrainerCheck:
             )
         message = self._zygote.receive() or {}
         if "checked" not in message:
-            raise self._error(f"its import ends the process: {self._last_words(message)}")
+            raise self._error(f"its import ends the process: {self._last_words(message)}", _GUARD)
         if message["checked"]:
             raise self._error(**message["checked"])
         if not self._shared:

@@ -6,9 +6,10 @@ NVML (nvidia-ml-py) tells. It is opened and closed for each look, so that no pro
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,9 +19,11 @@ from typing import Any, TypeVar
 import pynvml
 
 from orchestrator.errors import ResourceError
+from orchestrator.model.sweep import Resources
 
 LOCKS = Path("/tmp/orchestrate-gpus")  # the same for all users, whatever their TMPDIR
-BUSY_MEMORY = 500  # MiB in use that make a GPU busy, if the driver names no process
+_HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES by which a user hides all GPUs
+_NO_DRIVER = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
 T = TypeVar("T")
 
@@ -31,8 +34,7 @@ class Gpu:
 
     index: str  # of the GPU, as the driver lists it
     uuid: str
-    used: int  # MiB
-    computing: tuple[int, ...]  # pids of processes that compute on it
+    computing: tuple[int, ...]  # pids of processes that compute on it; who only draws does not count
     mig: int | None = None  # number of the MIG device on its GPU
 
     @property
@@ -52,7 +54,36 @@ class Claim:
 
     ids: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # in words: "GPU 1 (another sweep, pid 77)"
+    there: tuple[Gpu, ...] = ()  # all that are visible, whoever uses them
     _locks: list[int] = field(default_factory=list)  # open files
+    _folder: Path = LOCKS
+
+    def check(self, sizes: Iterable[Resources]) -> None:
+        """Raises ResourceError if a trial asks for GPUs that it could never get here, whoever uses them."""
+        most = _most(sizes)
+        parts = [gpu.label for gpu in self.there if gpu.mig is not None]
+        if most > 1 and parts:
+            raise ResourceError(
+                f"a trial asks for {most} GPUs, but CUDA uses one MIG device a process: {', '.join(parts)}",
+                where="sweep.resources.gpus",
+                fix="ask for one, or leave them out: CUDA_VISIBLE_DEVICES=0,1 names the GPUs to use",
+            )
+        if self.there and most > len(self.there):
+            raise ResourceError(
+                f"a trial asks for {most} GPUs, and this machine has {len(self.there)}",
+                where="sweep.resources.gpus",
+                fix="ask for fewer, or join a cluster with --address",
+            )
+
+    def short_of(self, sizes: Iterable[Resources]) -> bool:
+        """Whether one of these trials has to wait until others have left a GPU."""
+        return bool(self.there) and len(self.ids) < _most(sizes)
+
+    def retry(self) -> None:
+        """Let go of what is held, and claim again."""
+        self.release()
+        found = claim(self._folder)
+        self.ids, self.left_out, self.there, self._locks = found.ids, found.left_out, found.there, found._locks
 
     def release(self) -> None:
         for lock in self._locks:
@@ -60,14 +91,41 @@ class Claim:
         self._locks.clear()
 
 
+def _most(sizes: Iterable[Resources]) -> int:
+    """GPUs of the trial that asks for most of them; where the machine has any, "auto" is one."""
+    return max((1 if each.gpus == "auto" else math.ceil(each.gpus) for each in sizes), default=0)
+
+
 def listed() -> tuple[Gpu, ...]:
     """All devices of this machine, as the driver tells; none where there is no driver."""
+    return _look()[0]
+
+
+def _look() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    """All devices that CUDA can use, and what of the machine's GPUs it cannot use, in words.
+
+    Raises ResourceError if there is a driver that does not answer: nobody knows then which GPUs there are.
+    """
     found: list[Gpu] = []
-    with suppress(pynvml.NVMLError), _driver():
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            with suppress(pynvml.NVMLError):  # a GPU that has failed hides no other
-                found += _devices(pynvml.nvmlDeviceGetHandleByIndex(index), index)
-    return tuple(found)
+    unusable: list[str] = []
+    try:
+        with _driver():
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                try:  # a GPU that has failed hides no other
+                    devices = _devices(pynvml.nvmlDeviceGetHandleByIndex(index), index)
+                    found += devices
+                    unusable += [] if devices else [f"GPU {index} (in MIG mode, and not divided)"]
+                except pynvml.NVMLError as error:
+                    unusable.append(f"GPU {index} (the driver says: {error})")
+    except pynvml.NVMLError as error:
+        if error.value in _NO_DRIVER:
+            return (), ()
+        raise ResourceError(
+            f"the GPU driver does not answer: {error}",
+            where="NVML",
+            fix="see nvidia-smi; CUDA_VISIBLE_DEVICES= (empty) runs the trials on the CPU",
+        ) from error
+    return tuple(found), tuple(unusable)
 
 
 @contextmanager
@@ -95,12 +153,9 @@ def _mig_devices(gpu: Any) -> Iterator[Any]:
 
 
 def _read(device: Any, index: int, mig: int | None = None) -> Gpu:
-    # Version 2 leaves out what the driver keeps for itself, which is more than BUSY_MEMORY on large GPUs.
-    used = _ask(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(device, pynvml.nvmlMemory_v2).used), 0)
     nobody: list[Any] = []
     computing = _ask(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(device), nobody)
-    pids = tuple(process.pid for process in computing)
-    return Gpu(str(index), pynvml.nvmlDeviceGetUUID(device), used >> 20, pids, mig)
+    return Gpu(str(index), pynvml.nvmlDeviceGetUUID(device), tuple(process.pid for process in computing), mig)
 
 
 def _ask(question: Callable[[], T], otherwise: T) -> T:
@@ -114,7 +169,9 @@ def _ask(question: Callable[[], T], otherwise: T) -> T:
 @lru_cache(maxsize=1)
 def _uuid_by_name() -> dict[str, str]:
     """Kept, since a worker asks for each of its slots and NVML takes a while to open."""
-    return {gpu.name: gpu.uuid for gpu in listed()}
+    with suppress(ResourceError):
+        return {gpu.name: gpu.uuid for gpu in listed()}
+    return {}
 
 
 def uuids(ids: Sequence[str]) -> tuple[str, ...]:
@@ -126,18 +183,36 @@ def uuids(ids: Sequence[str]) -> tuple[str, ...]:
     return found if all(found) else ()
 
 
+def not_for_one_process(ids: Sequence[str]) -> str:
+    """Why one process cannot use all of these GPUs, in words; empty if it can."""
+    if len(ids) > 1 and any(name.startswith("MIG-") for name in ids):
+        return f"it was given {len(ids)} GPUs, but CUDA uses one MIG device a process: {', '.join(ids)}"
+    return ""
+
+
 def claim(locks: Path = LOCKS) -> Claim:
     """Lock every GPU that is visible, unlocked and idle. Honours CUDA_VISIBLE_DEVICES.
 
-    Raises ResourceError if the folder of the locks is not one that all users can share.
+    Raises ResourceError if that names a device that is not there, if the driver does not answer, or if the folder of
+    the locks is not one that all users can share.
     """
-    visible = _visible(listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if not visible:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in _HIDDEN:
         return Claim()
-    ids, left_out, held = [], [], []
+    gpus, unusable = _look()
+    chosen, ignored = _visible(gpus, visible)
+    if not chosen and (gpus or unusable):
+        raise _none_usable(gpus, unusable, visible)
+    left_out = list(unusable) if visible is None else []
+    if ignored:
+        follow = ", and CUDA ignores what follows" if len(ignored) > 1 else ""
+        left_out.append(f"{','.join(ignored)} of CUDA_VISIBLE_DEVICES ({ignored[0]} is no device here{follow})")
+    if not chosen:
+        return Claim(left_out=tuple(left_out), _folder=locks)
+    ids, held = [], []
     folder = _shared_folder(locks)
     try:
-        for name, gpu in visible:
+        for name, gpu in chosen:
             lock, why = _lock(folder, gpu.uuid, locks)
             busy = why or _busy(gpu)
             if busy:
@@ -149,22 +224,47 @@ def claim(locks: Path = LOCKS) -> Claim:
                 held.append(lock)
     finally:
         os.close(folder)
-    return Claim(tuple(ids), tuple(left_out), held)
+    return Claim(tuple(ids), tuple(left_out), tuple(gpu for _, gpu in chosen), held, locks)
+
+
+def _none_usable(gpus: Sequence[Gpu], unusable: Sequence[str], visible: str | None) -> ResourceError:
+    """There are GPUs, and the sweep can have none of them, whoever uses them: it does not run on the CPU instead."""
+    there = ", ".join([*(f"{gpu.name} ({gpu.label})" for gpu in gpus), *unusable])
+    return ResourceError(
+        f"no GPU of this machine can be used; it has {there}",
+        where="this machine" if visible is None else f"CUDA_VISIBLE_DEVICES={visible}",
+        fix="name one of these in CUDA_VISIBLE_DEVICES, or run the trials on the CPU with sweep.resources.gpus=0 and "
+        "CUDA_VISIBLE_DEVICES= (empty)",
+    )
 
 
 def _busy(gpu: Gpu) -> str:
     """Why it is left alone; empty if it is idle."""
-    if gpu.computing:
-        return f"in use by pid {gpu.computing[0]}"
-    return f"{gpu.used} MiB in use" if gpu.used > BUSY_MEMORY else ""
+    others = [pid for pid in gpu.computing if pid != os.getpid()]
+    if not others:
+        return ""
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"in use by {_process(others[0])}{more}"
 
 
-def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
-    """(name as CUDA_VISIBLE_DEVICES wants it, device), in that variable's order where it is set."""
+def _process(pid: int) -> str:
+    """ "pid 77 (python)"; only the pid where it is not among the processes that are seen here."""
+    try:
+        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+    except (OSError, UnicodeDecodeError):
+        return f"pid {pid}"
+
+
+def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[list[tuple[str, Gpu]], list[str]]:
+    """(name as CUDA_VISIBLE_DEVICES wants it, device), in that variable's order where it is set; and what CUDA ignores.
+
+    That is all from the first name on that it does not know.
+    """
     if visible is None:
-        return [(gpu.name, gpu) for gpu in gpus]
+        return [(gpu.name, gpu) for gpu in gpus], []
     chosen: list[tuple[str, Gpu]] = []
-    for name in filter(None, (part.strip() for part in visible.split(","))):
+    names = [name for name in (part.strip() for part in visible.split(",")) if name]
+    for number, name in enumerate(names):
         match = [gpu for gpu in gpus if gpu.name == name or gpu.uuid.startswith(name)]
         first = [gpu for gpu in gpus if gpu.index == name][:1]  # the index of a divided GPU: its first MIG device
         if len(match) == 1:
@@ -172,8 +272,8 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> list[tuple[str, Gpu]]:
         elif not match and first:
             chosen.append((first[0].name, first[0]))
         else:
-            break  # CUDA ignores everything after a name that it does not know
-    return chosen
+            return chosen, [] if name == "-1" else names[number:]
+    return chosen, []
 
 
 # ---------------------------------------------------------------- the locks

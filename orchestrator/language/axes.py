@@ -24,6 +24,9 @@ class Vocabulary(Protocol):
     def options(self, group: str) -> Sequence[str]:
         """The options of a group."""
 
+    def options_below(self, group: str) -> Sequence[str]:
+        """The options of the groups below a group: `folder/option`."""
+
     def groups(self) -> Sequence[str]:
         """The groups at the root."""
 
@@ -126,7 +129,9 @@ class AxisReader:
         if isinstance(value, str):
             self._check_split(value, f"{scope.where}.{text}")
         if not text.strip() or text.startswith("~"):
-            raise self._error(f"{text!r} is not a key that can be swept", scope.where)
+            raise self._error(
+                f"{text!r} is not a key that can be swept", scope.where, "write the dotted key, or the group"
+            )
         return text
 
     def _axis(self, text: str, value: Any, scope: Scope) -> tuple[Axis, ...]:
@@ -170,7 +175,7 @@ class AxisReader:
                 by_option = dict(zip(old, bodies, strict=True))
                 bodies = tuple(by_option.get(row, ()) for row in rows)
         if not len(rows):
-            raise self._error("an empty axis", where)
+            raise self._error("an empty axis", where, "give it a value, or leave the override out")
         return Axis((key,), rows, bodies if any(bodies) else ())
 
     # ------------------------------------------------------------ keys
@@ -180,7 +185,7 @@ class AxisReader:
         sigil = text[: len(text) - len(bare)]
         where = f"{scope.where}.{text}"
         if len(sigil) > 2 or not bare.strip("/"):
-            raise self._error(f"{text!r} is not a key", where)
+            raise self._error(f"{text!r} is not a key", where, "write key, +key or ++key")
         if bare.startswith("/"):
             bare, scope = bare[1:], Scope(where=scope.where)
         group = self._group(bare, scope)
@@ -237,7 +242,7 @@ class AxisReader:
         if body is None or body == {}:
             return ()
         if option is None:
-            raise self._error("null leaves the group out, so it cannot have axes of its own", where)
+            raise self._error("null leaves the group out, so it cannot have axes of its own", where, "write null: {}")
         chosen = (*scope.chosen, (key, option))
         package = self.vocabulary.package(chosen, key.name)
         inner = Scope(key.name.partition("@")[0], package, chosen, where, varies=True)
@@ -259,13 +264,11 @@ class AxisReader:
         options = self.vocabulary.options(group)
         if name in options or "${" in name or self._nested_option(group, name):
             return name
-        close = nearest(name, options)
+        known = [*options, *self.vocabulary.options_below(group)]
+        close = nearest(name, known)
         guess = f"did you mean {close!r}? " if close else ""
-        raise MayNeedCode(
-            f"group {group!r} has no option {option!r}",
-            where=f"{self.file}: {where}",
-            fix=f"{guess}its options: {', '.join(options)}",
-        )
+        fix = f"{guess}its options: {', '.join(known)}" if known else f"its folder {group}/ has no .yaml file"
+        raise MayNeedCode(f"group {group!r} has no option {option!r}", where=f"{self.file}: {where}", fix=fix)
 
     def _nested_option(self, group: str, option: str) -> bool:
         """Whether an option such as `nested/mysql` names a config in a folder below the group."""
@@ -282,7 +285,7 @@ class AxisReader:
             rows, swept = self._parsed(value, key, where)
         if isinstance(rows, Interval):
             if key.group:
-                raise self._error("a group needs options, not an interval", where)
+                raise self._error("a group needs options, not an interval", where, "list the names of its options")
             return rows, swept
         for row in rows if isinstance(value, list) else ():
             self._check_split(row, where)
@@ -314,9 +317,9 @@ class AxisReader:
 
     def _check_interval(self, rows: Interval, where: str) -> None:
         if not rows.start < rows.end:
-            raise self._error("an empty axis: the interval must end above its start", where)
+            raise self._error("an empty axis: the interval must end above its start", where, "exchange them")
         if rows.log and rows.start <= 0:
-            raise self._error("a logarithmic interval must start above 0", where)
+            raise self._error("a logarithmic interval must start above 0", where, "raise its start")
 
     def _check_split(self, text: Any, where: str) -> None:
         """Refuse a part of an unquoted call: YAML splits `[range(0, 3)]` at the comma."""
@@ -346,7 +349,7 @@ class AxisReader:
                     "write one value for each key",
                 )
         if len({key.name for key in keys}) != len(keys):
-            raise self._error("a key is linked with itself", where)
+            raise self._error("a key is linked with itself", where, "name each key once")
         return self._linked_axes(keys, value, scope, where)
 
     def _linked_axes(self, keys: tuple[Key, ...], rows: list[Any], scope: Scope, where: str) -> tuple[Axis, ...]:

@@ -229,6 +229,15 @@ class Composer:
                         yield package.removeprefix("_global_").strip("."), loaded.config
             yield from self._all_options(inner)
 
+    def options_below(self, group: str) -> list[str]:
+        """The options of the groups below a group, as Hydra names them there: `folder/option`."""
+        inner: list[str] = self._repository.get_group_options(group, ObjectType.GROUP)
+        return [
+            f"{name}/{option}"
+            for name in inner
+            for option in (*self.options(f"{group}/{name}"), *self.options_below(f"{group}/{name}"))
+        ]
+
     def groups(self) -> list[str]:
         """The groups at the root of the search path."""
         found: list[str] = self._repository.get_group_options("", ObjectType.GROUP)

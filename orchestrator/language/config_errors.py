@@ -37,6 +37,8 @@ def config_error(error: Exception, where: str) -> ConfigError:
         return ConfigError(
             f"not valid YAML: {problem}", where=f"{name}:{mark.line + 1}", fix=f"look at column {mark.column + 1}"
         )
+    if told := _grammar(error):
+        return ConfigError(told[0], where=where or None, fix=told[1])
     kind = _may_need_code(error)
     found = (MayNeedCode if kind else ConfigError)(_message(error), where=where or None, fix=_fix(error))
     if isinstance(found, MayNeedCode) and (resolver := re.search(r"Unsupported interpolation type (\S+)", str(kind))):
@@ -55,29 +57,77 @@ def _may_need_code(error: BaseException | None) -> BaseException | None:
     return None
 
 
+_LITERALLY = """to give a text as it is, quote it twice: 'key="text"'"""
+_LEXER = "LexerNoViableAltException: "  # the beginning of a message of Hydra, below which a caret shows the place
+
+
+def _grammar(error: Exception) -> tuple[str, str] | None:
+    """What is wrong with a text that is not in Hydra's grammar, and what to do; None if it is no such error."""
+    chain = list(_chain(error))
+    text = "\n".join(map(str, chain))
+    if lexer := next((each for each in chain if type(each).__name__ == "LexerNoViableAltException"), None):
+        return _unreadable(str(lexer.input), lexer.startIndex), _LITERALLY  # type: ignore[attr-defined]
+    if found := re.search(rf"{_LEXER}(.*)\n( *)\^", text):
+        return _unreadable(found.group(1), len(found.group(2)) - len(_LEXER)), _LITERALLY
+    if "missing EQUAL at" in text:
+        return "it has no `=`", "write KEY=VALUE; quote a value that has spaces"
+    if found := re.search(r"no viable alternative at input '(.*)'", text, re.DOTALL):
+        seen = found.group(1).removesuffix("<EOF>")
+        return f"it ends too early, or has a mark too many, at {seen!r}", _LITERALLY
+    if found := re.search(r"(?:mismatched|extraneous) input '(.*)' expecting|recognition error at: '(.*)'", text):
+        mark = found.group(1) or found.group(2) or ""
+        return "it ends too early" if mark == "<EOF>" else f"{mark!r} does not belong there", _LITERALLY
+    if found := re.search(r"\w+ while evaluating '(.*)': (.*)", text):
+        known = re.search(r"Available:(.*)", text)
+        return f"{found.group(1)}: {found.group(2)}", f"functions: {known.group(1)}" if known else _LITERALLY
+    return None
+
+
+def _unreadable(written: str, position: int) -> str:
+    rest = written[max(0, position) :]
+    if rest[:1] in ("'", '"'):
+        return f"a quotation mark is not closed: {rest}"
+    return f"it cannot be read from {rest!r} on" if rest else "it ends too early"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and its causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
+
+
 def _message(error: Exception) -> str:
     """The useful lines of an error's message, joined into one, without search paths and types."""
-    text, seen = str(error), error
-    while seen.__cause__ is not None and isinstance(seen.__cause__, Exception):
-        seen = seen.__cause__
-        text = f"{text}\n{seen}" if str(seen) not in text else text
+    if isinstance(error, RecursionError):
+        return "it refers to itself or is nested too deeply"
+    text = ""
+    for each in _chain(error):
+        text = f"{text}\n{each}" if isinstance(each, Exception) and str(each) not in text else text
+    if missing := re.search(r"(?:In '(.*)': )?Could not find '(.*)'", text):
+        by = f" (asked for by {missing.group(1)!r} or an override)" if missing.group(1) else ""
+        return f"there is no config {missing.group(2)!r}{by}"
+    if there := re.search(r"An item is already at '(.*)'", text):
+        return f"the config has {there.group(1)!r} already"
     skipped = ("object_type=", "reference_type=", "See https", "Config search path", "Search path", "provider=")
     lines = [line.strip() for line in text.splitlines()]
     stop = next((i for i, line in enumerate(lines) if line.startswith(("Config search", "Search path"))), len(lines))
     rest = [line for line in lines[:stop] + lines[stop + 1 :] if line and not line.startswith(skipped)]
     options = getattr(error, "options", None) or ()
-    rest = [line for line in rest if line not in options]
+    rest = [line.removesuffix(".") for line in rest if line not in (*options, "None")]
     rest = [line for line in rest if not line.startswith(("To append", "Available options", "Key '"))]
     unknown = re.search(r"^Key '(.+)' not in '(\w+)'\s+full_key: (\S+)", text, re.MULTILINE)
     if unknown:
         return f"{unknown[3]!r} is no key of {unknown[2]}"
-    if isinstance(error, RecursionError):
-        return "it refers to itself or is nested too deeply"
     return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
 
 
 def suggest_key(key: str, known: Sequence[str]) -> str | None:
     """A suggestion for a misspelt dotted key. If its parent exists, only keys of that parent are suggested."""
+    if key in known:  # among dotted keys, but not in the config
+        first, _, rest = key.partition(".")
+        return f"the file has one key with dots in its name: write {first}: {{{rest}: …}} there"
     parent, _, last = key.rpartition(".")
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
     if parent and siblings:
@@ -109,9 +159,11 @@ def _fix(error: Exception) -> str | None:
         return f"did you mean {close!r}?" if close else f"its keys: {', '.join(fields)}"
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)
-    if options and missing:
-        close = nearest(str(missing).rpartition("/")[2], options)
+    if missing:
+        close = nearest(str(missing).rpartition("/")[2], options or ())
         guess = f"did you mean {close!r}? " if close else ""
-        return f"{guess}options: {', '.join(options)}"
+        return f"{guess}options: {', '.join(options)}" if options else f"the file would be {missing}.yaml"
+    if there := re.search(r"already at '.*'.*remove \+ prefix: '(.*?)'", str(error), re.DOTALL):
+        return f"write {there.group(1)}, or ++{there.group(1)}"
     found = re.search(r"To append to your (?:config|default list) use (\S+)", str(error))
     return f"to add it, write {found.group(1)}" if found else None

@@ -4,7 +4,8 @@ The JSON is UTF-8, its keys are sorted, and it is typed: `1`, `1.0` and `true` d
 that JSON cannot express are tagged with a key that starts with `$`. A mapping of the config that has such a key is
 tagged as well, so that a tag is never confused with data.
 
-Omitted keys (ignored keys and references) count as absent. So does a mapping that becomes empty by omitting keys.
+Omitted keys (ignored keys and references) count as absent. So does a mapping that becomes empty by omitting keys. Of a
+value that refers to an ignored key, the text counts in which it does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ class Placeholder:
 
     def __init__(self, index: int) -> None:
         self.index = index
+
+
+class Source:
+    """Stands for a value that comes from an ignored key: what counts is how it is written, `${paths.data}/train`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class _Omitted:
@@ -71,6 +79,8 @@ def canonical(value: Any) -> str:
         return "[" + ",".join(map(canonical, value)) + "]"
     if isinstance(value, Placeholder):
         return f"{MARK}{value.index}{MARK}"
+    if isinstance(value, Source):
+        return f'{{"$source":{_text(value.text)}}}'
     if isinstance(value, _Omitted):
         return '{"$omitted":true}'
     raise TypeError(f"not plain data: {type_.__name__}")
@@ -122,6 +132,18 @@ def _prune(value: Any, omit: Omit, path: str) -> Any:
 
 def _kept_item(value: Any) -> Any:
     return _OMITTED if value is _EMPTY else value
+
+
+def with_sources(config: Mapping[Any, Any], sources: Mapping[tuple[Any, ...], str]) -> Mapping[Any, Any]:
+    """The config with the texts of values that come from ignored keys, by path. It shares what does not change."""
+    changed = dict(config)
+    for path, text in sources.items():
+        node: Any = changed
+        for part in path[:-1]:
+            node[part] = node[part].copy()
+            node = node[part]
+        node[path[-1]] = Source(text)
+    return changed
 
 
 def identity_text(trainer: str, config: Mapping[str, Any], omit: Omit) -> str:

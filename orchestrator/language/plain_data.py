@@ -29,7 +29,9 @@ def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[A
     try:
         tree: dict[Any, Any] = _resolve(config, (), kept, where)
     except RecursionError:
-        raise ConfigError("an interpolation refers to itself", where=where) from None
+        raise ConfigError(
+            "an interpolation refers to itself", where=where, fix="give one of its keys a value"
+        ) from None
     except ConfigError as error:
         if error.fix is None and "Interpolation key" in error.what:
             name = error.what.split("'")[1]

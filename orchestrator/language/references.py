@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,3 +167,43 @@ def _with_readers(found: set[Path], reads: Mapping[Path, Sequence[tuple[str, ...
             break
         found |= more
     return found
+
+
+def find_sources(tree: Any, ignored: Callable[[str], bool], kept: Collection[Path]) -> dict[Path, str]:
+    """The values of an unresolved config that come from ignored keys: path -> text, such as `${paths.data}/train`.
+
+    Only plain `${a.b}` in it: what another resolver gives would be lost. What else it reads counts by itself.
+    """
+    plain = {
+        path: value
+        for path, value in leaves(tree)
+        if interpolates(value) and path not in kept and "${" not in _NODE.sub("", value) and "\\" not in value
+    }
+    reads = {path: paths_read(value, path) for path, value in plain.items()}
+    names = [tuple(map(str, path)) for path in _containers_and_leaves(tree) if ignored(dotted(path))]
+    found: dict[Path, str] = {}
+    while True:
+        more = {
+            path: plain[path]
+            for path, paths in reads.items()
+            if path not in found and any(_within_ignored(read, ignored) or _any_overlap(read, names) for read in paths)
+        }
+        if not more:
+            return found
+        found |= more
+        names += [tuple(map(str, path)) for path in more]
+
+
+def _within_ignored(read: tuple[str, ...], ignored: Callable[[str], bool]) -> bool:
+    return any(ignored(".".join(read[:end])) for end in range(1, len(read) + 1))
+
+
+def _any_overlap(read: tuple[str, ...], names: Sequence[tuple[str, ...]]) -> bool:
+    return any(overlap(read, name) for name in names)
+
+
+def _containers_and_leaves(tree: Any, path: Path = ()) -> Iterator[Path]:
+    children = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from _containers_and_leaves(child, (*path, key))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language import wandb_sweep
 from orchestrator.language.axes import AxisReader, Replacement
 from orchestrator.language.compose import Composer, Composition, Parsed, package_of
 from orchestrator.language.hydra_facts import HydraFacts
@@ -122,6 +123,9 @@ class _Vocabulary:
 
     def options(self, group: str) -> Sequence[str]:
         return self._composer.options(group)
+
+    def options_below(self, group: str) -> Sequence[str]:
+        return self._composer.options_below(group)
 
     def groups(self) -> Sequence[str]:
         return self._composer.groups()
@@ -268,6 +272,7 @@ def _base_composition(
         except ConfigError:
             raise error from None
     if not base.has_section():
+        wandb_sweep.check(unresolved(base.config, str(composer.file)), str(composer.file))
         options = composer.options("sweep") if composer.is_group("sweep") else []
         fix = f"choose one: sweep={options[0]}" if options else "add one, with at least `trainer: module:function`"
         raise ConfigError("the config has no `sweep` section", where=str(composer.file), fix=fix)

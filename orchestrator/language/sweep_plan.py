@@ -283,7 +283,11 @@ def _check(source: Source, space: Space) -> None:
     for key in space.all_keys():
         where = f"{source.file}: {key.where}"
         if key.name.split(".")[0] in ("sweep", "hydra") or key.name.startswith("hydra/"):
-            raise ConfigError(f"{key.name!r} is not part of a trial's config and cannot be swept", where=where)
+            raise ConfigError(
+                f"{key.name!r} is not part of a trial's config and cannot be swept",
+                where=where,
+                fix="give it one value: in the section `sweep`, or on the command line",
+            )
         if key.name == spec.seed and spec.repeats > 1:
             raise ConfigError(
                 f"repeats and an axis both set the seed's key {spec.seed!r}",

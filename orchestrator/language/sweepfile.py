@@ -7,12 +7,15 @@ whichever is more.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from orchestrator import naming
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.language.quantities import number, seconds, size
+from orchestrator.language import wandb_sweep
+from orchestrator.language.quantities import amount, amounts, gpus, labels, seconds, size
 from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ class Section:
     def __init__(self, data: Any, where: str, known: Mapping[str, Any]) -> None:
         self.where = where
         if not isinstance(data, Mapping):
-            raise self.wrong("", f"expected a mapping of {', '.join(known)}, not {data!r}")
+            raise self.wrong("", f"expected a mapping of {', '.join(known)}, not {_written(data)}")
         self._data = data
         for key in data:
             if key not in known:
@@ -62,7 +65,7 @@ class Section:
         try:
             return read(value)
         except ValueError as error:
-            raise self.wrong(key, f"expected {error}, not {value!r}") from None
+            raise self.wrong(key, f"expected {error}, not {_written(value)}") from None
 
     def given(self, key: str) -> Any:
         """A value as it is written in the file."""
@@ -73,6 +76,11 @@ class Section:
         return f"{self.where}.{key}"
 
 
+def _written(value: Any) -> str:
+    """A wrong value, as it stands in the file."""
+    return naming.value(value) if value is None or isinstance(value, bool) else repr(value)
+
+
 # ---------------------------------------------------------------- kinds of values
 
 
@@ -80,7 +88,7 @@ def _string(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text")
     if "${" in value:
-        raise ValueError("a plain text (only `axes` and `resources` may hold ${...})")
+        raise ValueError("a plain text (only `axes`, `resources` and `steps` may hold ${...})")
     return value
 
 
@@ -101,6 +109,15 @@ def _count(least: int) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def _steps(value: Any) -> int | str | None:
+    if isinstance(value, str) and re.fullmatch(r"\$\{\s*[^\s${}:.][^\s${}:]*\s*\}", value):
+        return value
+    try:
+        return _count(1)(value)
+    except ValueError:
+        raise ValueError("a whole number above 0, or the key that holds it: ${training.epochs}") from None
 
 
 def _limit(value: Any) -> float:
@@ -232,6 +249,24 @@ def _paths(value: Any) -> tuple[str, ...]:
     return found
 
 
+_OURS = re.compile(r"CUDA_VISIBLE_DEVICES|PYTHONHASHSEED|(OMP|OPENBLAS|MKL|NUMEXPR)_NUM_THREADS|(__)?RAY(LET)?_.*")
+
+
+def _env(section: Section) -> tuple[str, ...]:
+    """Names of variables. A wrong value is not repeated: it may hold a secret."""
+    try:
+        found = _strings(section.given("env") or [])
+    except ValueError:
+        found = ("",)
+    if not all(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) for name in found):
+        what = "expected names of variables of your shell, without their values"
+        raise section.wrong("env", what, "write env: [HF_HOME, API_TOKEN]")
+    ours = [name for name in found if _OURS.fullmatch(name)]
+    if ours:
+        raise section.wrong("env", f"{ours[0]} is set for each trial", "leave it out")
+    return tuple(dict.fromkeys(found))
+
+
 def _code(section: Section) -> CodeRules:
     value = section.given("code")
     if value is None:
@@ -281,46 +316,24 @@ def _resources(section: Section) -> Mapping[str, Any]:
     return written
 
 
-def _amount(value: Any) -> Any:
-    return "auto" if value == "auto" else number(value)
-
-
-def _gpus(value: Any) -> Any:
-    number = _amount(value)
-    if number != "auto" and number > 1 and number != int(number):
-        raise ValueError("whole GPUs, or a fraction below 1")
-    return number
-
-
-def _amounts(value: Any) -> dict[str, float]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError("a mapping of resources to amounts")
-    return {key: number(amount) for key, amount in value.items()}
-
-
-def _labels(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
-        raise ValueError("a mapping of labels to texts")
-    return dict(value)
-
-
 def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resources:
     """The resources of one trial, checked. `data` contains no `${...}` any more."""
     inner, usual = Section(data, where, dict.fromkeys(RESOURCES)), Resources()
     return Resources(
-        gpus=inner.take("gpus", _gpus, usual.gpus),
-        cpus=inner.take("cpus", _amount, usual.cpus),
+        gpus=inner.take("gpus", gpus, usual.gpus),
+        cpus=inner.take("cpus", amount, usual.cpus),
         memory=inner.take("memory", size, usual.memory),
-        custom=inner.take("custom", _amounts, usual.custom),
-        labels=inner.take("labels", _labels, usual.labels),
+        custom=inner.take("custom", amounts, usual.custom),
+        labels=inner.take("labels", labels, usual.labels),
     )
 
 
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
 VERSIONS = ("1.1", "1.2", "1.3")  # of Hydra, as `version_base` takes them
 KEYS = (
-    *("name", "trainer", "objective", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", "storage", "code", "version_base", "allow_missing", *ENDURANCE),
+    *("name", "trainer", "objective", "steps", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
+    *("search", "tracking", "start", "deterministic", "storage", "code", "env", "version_base", "allow_missing"),
+    *ENDURANCE,
 )
 
 
@@ -329,6 +342,7 @@ _USUAL = SweepSpec(name="", trainer="")  # where the defaults are written
 
 def read(data: Any, file: Path, name: str) -> SweepSpec:
     """The checked `sweep` section. `name` is used if the section has no name."""
+    wandb_sweep.check(data, f"{file}: sweep")
     section = Section(data, f"{file}: sweep", dict.fromkeys(KEYS))
     trainer = section.take("trainer", _trainer, "")
     if not trainer:
@@ -339,6 +353,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         name=section.take("name", _name, name),
         trainer=trainer,
         objective=_objective(section),
+        steps=section.take("steps", _steps, None),
         seed=section.take("seed", _string, _USUAL.seed),
         repeats=section.take("repeats", _count(1), _USUAL.repeats),
         axes=section.given("axes") or _USUAL.axes,
@@ -354,6 +369,7 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         code=_code(section),
         version_base=section.take("version_base", _version, "") or None,
         allow_missing=section.take("allow_missing", _missing, _USUAL.allow_missing),
+        env=_env(section),
         **_endurance(section),
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.language.identity import MARK, Omit, Placeholder, canonical, identity_text
+from orchestrator.language.identity import MARK, Omit, Placeholder, canonical, identity_text, with_sources
 from orchestrator.language.references import Path, interpolates, leaves, overlap, paths_read
 
 _NODE = re.compile(r"\$\{\s*\.*[^{}:$\\]+\}")
@@ -99,11 +99,11 @@ class Template:
             nodes[node][key] = filled[placeholder]
         return config
 
-    def text(self, trainer: str, omit: Omit) -> IdentityText:
-        """The identity text of the config, without its `sweep` section."""
+    def text(self, trainer: str, omit: Omit, sources: Mapping[Path, str]) -> IdentityText:
+        """The identity text of the config, without its `sweep` section. `sources`: see `identity.with_sources`."""
         with_placeholders = self.build([Placeholder(index) for index in range(len(self.paths))])
         with_placeholders.pop("sweep", None)
-        return IdentityText(identity_text(trainer, with_placeholders, omit))
+        return IdentityText(identity_text(trainer, with_sources(with_placeholders, sources), omit))
 
     def placeholder(self, path: Sequence[str]) -> int | None:
         """The index of the placeholder at a path."""

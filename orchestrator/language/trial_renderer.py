@@ -14,10 +14,19 @@ from orchestrator.language import hydra_values, shown
 from orchestrator.language.compose import Composition, has_key
 from orchestrator.language.config_errors import join_hints, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
-from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher
+from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher, with_sources
 from orchestrator.language.option_names import option_name
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
-from orchestrator.language.references import References, Rules, dotted, find_references, leaves, resolvers_of
+from orchestrator.language.references import (
+    Path,
+    References,
+    Rules,
+    dotted,
+    find_references,
+    find_sources,
+    leaves,
+    resolvers_of,
+)
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -74,6 +83,8 @@ class TrialRenderer:
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
         if not self.seeded:
             self._handle_missing_seed()
+        if spec.steps_key and spec.steps_of(rendered.config) is None:
+            raise self._wrong_steps(rendered.config)
         self.template = self._template(values, rendered)
         self._prepare(rendered)
 
@@ -82,8 +93,9 @@ class TrialRenderer:
         if self.template is None:
             self._warn_of_unstable_values(rendered)
             return
-        self._text = self.template.text(self.spec.trainer, self._omit)
-        self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed)
+        sources = self._sources(rendered)
+        self._text = self.template.text(self.spec.trainer, self._omit, sources)
+        self._text_unseeded = self.template.text(self.spec.trainer, self._omit_seed, sources)
         self._seed_placeholder = self.template.placeholder(self.spec.seed.split("."))
         self._seed = _lookup(rendered.config, self.spec.seed)
         self._fixed_resources: Resources | None = None
@@ -105,6 +117,14 @@ class TrialRenderer:
                 fix="add the key to the config, or name another key in sweep.seed",
             )
         self.warnings.append(f"the config has no {self.spec.seed!r} (sweep.seed): trials are seeded from their ids")
+
+    def _wrong_steps(self, config: Mapping[Any, Any]) -> ConfigError:
+        key, value = self.spec.steps_key, _lookup(config, self.spec.steps_key)
+        if value is _ABSENT:
+            fix = suggest_key(key, list(dotted_keys(config))) or "name a key of the config, or write the number"
+            return ConfigError(f"the config has no key {key!r}", where=f"{self.where}: sweep.steps", fix=fix)
+        what = f"{self.spec.steps} is {value!r}, not a whole number above 0"
+        return ConfigError(what, where=f"{self.where}: sweep.steps", fix="name another key, or write the number")
 
     # ------------------------------------------------------------ making
 
@@ -230,17 +250,25 @@ class TrialRenderer:
         config.pop("sweep", None)
         outside = rendered.references.texts(late=False)
         ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
-        trial_id = self._id(config, key_matcher(ignore, outside))
+        counted = with_sources(config, self._sources(rendered))
+        trial_id = self._id(counted, key_matcher(ignore, outside))
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
             seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
-            config_id=self._id(config, key_matcher((*ignore, self.spec.seed), outside)),
+            config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), outside)),
             references=rendered.references.texts(),
             resources=held,
             hydra=self._hydra.of_trial(assignment) if self._hydra else {},
         )
+
+    def _sources(self, rendered: Rendered) -> dict[Path, str]:
+        """Where the values come from that depend on ignored keys."""
+        if not self.spec.ignore:
+            return {}
+        raw = {key: value for key, value in rendered.raw.items() if key != "sweep"}
+        return find_sources(raw, key_matcher(self.spec.ignore), rendered.references.kept)
 
     def _id(self, config: Mapping[Any, Any], omit: Omit) -> str:
         return digest(identity_text(self.spec.trainer, config, omit))

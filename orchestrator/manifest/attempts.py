@@ -164,13 +164,17 @@ class Attempts:
         )
         self._log(number, ("new_lineage", State.RUNNING), at, (key, attempt))
 
-    def close(self, key: int, attempt: int, outcome: Outcome, end: Ended) -> None:
-        """Record the end of an attempt, and what it means; an attempt that has ended stays as it is."""
+    def close(self, key: int, attempt: int, outcome: Outcome, end: Ended, used: str = "") -> None:
+        """Record the end of an attempt, and what it means; an attempt that has ended stays as it is.
+
+        `used`: the file in the sweep's folder that says which files of the project it used; "" if that is not known.
+        """
         number = next(self._ids)
         told = (outcome.state.value, outcome.retry, outcome.cause, outcome.message, outcome.traceback, outcome.place)
         times = (end.at, end.entered, end.left)
         if self._db.execute(_CLOSE, (*told, *times, number, key, attempt)).rowcount:
-            detail = exact_json.dumps({"cause": outcome.cause, "retry": outcome.retry})
+            facts = {"cause": outcome.cause, "retry": outcome.retry}
+            detail = exact_json.dumps({**facts, "used": used} if used else facts)
             self._log(number, ("ended", outcome.state), end.at, (key, attempt), detail)
 
     def recover(self, now: float) -> int:

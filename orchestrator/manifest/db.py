@@ -185,7 +185,11 @@ def errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ManifestError(error.strerror or str(error), where=str(path)) from error
     except OverflowError as error:
-        raise ManifestError("a whole number is too large for the manifest (64 bits)", where=str(path)) from error
+        raise ManifestError(
+            "a whole number is too large for the manifest (64 bits)",
+            where=str(path),
+            fix="write it as a text or as a float",
+        ) from error
     except UnicodeEncodeError as error:
         found = safe(error.object[max(0, error.start - 40) : error.end + 40])
         fix = "rename the file or folder, or change the value"

@@ -10,20 +10,26 @@ from typing import Any
 from orchestrator.manifest import db
 from orchestrator.manifest.query import json_path
 from orchestrator.manifest.reader import PLAN
+from orchestrator.manifest.trials import FORGET_PLANNED, STANDS
 from orchestrator.model import exact_json
-from orchestrator.model.rows import PlanRow
+from orchestrator.model.rows import LastPlan, PlanRow
 from orchestrator.model.sweep import Objective, Resources, SweepSpec, TrialSpec
 
 _BEFORE = """
-    SELECT trial_id, overrides, refs, resources, CASE WHEN ? THEN config ELSE '' END
+    SELECT trial_id, overrides, refs, resources, seed, config_id, CASE WHEN ? OR refs <> '{}' THEN config ELSE '' END
     FROM trial WHERE plan = ? ORDER BY position
 """
 _MOVE_SAME = "UPDATE trial SET plan = ? WHERE plan = ? AND position < ?"
-_MOVE = "UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ? WHERE trial_id = ?"
-_RENEW_CONFIG = """
-    UPDATE trial SET config = ?1 WHERE trial_id = ?2 AND config <> ?1 AND NOT EXISTS (
-        SELECT 1 FROM trial_attempt WHERE trial = trial.id AND state = 'SUCCEEDED')
-"""  # ignored keys are no part of an id: trials that have not succeeded get the new values
+_MOVE = """
+    UPDATE trial SET plan = ?, position = ?, overrides = ?, refs = ?, resources = ?, config_id = ? WHERE trial_id = ?
+"""
+# The seed and ignored keys are no part of an id. A result that stands keeps what it was made with; what runs from now
+# on runs as the plan says.
+_RENEW = f"UPDATE trial SET seed = ?1, config = coalesce(?2, config) WHERE trial_id = ?3 AND NOT {STANDS}"
+_PLAN_OTHERWISE = f"""
+    INSERT INTO planned_otherwise SELECT id, ?1, ?2 FROM trial
+    WHERE trial_id = ?3 AND (seed <> ?1 OR config <> ?2) AND {STANDS}
+"""
 _PUT = """
     INSERT INTO trial (plan, position, overrides, refs, resources, trial_id, seed, config_id, config)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -64,6 +70,27 @@ class Plans:
         """Insert each trial, or move it into this plan if it is known; how many there were."""
         return _add_trials(self._db, plan, specs)
 
+    def keep_last(self, plan: int, count: int) -> int:
+        """Move what is left of the plan before into this one, after its `count` trials; how many there were."""
+        found = self._db.execute("SELECT id FROM trial WHERE plan = ? ORDER BY position", (plan - 1,)).fetchall()
+        moved = [(plan, position, row["id"]) for position, row in enumerate(found, count)]
+        self._db.executemany("UPDATE trial SET plan = ?, position = ? WHERE id = ?", moved)
+        return len(moved)
+
+    def last(self, plan: int, sample: int) -> LastPlan | None:
+        """The plan before this one, and what of it is not in this one; None if this is the first."""
+        row = self._db.execute("SELECT spec, total FROM plan WHERE plan = ?", (plan - 1,)).fetchone()
+        if row is None:
+            return None
+        leaving, done = self._db.execute(
+            """SELECT count(*), count(CASE WHEN state IN ('SUCCEEDED', 'STOPPED') THEN 1 END)
+               FROM trials JOIN trial USING (trial_id) WHERE plan = ?""",
+            (plan - 1,),
+        ).fetchone()
+        query = "SELECT * FROM trial WHERE plan = ? ORDER BY position LIMIT ?"
+        specs = [TrialSpec.from_row(each) for each in self._db.execute(query, (plan - 1, sample))]
+        return LastPlan(SweepSpec.from_json(row["spec"]), row["total"] or 0, leaving, done, specs)
+
     def finish(self, plan: int, total: int, excluded: int, duplicates: int) -> None:
         self._db.execute(
             "UPDATE plan SET total = ?, excluded = ?, duplicates = ? WHERE plan = ?",
@@ -99,6 +126,7 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
 
     As far as they are those of the plan before, in its order, they are moved at once.
     """
+    connection.execute(FORGET_PLANNED)
     ignoring = connection.execute("SELECT json_array_length(spec, '$.ignore') FROM plan WHERE plan = ?", (plan,))
     may_differ = bool(ignoring.fetchone()[0])
     before = connection.execute(_BEFORE, (may_differ, plan - 1))
@@ -113,14 +141,16 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
             exact_json.dumps(kept) if (kept := spec.kept()) else "{}",
             size_text,
         )
-        config = exact_json.config_text(spec.config) if may_differ else ""
-        if same == count - 1 and _next(before) == (spec.trial_id, *given, config):
+        config = exact_json.config_text(spec.config) if may_differ or spec.references else ""
+        if same == count - 1 and _next(before) == (spec.trial_id, *given, spec.seed, spec.config_id, config):
             same = count
-        elif not connection.execute(_MOVE, (plan, count - 1, *given, spec.trial_id)).rowcount:
+        elif connection.execute(_MOVE, (plan, count - 1, *given, spec.config_id, spec.trial_id)).rowcount:
+            renewed = (spec.seed, config or None, spec.trial_id)
+            if not connection.execute(_RENEW, renewed).rowcount:
+                connection.execute(_PLAN_OTHERWISE, renewed)
+        else:
             config = config or exact_json.config_text(spec.config)
             connection.execute(_PUT, (plan, count - 1, *given, spec.trial_id, spec.seed, spec.config_id, config))
-        elif may_differ:
-            connection.execute(_RENEW_CONFIG, (config, spec.trial_id))
     before.close()
     connection.execute(_MOVE_SAME, (plan, plan - 1, same))
     return count

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.decide.failures import Failed
 from orchestrator.errors import AmbiguousError, NotFoundError
+from orchestrator.folder.code_changes import CodeFiles, changed
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.query import ALL, Query, json_path
+from orchestrator.manifest.stale import ONE_CODE, STALE, STALE_CODE, compare_with_today, install, show_stale
 from orchestrator.model import exact_json
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
-from orchestrator.model.sweep import Objective, State
+from orchestrator.model.sweep import Objective, State, TrialSpec
 
 PLAN = "SELECT * FROM plan ORDER BY plan DESC LIMIT 1"
 ATTEMPT = "SELECT t.trial_id, a.* FROM attempt a JOIN trial t ON t.id = a.trial"
 _CURRENT = "t.plan = (SELECT max(plan) FROM plan)"
 # The last attempt of each trial. It reads the table once, in its own order, which is fast for 100,000 trials.
 _LAST = """(
-    SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code
+    SELECT trial, max(attempt) AS attempt, state, retry, objective, started, ended, code, plan, changed, restored,
+           parent_trial, parent_attempt
     FROM trial_attempt GROUP BY trial
 ) a CROSS JOIN trial t ON t.id = a.trial"""
 _PROGRESS = f"""
-    SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds,
-           total(a.code <> (SELECT code FROM plan ORDER BY plan DESC LIMIT 1)) AS other_code
+    SELECT a.state, count(*) AS trials, avg(a.ended - a.started) AS seconds, {{}} AS stale
     FROM {_LAST} WHERE {_CURRENT} AND NOT a.retry AND a.attempt > t.resubmitted GROUP BY a.state
 """
+_COUNT_STALE = f"total(CASE WHEN a.state = 'SUCCEEDED' THEN {STALE} END)"
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,18 @@ class PlanProgress:
     """How far the trials of the current plan are."""
 
     counts: Mapping[State, int]  # only states that occur
-    stale: int  # trials that succeeded with other code than the plan's
+    stale: int  # trials whose results were made with code that has changed since
     seconds: float | None  # mean duration of the trials that succeeded
+
+
+class Standing(NamedTuple):
+    """How a trial stands."""
+
+    trial_id: str
+    state: State
+    stale: bool
+    seed: int  # of its result, if it has one
+    current: bool  # the current plan has it
 
 
 class Reader:
@@ -47,6 +61,8 @@ class Reader:
         self.folder = folder
         self._db = migrate.connect_reader(folder.manifest)
         with self._errors():
+            self._copies = install(self._db, folder)
+            show_stale(self._db)
             row = self._db.execute("SELECT uid, name, created FROM sweep").fetchone()
         self.uid: str = row["uid"] if row else ""
         self.name: str = row["name"] if row else folder.name
@@ -75,14 +91,16 @@ class Reader:
     def progress(self) -> PlanProgress:
         """Counts of the current plan, in one pass over its attempts."""
         with self._errors():
-            found = {State(row["state"]): row for row in self._db.execute(_PROGRESS)}
+            one_code = self._db.execute(ONE_CODE).fetchone()[0]  # then nothing is stale, and no trial is looked at
+            query = _PROGRESS.format("0" if one_code else _COUNT_STALE)
+            found = {State(row["state"]): row for row in self._db.execute(query)}
             total: int = self._db.execute(f"SELECT count(*) FROM trial t WHERE {_CURRENT}").fetchone()[0]
         counts = {state: row["trials"] for state, row in found.items()}
         waiting = total - sum(counts.values())
         if waiting:
             counts[State.PENDING] = waiting
         done = found.get(State.SUCCEEDED)
-        return PlanProgress(counts, int(done["other_code"]), done["seconds"]) if done else PlanProgress(counts, 0, None)
+        return PlanProgress(counts, int(done["stale"]), done["seconds"]) if done else PlanProgress(counts, 0, None)
 
     def counts(self) -> Mapping[State, int]:
         """Trials of the current plan by state."""
@@ -101,17 +119,36 @@ class Reader:
             row = self._db.execute(query).fetchone()
             return TrialRow.from_row(row) if row else None
 
-    def states(self) -> Iterator[tuple[str, State, str]]:
-        """(trial id, state, hash of the code of its last attempt) of every trial of every plan."""
-        with self._errors():
-            for row in self._db.execute("SELECT trial_id, state, code FROM trials"):
-                yield row["trial_id"], State(row["state"]), row["code"]
+    def compare_with_today(self, today: CodeFiles, code: str) -> None:
+        """From now on, what is stale is judged by the project's code as it is, not as the latest plan has it.
 
-    def trees(self) -> list[tuple[str, str]]:
-        """(hash of the source files, name of the copy of the code) of every plan, oldest first."""
+        `code`: the hash of its source files.
+        """
         with self._errors():
-            query = "SELECT code, json_extract(provenance, '$.tree') AS tree FROM plan ORDER BY plan"
-            return [(row["code"], row["tree"] or "") for row in self._db.execute(query)]
+            compare_with_today(self._db, self._copies, today, code)
+
+    def specs(self, limit: int) -> list[TrialSpec]:
+        """The first trials of the current plan, as their next attempts would run them."""
+        with self._errors():
+            found = self._db.execute(f"SELECT * FROM trial t WHERE {_CURRENT} ORDER BY position LIMIT ?", (limit,))
+            return [TrialSpec.from_row(row) for row in found]
+
+    def standings(self) -> list[Standing]:
+        """How every trial of every plan stands."""
+        with self._errors():
+            found = self._db.execute("SELECT trial_id, state, stale, seed, current FROM trials")
+            return [Standing(row[0], State(row[1]), bool(row[2]), row[3], bool(row[4])) for row in found]
+
+    def stale_code(self, today: CodeFiles) -> dict[str, CodeFiles]:
+        """The files whose change has made results stale, each with the latest copy in which it differs from today."""
+        differing: dict[str, CodeFiles] = {}
+        with self._errors():
+            for tree, used in self._db.execute(STALE_CODE).fetchall():
+                files = self._copies.files(tree or "")
+                if files is not None:
+                    for name in changed(files, today, self._copies.used(used)):
+                        differing.setdefault(name, files)
+        return dict(sorted(differing.items()))
 
     def trial(self, prefix: str) -> TrialRow:
         """The trial whose id begins with `prefix`. Raises NotFoundError, AmbiguousError."""
@@ -131,6 +168,12 @@ class Reader:
             )
         names = ", ".join(row[0] for row in found[:5]) + (", …" if len(found) > 5 else "")
         raise AmbiguousError(f"several trials begin with {prefix!r}: {names}", where=self.name, fix="give more digits")
+
+    def ids(self, prefix: str, most: int) -> list[str]:
+        """Ids that begin so, of the current plan first."""
+        query = "SELECT trial_id FROM trial WHERE substr(trial_id, 1, ?) = ? ORDER BY plan DESC, position LIMIT ?"
+        with self._errors():
+            return [row[0] for row in self._db.execute(query, (len(prefix), prefix, most))]
 
     def trials(self, query: Query = ALL) -> Iterator[TrialRow]:
         """The trials that a query selects."""
@@ -160,6 +203,26 @@ class Reader:
         with self._errors():
             query = f"{ATTEMPT} WHERE a.purpose = 'trial' AND a.state IN ('LAUNCHING', 'RUNNING') ORDER BY a.created"
             return [AttemptRow.from_row(row) for row in self._db.execute(query)]
+
+    def steps_done(self, trial_id: str, attempt: int) -> int:
+        """How many steps of the training an attempt has behind it, counted from 1 whatever number its first one has."""
+        query = """SELECT (SELECT step FROM report WHERE trial = t.id ORDER BY attempt, step LIMIT 1) AS first,
+                          coalesce((SELECT max(step) FROM report WHERE trial = t.id AND attempt = a.attempt),
+                                   a.restored) AS last
+                   FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.trial_id = ? AND a.attempt = ?"""
+        with self._errors():
+            row = self._db.execute(query, (trial_id, attempt)).fetchone()
+        if row is None or row["last"] is None:
+            return 0
+        return int(row["last"]) + (1 if row["first"] == 0 else 0)
+
+    def last_started(self) -> str | None:
+        """The id of the trial that started last; None if none has started."""
+        query = """SELECT t.trial_id FROM trial_attempt a JOIN trial t ON t.id = a.trial WHERE a.started IS NOT NULL
+                   ORDER BY a.started DESC, a.changed DESC LIMIT 1"""
+        with self._errors():
+            row = self._db.execute(query).fetchone()
+        return row["trial_id"] if row else None
 
     def reports_metric(self, metric: str) -> bool:
         """Whether any trial has reported this metric."""
@@ -193,10 +256,12 @@ class Reader:
                 steps.setdefault(row["step"], {}).update(exact_json.metrics(row["metrics"]))
             return dict(sorted(steps.items()))
 
-    def notices(self, trial_id: str) -> list[str]:
+    def notices(self, trial_id: str, attempt: int | None = None) -> list[str]:
+        """What the user should see of a trial, or of one attempt at it."""
         with self._errors():
-            query = "SELECT text FROM notice n JOIN trial t ON t.id = n.trial WHERE t.trial_id = ? ORDER BY n.id"
-            return [row["text"] for row in self._db.execute(query, (trial_id,))]
+            query = """SELECT text FROM notice n JOIN trial t ON t.id = n.trial
+                       WHERE t.trial_id = ?1 AND (?2 IS NULL OR n.attempt = ?2) ORDER BY n.id"""
+            return [row["text"] for row in self._db.execute(query, (trial_id, attempt))]
 
     # ------------------------------------------------------------ for followers
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from orchestrator.manifest import db
+from orchestrator.manifest.query import json_path
+from orchestrator.manifest.stale import STALE
 from orchestrator.model import exact_json
 from orchestrator.model.rows import Due
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -17,6 +19,23 @@ _DUE = """
         ON a.trial = t.id AND a.attempt = (SELECT max(attempt) FROM trial_attempt WHERE trial = t.id)
     WHERE (a.attempt IS NULL OR (a.state NOT IN ('LAUNCHING', 'RUNNING') AND (a.retry OR a.attempt <= t.resubmitted)))
 """
+# A condition on a row of `trial`: it has a result, and no other one was asked for.
+STANDS = """EXISTS (
+    SELECT 1 FROM trial_attempt a WHERE a.trial = trial.id AND a.state IN ('SUCCEEDED', 'STOPPED')
+      AND a.attempt > trial.resubmitted AND a.attempt = (SELECT max(attempt) FROM trial_attempt WHERE trial = trial.id))
+"""
+# What the latest plan says of trials whose result was made with something else, for `rerun`. It is known to the
+# connection that wrote the plan.
+_PLANNED = "CREATE TEMP TABLE IF NOT EXISTS planned_otherwise (trial INTEGER PRIMARY KEY, seed INTEGER, config TEXT)"
+FORGET_PLANNED = "DELETE FROM planned_otherwise"
+_RESEEDED = "EXISTS (SELECT 1 FROM planned_otherwise p WHERE p.trial = t.id AND p.seed <> t.seed)"
+_RENEW = (
+    """
+    UPDATE trial SET (seed, config) = (
+        SELECT p.seed, coalesce(p.config, trial.config) FROM planned_otherwise p WHERE p.trial = trial.id)
+    WHERE id IN (SELECT trial FROM planned_otherwise) AND NOT """
+    + STANDS
+)
 
 
 class Trials:
@@ -24,6 +43,7 @@ class Trials:
 
     def __init__(self, connection: db.Connection) -> None:
         self._db = connection
+        connection.execute(_PLANNED)
 
     def due(self, plan: int, after: int, limit: int) -> list[Due]:
         """Trials of the plan that wait for an attempt, in order, after the position `after`."""
@@ -51,6 +71,12 @@ class Trials:
         """Whether any trial of the plan has ever succeeded."""
         query = """SELECT EXISTS (SELECT 1 FROM trial_attempt a JOIN trial t ON t.id = a.trial
                    WHERE t.plan = ? AND a.state IN ('SUCCEEDED', 'STOPPED'))"""
+        return bool(self._db.execute(query, (plan,)).fetchone()[0])
+
+    def any_reported(self, plan: int, metric: str) -> bool:
+        """Whether any trial of the plan has ever reported this metric."""
+        query = f"""SELECT EXISTS (SELECT 1 FROM trial_attempt a JOIN trial t ON t.id = a.trial
+                    WHERE t.plan = ? AND json_type(a.last, {json_path(metric)}) IS NOT NULL)"""
         return bool(self._db.execute(query, (plan,)).fetchone()[0])
 
     def several_options(self, plan: int) -> set[str]:
@@ -94,7 +120,7 @@ class Trials:
     def rerun(self, plan: int, which: str) -> None:
         """Ask for a further attempt of the plan's trials that are `stale`, `failed`, or of `all` that ended."""
         condition = {
-            "stale": "a.state = 'SUCCEEDED' AND a.code <> (SELECT code FROM plan WHERE plan = t.plan)",
+            "stale": f"a.state = 'SUCCEEDED' AND ({STALE} OR {_RESEEDED})",
             "failed": "a.state IN ('FAILED', 'LOST') AND NOT a.retry",
             "all": "a.state NOT IN ('LAUNCHING', 'RUNNING')",
         }[which]
@@ -105,6 +131,13 @@ class Trials:
                     WHERE t.plan = ? AND a.attempt = (SELECT max(attempt) FROM trial_attempt WHERE trial = t.id)
                       AND {condition})""",
             (plan,),
+        )
+        self._db.execute(_RENEW)
+
+    def reseeded(self, plan: int) -> int:
+        """How many trials of the plan, which was just written, have a result that was made with another seed."""
+        return int(
+            self._db.execute(f"SELECT count(*) FROM trial t WHERE t.plan = ? AND {_RESEEDED}", (plan,)).fetchone()[0]
         )
 
     def resume_cancelled(self, plan: int) -> None:

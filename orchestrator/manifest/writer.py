@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from orchestrator import __version__
 from orchestrator.folder.paths import SweepFolder
-from orchestrator.manifest import db, migrate
+from orchestrator.folder.presence import Presence
+from orchestrator.manifest import db, migrate, stale
 from orchestrator.manifest.attempts import Attempts
 from orchestrator.manifest.plans import Plans
 from orchestrator.manifest.trials import Trials
@@ -25,6 +26,8 @@ class Manifest:
         row = connection.execute("SELECT uid, name FROM sweep").fetchone()
         self.uid: str = row["uid"]
         self.name: str = row["name"]
+        stale.install(connection, folder)
+        self._presence = Presence(folder, self.uid)
         self.plans, self.trials, self.attempts = Plans(connection), Trials(connection), Attempts(connection)
 
     @classmethod
@@ -53,11 +56,21 @@ class Manifest:
 
     def close(self) -> None:
         """Leave one file that copies as it is."""
-        db.close_writer(self._db)
+        if self.in_place:
+            db.close_writer(self._db)
+        else:
+            self._db.close()  # without a change to what is now in its place
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the sweep's folder is still where it was."""
+        return self._presence.kept()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written inside is durable when it ends, or none of it. Raises ManifestError."""
+        self._presence.check()  # before the block writes anything into the folder
         with db.errors(self.folder.manifest), db.transaction(self._db):
             yield
+            self._presence.check()
             self._check()

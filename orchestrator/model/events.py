@@ -100,6 +100,7 @@ class Ended:
     entered: float | None = None  # when `train` was called
     left: float | None = None  # when it returned or raised
     left_code: int | None = None  # the exit code that this means; 0: it returned, or raised SystemExit(0 or None)
+    used: str = ""  # files of the copy of the code that it used, as a JSON list; "": not known
     asked_late: bool = False  # it had left by then: what we asked has interrupted the clean-up only
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,3 +218,14 @@ class PlanRow:
             duplicates=row["duplicates"],
             ended=row["ended"],
         )
+
+
+@dataclass(frozen=True)
+class LastPlan:
+    """The plan before a new one, and what of it is not in the new one."""
+
+    spec: SweepSpec
+    trials: int
+    leaving: int
+    done: int  # of those that leave
+    sample: Sequence[TrialSpec]  # some of its trials

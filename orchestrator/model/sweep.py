@@ -34,6 +34,11 @@ class State(str, Enum):
         return self.value
 
     @property
+    def word(self) -> str:
+        """What people are told. A trial whose attempt waits for a slot is waiting, as one without an attempt is."""
+        return {"PENDING": "waiting", "LAUNCHING": "waiting", "STOPPED": "stopped early"}.get(self, self.value.lower())
+
+    @property
     def open(self) -> bool:
         """Whether an attempt in this state still lives."""
         return self in (State.LAUNCHING, State.RUNNING)
@@ -93,6 +98,7 @@ class SweepSpec:
     name: str
     trainer: str  # "module:function"
     objective: Objective | None = None
+    steps: int | str | None = None  # of a full training: a number, or "${key}" of the trial's config that holds it
     seed: str = "seed"  # dotted key of the seed in the config
     repeats: int = 1
     axes: Any = field(default_factory=dict)  # as written: a mapping, or a list of mappings (their union)
@@ -114,6 +120,7 @@ class SweepSpec:
     version_base: str | None = None  # of Hydra's rules, as in `@hydra.main`; None: what the trainer's source says
     allow_missing: tuple[str, ...] = ()  # glob patterns over dotted keys that may be `???`
     hydra: Mapping[str, Any] = field(default_factory=dict)  # see `language.hydra_values`; empty: no Hydra application
+    env: tuple[str, ...] = ()  # names of variables of the shell that trials get; their values are stored nowhere
 
     @classmethod
     def from_json(cls, text: str) -> SweepSpec:
@@ -129,9 +136,24 @@ class SweepSpec:
                 "ignore": tuple(data["ignore"]),
                 "secrets": tuple(data["secrets"]),
                 "allow_missing": tuple(data.get("allow_missing", ())),
+                "env": tuple(data.get("env", ())),
                 "code": CodeRules(*(tuple(data.get("code", {}).get(key, ())) for key in ("include", "exclude"))),
             }
         )
+
+    def steps_of(self, config: Mapping[str, Any]) -> int | None:
+        """How many steps a full training with this config has; None if the sweep does not say."""
+        found: Any = self.steps
+        if isinstance(found, str):
+            found = config
+            for part in self.steps_key.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+        return found if type(found) is int and found > 0 else None
+
+    @property
+    def steps_key(self) -> str:
+        """The dotted key of the config that holds the number of steps; "" if the sweep gives the number itself."""
+        return self.steps.strip("${} ") if isinstance(self.steps, str) else ""
 
     def to_json(self) -> str:
         """As `from_json` reads it."""

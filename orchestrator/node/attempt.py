@@ -264,6 +264,7 @@ class _Attempt:
             left=left.at if left else None,
             left_code=left.code if left else None,
             unwritten=self.events.unwritten,
+            used=self.events.used,
             **end,
         )
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, ManifestError
+from orchestrator.folder.code_changes import CodeFiles, digest
+from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code, left_out_in_words
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance import code_copy, libraries
-from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash, digest
-from orchestrator.provenance.code_index import Index, index_of
-from orchestrator.provenance.project_files import LIMITS, USUAL, Limits, ProjectFiles, is_code, project_files
+from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash
+from orchestrator.provenance.project_files import (
+    EXCLUDED,
+    LIMITS,
+    MAY_HOLD_SECRETS,
+    USUAL,
+    Limits,
+    ProjectFiles,
+    project_files,
+)
 
-NOT_CODE = ("tests/", "docs/")
-LIBRARIES = ".libraries"  # the folder in a copy that holds those of `libraries.folders`
 _TRIES = 3
 
 
@@ -25,7 +32,7 @@ _TRIES = 3
 class Code:
     """The project's files as they were when a sweep was planned."""
 
-    code: str  # hash of the source files: a finished trial is stale if it has changed
+    code: str  # hash of the source files
     tree: str  # hash of all files: the name of the copy
     path: Path  # the copy
     left_out: Mapping[str, str]  # what was not copied, and why
@@ -86,20 +93,30 @@ def keep_code(project: Path, store: Path, rules: CodeRules = USUAL, limits: Limi
             continue
         except OSError as error:
             raise ManifestError(
-                f"cannot keep a copy of the code: {error.strerror or error}", where=str(error.filename or tree)
+                f"cannot keep a copy of the code: {error.strerror or error}",
+                where=str(error.filename or tree),
+                fix="free space on the disk, make the folder writable, or choose another with --runs DIR",
             ) from error
-        notes = tuple(dict.fromkeys(gathered.notes))
-        return Code(_source_hash(digests, gathered.live), tree.name, tree, gathered.left_out, notes)
+        notes = tuple(dict.fromkeys([*_of_left_out(gathered.left_out), *gathered.notes]))
+        return Code(source_hash(digests, gathered.live), tree.name, tree, gathered.left_out, notes)
     raise ConfigError(
         "its files change while they are copied", where=str(project), fix="wait until nothing writes to them any more"
     )
 
 
-def code_hash(project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
-    """Hash of the source files. A finished trial is stale if it has changed. `runs`: the folder of all sweeps."""
+def _of_left_out(left_out: Mapping[str, str]) -> list[str]:
+    """What the user may have thought to be in the copy."""
+    excluded = left_out_in_words(left_out, [EXCLUDED])
+    secret = left_out_in_words(left_out, [MAY_HOLD_SECRETS])
+    told = [f"left out of the copy of the code: {text}" for text in excluded]
+    how = "sweep.env names variables that trials get"
+    return told + [f"never copied, nor linked to: {text}; {how}" for text in secret]
+
+
+def code_today(project: Path, runs: Path, rules: CodeRules = USUAL) -> CodeFiles:
+    """The files that a copy would have now. `runs`: the folder of all sweeps."""
     gathered = _gather(project, runs, rules, LIMITS)
-    gathered.sources = {name: path for name, path in gathered.sources.items() if _counts(name)}
-    return _source_hash(gathered.digests(), gathered.live)
+    return CodeFiles(gathered.digests(), gathered.live, gathered.sources)
 
 
 def check_copy(tree: Path) -> None:
@@ -154,35 +171,36 @@ def _live_hash(folder: Path, files: ProjectFiles) -> str:
     return total.hexdigest()[:12]
 
 
-def _source_hash(digests: Mapping[str, str], live: Mapping[str, str]) -> str:
-    return content_hash({**{name: digests[name] for name in digests if _counts(name)}, **live})
+def source_hash(digests: Mapping[str, str], live: Mapping[str, str]) -> str:
+    """Hash of the source files."""
+    return content_hash({**{name: digests[name] for name in digests if counts(name)}, **live})
 
 
-def _counts(name: str) -> bool:
-    """Whether a change of the file makes results stale."""
-    if name.startswith(LIBRARIES + "/"):
-        name = name.split("/", 2)[2]
-    return is_code(name) and not name.startswith(NOT_CODE)
-
-
-def difference(old: Path, project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
-    """The changes of the source files since a copy was made, in words: "train.py +12 −3, data.py +1 −1"."""
-    today = {name: Path(path) for name, path in _gather(project, runs, rules, LIMITS).sources.items()}
+def difference(differing: Mapping[str, CodeFiles], today: CodeFiles) -> str:
+    """Changes in words: "train.py +12 −3, data.py +1 −1". `differing`: files, and the copies that they differ from."""
     changes = []
-    for name in sorted(filter(_counts, {*code_copy.file_names(old), *today})):
-        before, after = _lines(old / name), _lines(today.get(name, Path(os.devnull)))
-        if before == after:
-            continue
-        lines = list(difflib.unified_diff(before, after, n=0))[2:]
-        plus = sum(line.startswith("+") for line in lines)
-        minus = sum(line.startswith("-") for line in lines)
+    for name, old in differing.items():
+        lines = list(difflib.unified_diff(*_texts(name, old, today), n=0))[2:]
+        plus, minus = (sum(line.startswith(sign) for line in lines) for sign in "+-")
         changes.append(f"{name} +{plus} −{minus}")
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
     return ", ".join(changes[:3]) + more
 
 
-def _lines(path: Path) -> list[str]:
+def code_diff(differing: Mapping[str, CodeFiles], today: CodeFiles) -> Iterator[str]:
+    """The same changes line by line, as `diff -u` shows them."""
+    for name, old in differing.items():
+        yield from difflib.unified_diff(*_texts(name, old, today), f"then/{name}", f"now/{name}", lineterm="")
+
+
+def _texts(name: str, old: CodeFiles, new: CodeFiles) -> tuple[list[str], list[str]]:
+    return _lines(old, name), _lines(new, name)
+
+
+def _lines(files: CodeFiles, name: str) -> list[str]:
+    if name not in files.digests:
+        return []
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+        return Path(files.path(name)).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return []

@@ -15,22 +15,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.files import new_folder, replacing
-from orchestrator.provenance.code_index import Index, index_of, write_index
+from orchestrator.folder.code_changes import digest
+from orchestrator.folder.code_index import Index, index_of, write_index
 
 _INDEX, _FILES = "index.json", "files/"  # the names in an archive
 
 
 class ChangedMeanwhile(Exception):
     """A file of the project changed between the time when it was read and the time when it was copied."""
-
-
-def digest(path: Path | str) -> str | None:
-    """The SHA-256 of a file; None if it cannot be read, as one that was removed in the meantime."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return None
 
 
 def content_hash(digests: Mapping[str, str]) -> str:

@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from orchestrator.provenance.code_index import Index, index_of
-from orchestrator.provenance.project_files import is_code, parents
+from orchestrator.folder.code_index import Index, index_of, is_code
+from orchestrator.provenance.project_files import parents
 
 
 class CopyWatch:

@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.folder.code_index import IGNORED, IS_DATA, is_code
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance.git import GitError, NoRepository, git
 
-SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
-BINARIES = {".so", ".pyd", ".dylib", ".pyc"}  # imported as they are; caches (__pycache__) are left out below
 TEXTS = {".yaml", ".yml", ".json", ".toml", ".txt", ".cfg"}  # copied where git does not say what belongs to the code
 NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "site-packages", "dist-packages", "node_modules"}
 OUTPUTS = {"runs", "wandb", "outputs", "multirun", "mlruns"}  # written by runs; some hold copies of their code
@@ -28,9 +27,9 @@ SECRETS = re.compile(
     r"\.env(?!\.(example|sample|template|dist)$)(\..+)?|\.?_?netrc|\.pypirc|\.git-credentials|\.htpasswd|kaggle\.json"
     r"|id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|kdbx)|(\.|client_)?(secret|secrets|credentials)\.(json|ya?ml|toml|ini)"
 )
+SECRET_FOLDERS = {".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker"}
 EXCLUDED = "sweep.code.exclude names it"
-_CODE = SOURCES | BINARIES
-_VERSIONED = re.compile(r".+\.so(\.\d+)+")
+MAY_HOLD_SECRETS = "may hold secrets"
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ class ProjectFiles:
         """The largest files, in words."""
         names = sorted(self.copied, key=lambda name: -self.copied[name])[:3]
         return ", ".join(f"{name} ({self.copied[name] / 2**20:.1f} MB)" for name in names)
-
-
-def is_code(name: str) -> bool:
-    """Whether a file of this name can be imported or compiled."""
-    return name[name.rfind(".") :] in _CODE or (".so." in name and _VERSIONED.fullmatch(name) is not None)
 
 
 def is_secret(name: str) -> bool:
@@ -132,6 +126,7 @@ class _Search:
         self._project, self._real = str(project), os.path.realpath(project)
         self._limits, self._apart = limits, apart
         self._include, self._exclude = Patterns(rules.include), Patterns(rules.exclude)
+        self._named = frozenset(rules.include)  # a pattern that says more than one name does not mean a secret file
         self._listed: dict[str, bool] = {}  # what git lists -> whether it is tracked
         self._listed_folders: set[str] = set()
         self._folders: list[str] = []
@@ -164,7 +159,7 @@ class _Search:
                 found.left_out[folder or "."] = why
                 found.notes.append(f"{folder or '.'}: {why}")
         for name in found.linked:
-            found.left_out.setdefault(name, "git ignores it" if self._listed else "it is data")
+            found.left_out.setdefault(name, IGNORED if self._listed else IS_DATA)
         unused = [f"include: {each!r}" for each in self._include.without(found.copied)]
         unused += [f"exclude: {each!r}" for each in self._exclude.without(self._excluded)]
         found.notes += [f"sweep.code.{each} matches no file" for each in unused]
@@ -246,6 +241,10 @@ class _Search:
         if entry.name in NEVER or real in self._apart or (entry.name == "runs" and not wanted):
             self._never.append(name)
             return []
+        if entry.name in SECRET_FOLDERS:
+            self._found.left_out[name] = MAY_HOLD_SECRETS
+            self._never.append(name)
+            return []
         self._folders.append(name)
         if entry.is_symlink() and NEVER.intersection(real.split("/")):
             self._found.left_out[name] = "it leads to installed packages"
@@ -267,9 +266,11 @@ class _Search:
     ) -> None:
         """Put one file where it belongs: it is copied, or it is data, or a text of which a folder may have too many."""
         included = self._include.match(name)
-        if not included and is_secret(entry.name):
-            self._found.left_out[name] = "files of this name may hold secrets"
-        elif not included and self._exclude.match(name):
+        if is_secret(entry.name) and name not in self._named:
+            self._found.left_out[name] = MAY_HOLD_SECRETS
+            self._never.append(name)  # no link either: the copy may lie where others can read
+            return
+        if not included and self._exclude.match(name):
             self._found.left_out[name] = EXCLUDED
             self._excluded.append(name)
             if is_code(entry.name):

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import naming
 from orchestrator.decide import failures
 from orchestrator.folder.lock import Holder, holder_of
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import PlanProgress, Reader
 from orchestrator.model.rows import AttemptRow, TrialRow
-from orchestrator.model.sweep import Objective, State
+from orchestrator.model.sweep import Objective, State, SweepSpec
 from orchestrator.tracking import control
 
 SHOWN_FAILURES = 3
@@ -25,11 +24,23 @@ class Running:
     """A trial that is running."""
 
     trial_id: str
-    label: str
+    overrides: Mapping[str, Any]
     state: State
-    slot: str  # "node gpu 0"
+    node: str
+    gpus: str  # "gpu 0,1", or ""
     since: float
     metrics: dict[str, float]
+    step: int = 0  # steps done
+    steps: int | None = None  # of a full training; None: the sweep does not say
+
+    @property
+    def slot(self) -> str:
+        return " ".join(filter(None, (self.node, self.gpus)))
+
+    @property
+    def progress(self) -> str:
+        """ "step 7/20", or "" if nobody knows how many there will be."""
+        return f"step {self.step}/{self.steps}" if self.steps else ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Snapshot:
     objective: Objective | None
     best: TrialRow | None
     running: tuple[Running, ...]
+    hosts: int  # on so many nodes trials run
     failures: tuple[FailureLine, ...]
     eta: float | None  # seconds
     holder: Holder | None
@@ -95,7 +107,14 @@ class Snapshot:
                 "overrides": best.overrides,
             },
             "running": [
-                {"trial_id": row.trial_id, "state": row.state.value, "slot": row.slot, "metrics": row.metrics}
+                {
+                    "trial_id": row.trial_id,
+                    "state": row.state.value,
+                    "slot": row.slot,
+                    "metrics": row.metrics,
+                    "step": row.step,
+                    "steps": row.steps,
+                }
                 for row in self.running
             ],
             "failures": [dataclasses.asdict(row) for row in self.failures],
@@ -114,7 +133,8 @@ def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snaps
         objective = plan.spec.objective if plan else None
         open_attempts = reader.running()
         attempts = open_attempts if holder else []
-        running = tuple(_running(reader, row) for row in attempts[:shown] if row.state is State.RUNNING)
+        spec = plan.spec if plan else None
+        running = tuple(_running(reader, row, spec) for row in attempts[:shown] if row.state is State.RUNNING)
         return Snapshot(
             name=reader.name,
             total=plan.total or sum(progress.counts.values()) if plan else 0,
@@ -123,6 +143,7 @@ def read_snapshot(folder: SweepFolder, reader: Reader, shown: int = 12) -> Snaps
             objective=objective,
             best=reader.best(objective),
             running=running,
+            hosts=len({row.node for row in attempts if row.node}),
             failures=_failures(reader),
             eta=_eta(progress, attempts) if holder else None,
             holder=holder,
@@ -139,11 +160,20 @@ def _interrupted(counts: dict[State, int]) -> dict[State, int]:
     return {**counts, State.PENDING: counts.get(State.PENDING, 0) + left} if left else counts
 
 
-def _running(reader: Reader, row: AttemptRow) -> Running:
+def _running(reader: Reader, row: AttemptRow, spec: SweepSpec | None) -> Running:
     trial = reader.trial(row.trial_id)
-    slot = row.node + (f" gpu {','.join(row.gpus)}" if row.gpus else "")
-    label = naming.label(trial.overrides)
-    return Running(row.trial_id, label, row.state, slot, row.started or row.created, dict(row.metrics))
+    steps = spec.steps_of(trial.config) if spec else None
+    return Running(
+        trial_id=row.trial_id,
+        overrides=trial.overrides,
+        state=row.state,
+        node=row.node,
+        gpus=f"gpu {','.join(row.gpus)}" if row.gpus else "",
+        since=row.started or row.created,
+        metrics=dict(row.metrics),
+        step=reader.steps_done(row.trial_id, row.attempt) if steps else 0,
+        steps=steps,
+    )
 
 
 def _failures(reader: Reader) -> tuple[FailureLine, ...]:

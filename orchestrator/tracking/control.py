@@ -48,6 +48,16 @@ def addresses(folder: SweepFolder) -> dict[str, str]:
     return found
 
 
+def local_places(folder: SweepFolder) -> dict[str, str]:
+    """Where the sweep's runs are kept on this machine, by the tracker's title, for trackers without an address."""
+    known, found = addresses(folder), {}
+    for name, kind in TRACKERS.items():
+        for destination in ledger.destinations(folder.tracker_ledger(name)) if kind.title not in known else ():
+            sends = f"offline; orchestrate sync {folder.name} sends the runs once you are logged in"
+            found[kind.title] = sends if destination == "offline" else destination
+    return found
+
+
 def synced(folder: SweepFolder) -> list[str]:
     """The names of the trackers that `sync` can send to. Raises OrchestratorError if there is none."""
     with Reader(folder) as reader:

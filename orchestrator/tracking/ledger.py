@@ -82,6 +82,15 @@ def address(path: Path) -> str | None:
         return None  # there is none yet, or it cannot be read: nothing depends on it
 
 
+def destinations(path: Path) -> list[str]:
+    """Where runs have been delivered to, as far as the ledger there knows; reads only."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
+            return [row[0] for row in db.execute("SELECT DISTINCT destination FROM delivered ORDER BY destination")]
+    except sqlite3.Error:
+        return []
+
+
 def take_over(old: Path, new: Path) -> None:
     """Move a ledger of version 0.1 to its new place. The caller holds the locks of both places.
 

@@ -24,7 +24,8 @@ def ours(root: Path, total: int) -> float:
     done = children.finished(command, cwd=root, env=env)
     seconds = time.perf_counter() - started
     check(
-        done.returncode == 0 and f"{total} done" in done.stdout and "0 to run" in done.stdout, done.stdout + done.stderr
+        done.returncode == 0 and f"{total} succeeded" in done.stdout and "0 to run" in done.stdout,
+        done.stdout + done.stderr,
     )
     return seconds
 

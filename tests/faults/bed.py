@@ -43,7 +43,6 @@ sweep:
 HALF_WRITTEN = ("*.part", "*.tmp", "*.draft", "*.answer", "*-wal", "*-shm", "*-journal")
 # What others leave in the folder for temporary files: Ray, and Python when it is killed while it tries the folder.
 THEIRS = re.compile(r"ray|[a-z0-9_]{8}$")
-TRACKED = "sweep.tracking.wandb={project: shop}"
 Series = dict[str, dict[int, float]]  # trial id -> step -> loss
 
 

@@ -9,7 +9,8 @@ import pytest
 
 pytest.register_assert_rewrite("tests.faults.bed")
 
-from tests.faults.bed import TRACKED, Bed, Series, delivered, local  # noqa: E402 - after the line above
+from tests.faults.bed import Bed, Series, delivered, local  # noqa: E402 - after the line above
+from tests.ray.support import TRACKED  # noqa: E402
 from tests.wandb_server import Server  # noqa: E402
 
 

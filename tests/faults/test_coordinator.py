@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.bed import TRACKED, Bed, Series, delivered
-from tests.ray.support import PATIENCE, until
+from tests.faults.bed import Bed, Series, delivered
+from tests.ray.support import PATIENCE, TRACKED, until
 from tests.wandb_server import Server
 
 DEAD = -signal.SIGKILL
@@ -48,7 +48,7 @@ def resume(bed: Bed, ledger: Ledger, server: Server, expected: Series, words: tu
     """
     bed.sweep(*words)
     until(lambda: not bed.left())
-    assert " done, 0 to run" in bed.sweep(*words)
+    assert " succeeded, 0 to run" in bed.sweep(*words)
     bed.run("sync")  # a slow machine gives up waiting at the end, and names this
     ledger.check("")
     bed.whole(expected)

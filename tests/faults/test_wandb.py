@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.bed import TRACKED, Bed, Series, delivered
+from tests.faults.bed import Bed, Series, delivered
+from tests.ray.support import TRACKED
 from tests.wandb_server import Outage, Server
 
 HOW: dict[Outage, str] = {

@@ -10,7 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.executors.conformance")
 
-from tests.ray.support import Project, new_project  # noqa: E402 - after the line above
+from tests.ray.support import Project, new_project, recording_server  # noqa: E402 - after the line above
 from tests.wandb_server import Server  # noqa: E402
 
 HEAD = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False, "object_store_memory": 100 * 2**20}
@@ -51,8 +51,5 @@ def alone(tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def server(project: Project) -> Iterator[Server]:
-    """A recording W&B server, to which the project's sweeps report online."""
-    server = Server()
-    project.env.update(server.environment, HOME=str(project.root))
-    yield server
-    server.close()
+    with recording_server(project) as server:
+        yield server

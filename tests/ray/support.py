@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.wandb_server import Server
+
+TRACKED = "sweep.tracking.wandb={project: shop}"
 PATIENCE = 120.0  # seconds until a condition that does not come is a failure
 
 TRAINER = '''
@@ -194,15 +197,26 @@ class Project:
 
 
 @contextmanager
-def new_project(root: Path, address: str | None = None) -> Iterator[Project]:
+def new_project(
+    root: Path, address: str | None = None, command: tuple[str, ...] = Project.command
+) -> Iterator[Project]:
     """A project with the trainer and the sweep file above; without an address, Ray starts embedded."""
     (root / "work.py").write_text(TRAINER)
     (root / "conf").mkdir()
     (root / "conf" / "sweep.yaml").write_text(SWEEP)
     (root / "meet").mkdir()
-    project = Project(root, address)
+    project = Project(root, address, command=command)
     yield project
     project.end()
+
+
+@contextmanager
+def recording_server(project: Project) -> Iterator[Server]:
+    """A W&B server to which the project's sweeps report online."""
+    server = Server()
+    project.env.update(server.environment, HOME=str(project.root))
+    yield server
+    server.close()
 
 
 def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:

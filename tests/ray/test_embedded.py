@@ -151,19 +151,28 @@ def test_killed_at_any_instant_with_ray(alone: Project, record_property: Any) ->
 
 
 def test_trials_on_mig_devices(alone: Project, tmp_path: Path) -> None:
-    """Each trial sees one of the MIG devices that the sweep has claimed; a busy GPU is left alone, and named."""
+    """The sweep waits until one is idle; each trial sees one of those it has claimed; a busy GPU is left alone."""
     nvml.build(tmp_path)
     busy, *migs = (f"{kind}-{uuid.uuid4()}" for kind in ("GPU", "MIG", "MIG"))  # no other test locks these
-    lines = [f"gpu {busy} NVIDIA_L4 23034 9000 - -", "gpu GPU-divided NVIDIA_H100 81559 10 - -"]
+    lines = [f"gpu {busy} NVIDIA_L4 23034 10 {2**30} -", "gpu GPU-divided NVIDIA_H100 81559 10 - -"]
     lines += [f"mig {name} MIG_3g.40gb 40448 1 - -" for name in migs]
-    (tmp_path / "devices").write_text("".join(f"{line}\n" for line in lines))
+    taken = "".join(f"{line}\n" for line in lines).replace("- -", f"{2**30} -")
+    (tmp_path / "devices").write_text(taken)
     alone.env |= {"LD_LIBRARY_PATH": str(tmp_path), "FAKE_NVML": str(tmp_path / "devices")}
     alone.env["CUDA_VISIBLE_DEVICES"] = ",".join(["0", *migs])
     (alone.root / "work.py").write_text(
         "import os\n\ndef train(cfg, run):\n    print('visible:', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+        "    run.report({'loss': 0.0})\n"
     )
     try:
-        assert "leaving alone GPU 0 (9000 MiB in use)" in alone.sweep()
+        assert "others use the GPUs that a trial needs" in alone.sweep("--no-wait", code=2)
+        assert not alone.runs.exists()
+        alone.sweep("--detach")  # returns although it has to wait
+        log = alone.runs / "work" / "sweep.log"
+        until(lambda: f"waiting for GPUs that others use: GPU 0 (in use by pid {2**30})" in log.read_text())
+        (tmp_path / "devices").write_text("".join(f"{line}\n" for line in lines))
+        until(lambda: "4 trials: 4 succeeded" in log.read_text())
+        assert f"leaving alone GPU 0 (in use by pid {2**30})" in log.read_text()
     finally:
         for name in (busy, *migs):
             (LOCKS / f"{name}.lock").unlink(missing_ok=True)

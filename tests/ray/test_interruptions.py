@@ -12,25 +12,6 @@ import pytest
 from tests.ray.support import PATIENCE, Project, alive, until
 
 
-def test_interrupted_once(project: Project) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        process = project.start_sweep("do=hold", "-j", "2")
-        pids = project.until_waiting(2, process)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130, out + err
-        assert "the same command goes on from here" in out
-        assert "Traceback" not in out + err
-        assert project.counts() == {"CANCELLED": 2, "PENDING": 2}
-        assert not any(map(alive, pids))
-        for file in project.meet.iterdir():
-            file.unlink()
-    project.go()
-    assert "4 trials: 4 to run" in project.sweep("do=hold")
-    assert project.counts() == {"SUCCEEDED": 4}
-    assert project.query("SELECT count(*) FROM attempt WHERE state = 'SUCCEEDED'") == [(4,)]
-
-
 @pytest.mark.fault(
     "coordinator",
     "SIGINT twice",
@@ -50,15 +31,6 @@ def test_interrupted_twice(project: Project) -> None:
     until(lambda: not any(map(alive, pids + orphans)))
     project.go()
     project.sweep("do=nothing")
-
-
-def test_stop_from_another_shell(project: Project) -> None:
-    process = project.start_sweep("do=hold", "-j", "2")
-    project.until_waiting(2, process)
-    assert "stopped; the same sweep command continues it" in project.run("stop", "work")
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert "is not running" in project.run("stop", "work")
 
 
 @pytest.mark.fault(
@@ -86,28 +58,6 @@ def test_the_coordinator_is_killed(project: Project) -> None:
         (shown,) = project.json("show", trial["trial_id"], "--json")
         assert [row["step"] for row in shown["series"]] == [0, 1, 2, 3]
     until(lambda: not project.processes())
-
-
-def test_a_second_coordinator_is_refused(project: Project) -> None:
-    process = project.start_sweep("do=hold", "x=0,1")
-    project.until_waiting(2, process)
-    out = project.sweep("do=hold", "x=0,1", code=2)
-    assert f"another coordinator runs this sweep (pid {process.pid} on" in out
-    project.go()
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
-
-
-def test_resubmit_joins_a_live_sweep(project: Project) -> None:
-    project.sweep("do=fail", "x=7", code=1)
-    failed = project.trials()[0]["trial_id"]
-    process = project.start_sweep("do=hold", "x=0,1")
-    project.until_waiting(2, process)
-    assert "1 trial queued" in project.run("resubmit", "work", "--trial", failed)
-    until(lambda: project.query("SELECT max(attempt) FROM attempt") == [(2,)], process)
-    project.go()
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
 
 
 @pytest.mark.fault(
@@ -187,3 +137,15 @@ def _workers(cluster: Any) -> list[int]:
     raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
     running = psutil.process_iter(["ppid", "cmdline"])
     return [row.pid for row in running if row.info["ppid"] in raylets and "ray::slot" in (row.info["cmdline"] or [])]
+
+
+def test_resubmit_joins_a_live_sweep(project: Project) -> None:
+    project.sweep("do=fail", "x=7", code=1)
+    failed = project.trials()[0]["trial_id"]
+    process = project.start_sweep("do=hold", "x=0,1")
+    project.until_waiting(2, process)
+    assert "1 trial queued" in project.run("resubmit", "work", "--trial", failed)
+    until(lambda: project.query("SELECT max(attempt) FROM attempt") == [(2,)], process)
+    project.go()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
 import pytest
 
-from tests.ray.support import Project, until
+from tests.ray.support import TRACKED, Project, until
 from tests.wandb_server import Server
-
-TRACKED = "sweep.tracking.wandb={project: shop}"
 
 
 @pytest.mark.fault(
@@ -44,33 +41,3 @@ def test_killed_and_resumed_is_one_run(project: Project, server: Server) -> None
         assert run.setting("note") == "a"
     assert {run.display_name for run in server.runs.values()} == {"x=0", "x=1"}
     assert "nothing to send" in project.run("sync")
-
-
-def test_a_failed_trial_is_a_failed_run(project: Project, server: Server) -> None:
-    """In W&B, and in a file beside it."""
-    project.sweep("do=odd", "x=0,1", TRACKED, "sweep.tracking.jsonl=all.jsonl", code=1)
-    assert sorted(run.state for run in server.runs.values()) == ["failed", "finished"]
-    lines = [json.loads(line) for line in (project.root / "all.jsonl").read_text().splitlines()]
-    assert sorted(line["exit_code"] for line in lines if "exit_code" in line) == [0, 1]
-    steps = {run.name: run.steps for run in server.runs.values()}
-    assert {name: [line["step"] for line in lines if line["run"] == name and "step" in line] for name in steps} == steps
-    assert project.run("sync").splitlines() == ["work: W&B: nothing to send", "work: JSON Lines: nothing to send"]
-
-
-def test_offline_then_synced(project: Project, server: Server) -> None:
-    """Recorded without a network, sent later: whole files first, then the same runs from the manifest."""
-    project.env["WANDB_MODE"] = "offline"
-    project.sweep("x=0,1", TRACKED)
-    assert not server.runs
-    assert len(list((project.runs / "work" / "wandb").glob("**/*.wandb"))) == 2
-    project.env["WANDB_MODE"] = "online"
-    assert "2 runs sent" in project.run("sync")
-    assert [run.steps for run in server.runs.values()] == [[0, 1, 2, 3]] * 2
-    assert "nothing to send" in project.run("sync")
-
-
-def test_off(project: Project, server: Server) -> None:
-    project.sweep("x=0")
-    assert not server.runs
-    assert not (project.runs / "work" / "wandb").exists()
-    assert not (project.runs / "work" / "tracking").exists()

@@ -13,6 +13,7 @@ from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from tests.nvml import driver, library  # noqa: F401
 from tests.unit import manifests
 
 # Tests must also pass on a slow machine: no deadline per example, and no health check of the speed.

@@ -65,6 +65,38 @@ def test_labels_keep_the_order_of_the_axes(overrides: dict[str, Any], label: str
     assert naming.label(overrides) == label
 
 
+LSTM = {"embeddings": "fast_text", "model": "lstm", "optimizer": "SGD", "lr": 0.1}
+TRIALS = [LSTM, {**LSTM, "model": "bi_lstm_bidirectionnal"}, {**LSTM, "model": "lstm_bidirectionnal", "lr": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (80, ["fast_text lstm SGD lr=0.1", "fast_text bi_lstm_bidirectionnal SGD lr=0.1"]),
+        (36, ["… lstm SGD lr=0.1", "… bi_lstm_bidirectionnal SGD lr=0.1"]),
+        (31, ["… lstm lr=0.1", "… bi_lstm_bidirectionnal lr=0.1"]),
+        (20, ["… lstm lr=0.1", "… bi_ls…onnal lr=0.1"]),
+        (1, ["… lstm 0.1", "… bi…l 0.1"]),
+    ],
+)
+def test_labels_leave_out_what_is_common_before_what_differs(width: int, expected: list[str]) -> None:
+    found = naming.labels(TRIALS, width)
+    assert found[:2] == expected
+    assert len(set(found)) == 3
+    assert max(map(len, found)) <= width or width == 1
+
+
+def test_labels_of_one_trial_and_of_none() -> None:
+    assert naming.labels([], 10) == []
+    assert naming.labels([{}], 3) == ["(no axes)"]
+    assert naming.labels([LSTM], 80) == [naming.label(LSTM)]
+    assert len(naming.labels([LSTM], 22)[0]) <= 22
+
+
+def test_counts_have_a_plural() -> None:
+    assert [naming.count(number, "trial") for number in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+
+
 def test_metrics_have_four_significant_digits() -> None:
     assert [naming.metric(number) for number in (None, 0.123456, 12345678.0, float("inf"))] == [
         "–",

@@ -240,6 +240,9 @@ class _Signs:
 
 def _attempt(task: Task, here: Placement, signs: _Signs) -> Iterator[Batch | Needed]:
     order: Order = pickle.loads(task.order)
+    if problem := gpu_driver.not_for_one_process(here.gpus):
+        yield Batch(*task.key, 0, (Ended(time.time(), exit_code=1, detail=problem),))
+        return
     parcel = Parcel()
     if not trial_paths.sees(order):
         yield Needed(task.key)

@@ -14,12 +14,14 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
+from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from orchestrator.files import PACKAGE
-from orchestrator.provenance.code_index import Index, index_of
+from orchestrator.folder.code_index import Index, index_of
+from orchestrator.node.inside import used_files
 
 _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
@@ -34,6 +36,7 @@ def import_from_copy(import_path: Sequence[str]) -> None:
     if index is None or (_copy is not None and _copy.tree == tree):
         return
     _copy = _Copy(tree, index)
+    used_files.watch(tree, index)
     hook = _copy.path_hook
     sys.path_hooks.insert(0, hook)
     for entry in list(sys.path_importer_cache):
@@ -66,11 +69,14 @@ class _First:
 
 def _reach_spawned(import_path: tuple[str, ...]) -> None:
     """Have processes that `multiprocessing` spawns import from the copy too: they import the trainer's module anew."""
-    from multiprocessing import spawn
-
     prepared = spawn.get_preparation_data
     first = _First(_IN_SPAWNED.format(root=os.path.dirname(PACKAGE), import_path=import_path))
-    spawn.get_preparation_data = lambda name: {**prepared(name), "": first}
+
+    def preparation_data(name: str) -> dict[str, Any]:
+        used_files.cannot_know()  # what a process imports that knows nothing of this one
+        return {**prepared(name), "": first}
+
+    spawn.get_preparation_data = preparation_data
 
 
 def look_at_modules() -> None:

@@ -125,6 +125,17 @@ class Run:
         return None
 
 
+def report_returned(run: Run, name: str, result: Any) -> None:
+    """Record what the trainer returned: a mapping is a last report; a number is the metric `name`, the objective."""
+    if isinstance(result, Mapping):
+        run.report(result)
+    elif _number(result) is not None:
+        run.report({name: result})
+    else:
+        kind = f"`train` returned {_show(result)}, which is not recorded"
+        run._warn("returned", f"{kind}: return a number, which is the objective, or a mapping of metrics to numbers")
+
+
 def _whole(step: Any) -> int | None:
     try:
         number = int(step) if isinstance(step, float) and step.is_integer() else operator.index(step)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
 from orchestrator.model.trainer import GENERATOR
-from orchestrator.node.inside import config, ending, failure, imports, references, seeding, stack
-from orchestrator.node.inside.run import Run
+from orchestrator.node.inside import config, ending, failure, imports, references, seeding, stack, used_files
+from orchestrator.node.inside.run import Run, report_returned
 from orchestrator.node.programs.table import look_up
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.journal import JournalWriter, Left
@@ -64,7 +64,11 @@ def prepare(
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     try:
         if isinstance(error, SystemExit):
-            raise TrainerError("the trainer's module exits when it is imported", where=str(order.trainer)) from error
+            raise TrainerError(
+                "the trainer's module exits when it is imported",
+                where=str(order.trainer),
+                fix="put what ends it below `if __name__ == '__main__':`",
+            ) from error
         if error is not None:
             raise error
         for name, value in trial_environment(order.threads, gpus).items():
@@ -75,6 +79,7 @@ def prepare(
         seeding.notice_nondeterminism(writer.notice)
         references.imitate_logging()
         cfg = _config.of(order.config)
+        used_files.prepare()
         return PreparedTrial(order, paths, writer, function, (cfg, run) if takes_run else (cfg,), run, setup)
     except BaseException as raised:
         return PreparedTrial(order, paths, writer, prepare, (), run, setup, raised)
@@ -111,6 +116,7 @@ def main(prepared: PreparedTrial, forked: bool) -> int:
         if forked:
             ending.exempt_inherited_objects()
         _is_trial = True
+        used_files.enter_trial(prepared.writer)
         if _modules_handler is not None:
             signal.signal(signal.SIGTERM, _modules_handler)
         code, raised, error = call_trainer(prepared)
@@ -157,16 +163,15 @@ def _train(prepared: PreparedTrial) -> None:
         if result is not None:
             result = _completed(result, str(prepared.order.trainer))
         left = Left(time.time(), time.monotonic(), 0)
-        if isinstance(result, Mapping):
-            prepared.run.report(result)
-        elif result is not None:
-            prepared.run.report({prepared.order.returned: result})
+        if result is not None:
+            report_returned(prepared.run, prepared.order.returned, result)
     except BaseException as raised:
         left = Left(time.time(), time.monotonic(), _exit_code(raised))
         raise
     finally:
         if os.getpid() == process:  # not in a process that the trainer has forked
             prepared.writer.left(left)
+            used_files.tell(prepared.writer)
             imports.name_live_modules(prepared.writer.notice)
 
 

@@ -61,6 +61,7 @@ _shared_deletions: list[Callable[[], Any]] = []  # exit handlers from then that 
 
 def preload(spec: ZygoteSpec) -> BaseException | None:
     """Import the trainer's module; returns what that raised."""
+    os.environ.update(spec.env)
     trial.import_from(spec.import_path)
     imports.import_from_copy(spec.import_path)
     sys.argv = [str(spec.trainer)]

@@ -29,14 +29,18 @@ def find(trainer: Function) -> Callable[..., Any]:
             raise TrainerError(
                 f"{trainer.module} has no {trainer.name!r}",
                 where=str(trainer),
-                fix=f"did you mean {near!r}?" if near else None,
+                fix=f"did you mean {near!r}?" if near else "name a function as module:function",
             )
         found = getattr(found, name)
     code = getattr(found, "__code__", None)
     if code is not None and code.co_filename.endswith(os.path.join("hydra", "main.py")):
         found = found.__wrapped__
     if not callable(found):
-        raise TrainerError(f"{trainer.name!r} is of type {type(found).__name__}, not a function", where=str(trainer))
+        raise TrainerError(
+            f"{trainer.name!r} is of type {type(found).__name__}, not a function",
+            where=str(trainer),
+            fix="name a function as module:function",
+        )
     return found  # type: ignore[no-any-return]
 
 

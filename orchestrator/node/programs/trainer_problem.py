@@ -31,7 +31,8 @@ def about(trainer: Function, error: BaseException | None) -> dict[str, str]:
         fix = f"did you mean {module_name}:{near}?" if near else "name a function as module:function"
         return {"what": f"{module_name} has no function {name!r}", "fix": fix}
     if not callable(function):
-        return {"what": f"{name} is not a function: its type is {type(function).__name__}"}
+        kind = type(function).__name__
+        return {"what": f"{name} is not a function: its type is {kind}", "fix": "name a function as module:function"}
     return _kind_problem(function, name) or _decorator_problem(function, name) or _signature_problem(function)
 
 

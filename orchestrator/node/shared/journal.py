@@ -61,7 +61,19 @@ class Unwritten:
     reason: str
 
 
-Entry = Union[Event, Entered, Left, Failure, Dropped, Unwritten]
+@dataclass(frozen=True)
+class Used:
+    """These files of the copy of the code were used; None: that cannot be known."""
+
+    names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class UsedBefore(Used):
+    """The same, before the trial began."""
+
+
+Entry = Union[Event, Entered, Left, Failure, Dropped, Unwritten, Used]
 
 
 class JournalWriter:
@@ -131,6 +143,14 @@ class JournalWriter:
         """The trainer has returned or raised, and all that it reports by that is written."""
         self._append(f"L\t[{left.at!r},{left.clock!r},{left.code}]\n")
 
+    def used(self, name: str | None) -> None:
+        """A file of the copy of the code was used for the first time; None: perhaps any of them."""
+        self.put("U", name if name is None else [name])
+
+    def used_before(self, text: str) -> None:
+        """The same for all that was used before the trial began, as JSON."""
+        self._append(f"B\t{text}\n")
+
     def saved(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is durable."""
         self.put("S", [checkpoint.step, checkpoint.path, time.time()])
@@ -162,12 +182,18 @@ def _time(value: Any) -> float:
     return float(value)
 
 
+def _names(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else tuple(map(_text, value))
+
+
 _PARSERS: dict[str, Callable[[Any], Entry]] = {
     "N": lambda value: Noticed(_text(value)),
     "S": lambda value: Saved(Checkpoint(_whole(value[0]), _text(value[1])), _time(value[2])),
     "T": lambda value: Restored(_whole(value[0]), _text(value[1]), _time(value[2])),
     "E": lambda value: Entered(_time(value)),
     "L": lambda value: Left(_time(value[0]), _time(value[1]), _whole(value[2])),
+    "U": lambda value: Used(_names(value)),
+    "B": lambda value: UsedBefore(_names(value)),
     "D": lambda value: Dropped(_text(value)),
     "X": lambda value: Unwritten(_whole(value[0]), _whole(value[1]), _text(value[2])),
     "F": lambda value: Failure(*(_text(value[name]) for name in ("type", "message", "where", "traceback"))),

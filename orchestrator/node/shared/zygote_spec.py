@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.model.order import Order
@@ -20,11 +20,12 @@ class ZygoteSpec:
     gpus: int  # how many a trial sees; which ones differs from trial to trial
     start: Literal["fork", "spawn"]
     deterministic: bool
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # variables of the user's shell: perhaps secrets
 
     @classmethod
     def of(cls, order: Order, gpus: Sequence[str]) -> ZygoteSpec:
         deterministic = order.deterministic != "off"
-        return cls(order.trainer, order.import_path, order.cwd, len(gpus), order.start, deterministic)
+        return cls(order.trainer, order.import_path, order.cwd, len(gpus), order.start, deterministic, order.env)
 
 
 def trial_environment(threads: int, gpus: Sequence[str] | None) -> dict[str, str]:

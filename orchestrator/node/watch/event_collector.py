@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.model.events import Batch, Event, Failure, Filed, Logged, Noticed, Reported, Saved
 from orchestrator.model.order import Order
-from orchestrator.node.shared.journal import Dropped, Entered, Entry, JournalReader, Left, Unwritten
+from orchestrator.node.shared.journal import Dropped, Entered, Entry, JournalReader, Left, Unwritten, Used, UsedBefore
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.watch import file_transfer
 from orchestrator.node.watch.output import Output
@@ -32,6 +33,8 @@ class EventCollector:
         self._lingers = False  # told that it has left and goes on
         self._dropped: Counter[str] = Counter()  # rows that were left out, by reason
         self._unwritten: dict[int, Unwritten] = {}  # by process
+        self._used: set[str] | None = set()  # None: that cannot be known
+        self._told_used = False  # the trial has come to its end, and so has told all
 
     def add(self, event: Event) -> None:
         """Put an event before those that `new` finds next."""
@@ -66,6 +69,12 @@ class EventCollector:
         count, reasons = sum(entry.lines for entry in found), sorted({entry.reason for entry in found})
         return f"{_rows(count)} lost on {socket.gethostname()}: {', '.join(reasons)}" if count else ""
 
+    @property
+    def used(self) -> str:
+        """Which files of the copy of the code it used, as JSON; "" if that is not known."""
+        known = self._told_used and self._used is not None and not self._unwritten
+        return json.dumps(sorted(self._used or ())) if known else ""
+
     def losses(self) -> Iterator[Event]:
         """What was lost, for the user."""
         for reason, count in self._dropped.items():
@@ -93,6 +102,9 @@ class EventCollector:
             self._unwritten[entry.pid] = entry
         elif isinstance(entry, Failure):
             self.failure = entry
+        elif isinstance(entry, Used):
+            self._told_used |= isinstance(entry, UsedBefore)
+            self._used = None if self._used is None or entry.names is None else self._used.union(entry.names)
         elif isinstance(entry, Saved) and not self._paths.shared:
             yield from file_transfer.checkpoint_events(self._paths, self._order, entry)
         else:

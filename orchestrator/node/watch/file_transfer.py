@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.files import replacing
 from orchestrator.model.events import Event, Filed, Noticed, Saved
 from orchestrator.model.order import Order
@@ -54,10 +55,12 @@ def file_events(paths: TrialPaths, order: Order, succeeded: bool) -> Iterator[Ev
         shutil.rmtree(paths.root, ignore_errors=True)
     where = _stays(paths.files)
     if left_out:
-        yield Noticed(f"{left_out} file(s) of run.dir are above the cap of {order.file_cap} bytes: {where}")
+        yield Noticed(
+            f"{naming.count(left_out, 'file')} of run.dir left out, above the cap of {order.file_cap} bytes: {where}"
+        )
     if unreadable:
         first = f"{os.path.basename(unreadable[0].filename)}: {unreadable[0].strerror}"
-        yield Noticed(f"{len(unreadable)} file(s) of run.dir could not be read ({first}): {where}")
+        yield Noticed(f"{naming.count(len(unreadable), 'file')} of run.dir could not be read ({first}): {where}")
 
 
 def write_files(paths: TrialPaths, files: Mapping[str, bytes]) -> None:

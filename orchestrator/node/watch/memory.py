@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.files import replacing, scratch
 from orchestrator.node.shared import cgroups, processes
 
@@ -129,7 +130,7 @@ class MemoryWatch:
         others = self._others()
         if any(other > used for other in others):
             return None
-        return f"its processes held {_gb(used)}, the most of {len(others) + 1} trial(s) here, " + (
+        return f"its processes held {_gb(used)}, the most of {naming.count(len(others) + 1, 'trial')} here, " + (
             f"when {_gb(room.free)} of the {_gb(room.total)} of {room.of} were free"
         )
 

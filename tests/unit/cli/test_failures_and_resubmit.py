@@ -37,7 +37,7 @@ def test_failures_are_grouped(orchestrate: Command, sweep: Manifest) -> None:
 
 
 def test_a_sweep_without_failures(orchestrate: Command, another: SweepFolder) -> None:
-    assert orchestrate("failures", "another").lines == ["another: 0 of 1 trials failed"]
+    assert orchestrate("failures", "another").lines == ["another: 0 of 1 trial failed"]
     assert orchestrate("failures", "another", "--json").out == ""
 
 
@@ -46,6 +46,17 @@ def test_resubmit_takes_one_group(sweep: Manifest, cause: str) -> None:
     run(sweep, 4, Outcome(State.FAILED, "oom", "its processes held 9 GiB"))
     assert resubmit.chosen(resubmit.parser().read(["s", "--cause", cause]), sweep.folder) == [trial_id(2)]
     assert len(resubmit.chosen(resubmit.parser().read(["s"]), sweep.folder)) == 2
+
+
+def test_the_best_trial_and_the_last_one_are_resubmitted_by_name(orchestrate: Command, sweep: Manifest) -> None:
+    def named(*words: str) -> list[str]:
+        options = resubmit.parser().read(words)
+        return resubmit.chosen(options, resubmit.find(options))
+
+    assert named("best") == named("s/best") == named("s", "--trial", "best") == [trial_id(1)]
+    run(sweep, 4, MULTILINE_FAILURE)
+    assert named("last") == [trial_id(4)]
+    assert "is one trial" in orchestrate("resubmit", "best", "--failed").err
 
 
 def test_nothing_to_resubmit_or_to_stop(orchestrate: Command) -> None:

@@ -15,7 +15,13 @@ from tests.unit.cli.support import Command
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["statsu"], "did you mean status?"),
+        (["statsu"], "did you mean orchestrate status?"),
+        (["best"], "did you mean orchestrate show best?"),
+        (["kill"], "did you mean orchestrate stop?"),
+        (["clean"], "nothing is ever deleted here"),
+        (["xyz"], "orchestrate --help lists them"),
+        (["help", "statsu"], "did you mean orchestrate status?"),
+        (["resubmit", "s", "--trial", "last", "--set", "x"], "is not KEY=VALUE"),
         (["status", "zzz"], "no sweep named 'zzz'"),
         (["status", "--runs", "nowhere"], "no sweep here yet"),
         (["status", "--jsn"], "unrecognized arguments: --jsn"),
@@ -32,7 +38,7 @@ from tests.unit.cli.support import Command
         (["show", "zzzz"], "no trial begins with 'zzzz'"),
         (["show", ""], "several trials begin with ''"),
         (["show"], "the following arguments are required: TRIAL"),
-        (["sweep"], "the following arguments are required: file\n"),
+        (["sweep"], "the following arguments are required: FILE\n"),
         (["show", "zzz/abc"], "no sweep named 'zzz'"),
         (["logs", "zzzz"], "no trial begins with 'zzzz'"),
         (["logs", "zzzz", "-n", "x"], "no number above 0"),
@@ -59,13 +65,21 @@ def test_a_mistake_is_one_message(orchestrate: Command, words: list[str], messag
 
 
 @pytest.mark.parametrize(
-    "command", ["sweep", "plan", "try", "status", "trials", "show", "logs", "failures", "ls", "stop", "sync"]
+    "command",
+    ["sweep", "plan", "try", "status", "trials", "show", "logs", "failures", "ls", "stop", "resubmit", "sync"],
 )
 def test_every_command_has_help(orchestrate: Command, command: str) -> None:
     output = orchestrate(command, "--help")
     assert output.code == 0
     assert output.lines[0].startswith(f"usage: orchestrate {command}")
     assert command in orchestrate("--help").out
+    assert f"examples:\n  orchestrate {command}" in output.out
+    assert orchestrate("help", command).out == output.out
+
+
+def test_the_package_is_the_command(sweep: Manifest) -> None:
+    command = [sys.executable, "-m", "orchestrator", "ls", "--runs", str(sweep.folder.path.parent)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("s  ")
 
 
 def test_version(orchestrate: Command) -> None:

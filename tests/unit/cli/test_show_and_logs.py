@@ -7,7 +7,7 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
 from tests.unit import manifests
 from tests.unit.cli.support import Command
-from tests.unit.manifests import LOST, begin, plan, trial_id, trial_spec
+from tests.unit.manifests import LOST, begin, plan, run, sweep_spec, trial_id, trial_spec
 
 
 def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
@@ -42,6 +42,26 @@ def test_show_prints_settings_with_all_digits(orchestrate: Command, sweep: Manif
     output = orchestrate("show", trial_id(30)).out
     assert "  lr: 0.057351183607399\n  momentum: 0.0\n  betas: [0.0,1]\n" in output
     assert '  name: "1"\n  on: true\n  model: lstm\n' in output
+
+
+def test_a_note_belongs_to_its_attempt_and_a_missing_objective_to_the_trial(
+    orchestrate: Command, sweep: Manifest
+) -> None:
+    plan(sweep, [trial_spec(30)])
+    key = run(sweep, 30, los=1.0)
+    with sweep.transaction():
+        sweep.attempts.noticed(key, 1, "careful")
+        sweep.attempts.noticed(
+            key, 1, "succeeded without a report of 'loss', which is sweep.objective"
+        )  # of an older version
+    output = orchestrate("show", trial_id(30)).out
+    assert output.index("attempt 1") < output.index("  note: careful")
+    assert output.count("without a report") == 1
+    assert "note: it succeeded without a report of 'loss', which is sweep.objective; it reported 'los'" in output
+    with sweep.transaction():
+        sweep.trials.resubmit([trial_id(30)])
+    run(sweep, 30, attempt=2, loss=1.0)
+    assert "without a report" not in orchestrate("show", trial_id(30)).out
 
 
 def test_show_as_json(orchestrate: Command) -> None:
@@ -82,6 +102,26 @@ def test_logs_show_what_a_terminal_would(orchestrate: Command, sweep: Manifest) 
     last = orchestrate("logs", trial_id(0), "-n", "3").lines
     assert (last[0], last[2]) == ("99999%", "end")
     assert last[1] == "x" * 5000 + " ... 90000 bytes left out ... " + "x" * 5000
+
+
+def test_the_best_trial_and_the_last_one_have_names(orchestrate: Command, sweep: Manifest) -> None:
+    assert orchestrate("show", "best").lines[0].startswith(f"trial {trial_id(1)} of s")
+    assert orchestrate("show", "runs/s/best").lines[0].startswith(f"trial {trial_id(1)} of s")
+    plan(sweep, [trial_spec(30, overrides={"x": 1})], spec=sweep_spec(objective=None))
+    begin(sweep, 30)
+    assert orchestrate("show", "last").lines[0].startswith(f"trial {trial_id(30)} of s")
+    log = sweep.folder.attempt_log(trial_id(30), 1)
+    log.parent.mkdir()
+    log.write_text("a line\n")
+    assert orchestrate("logs", "s/last").lines == ["a line"]
+    output = orchestrate("show", "best")
+    assert (output.code, output.out) == (2, "")
+    assert "no objective, so no trial is its best" in output.err
+
+
+def test_no_trial_is_best_or_last_before_one_has_run(orchestrate: Command, another: SweepFolder) -> None:
+    assert "no trial has started yet" in orchestrate("show", "last").err, "of the latest sweep, as everywhere"
+    assert "no objective" in orchestrate("show", "another/best").err
 
 
 def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Command, another: SweepFolder) -> None:

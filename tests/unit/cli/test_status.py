@@ -21,16 +21,19 @@ def test_status_shows_counts_best_failures_and_running_trials(orchestrate: Comma
     assert "best: valid/acc 0.79" in output.out
     assert "train.py:7: ValueError: bad" in output.out
     assert f"→ {trial_id(3)[:8]}" in output.out
-    assert "node-a gpu 1" in output.out
+    assert "gpu 1" in output.out
     assert output.lines[-1].startswith("  running (pid ")
 
 
-def test_nothing_runs_without_a_coordinator(orchestrate: Command) -> None:
+def test_nothing_runs_without_a_coordinator(orchestrate: Command, sweep: Manifest) -> None:
     """A trial that was running when the coordinator died counts as waiting, because it runs again."""
     output = orchestrate("status")
     assert output.lines[0].startswith("s  3/6  2 succeeded · 2 waiting")
     assert "→" not in output.out
     assert "its coordinator died" in output.lines[-1]
+    assert output.lines[-1].endswith(
+        "continues it: cd /work && orchestrate sweep conf/sweep.yaml x=1,2 --runs " + str(sweep.folder.path.parent)
+    )
     (found,) = orchestrate("status", "s", "--json").json()
     assert (found["counts"]["RUNNING"], found["counts"]["PENDING"], found["running"]) == (0, 2, [])
     assert found["coordinator"] is None

@@ -90,11 +90,12 @@ def test_show_and_trials_give_the_same_json(orchestrate: Command, sweep: Manifes
         }  # fmt: skip
 
 
-def on_terminal(sweep: Manifest, *words: str) -> list[str]:
+def on_terminal(sweep: Manifest, *words: str, pager: str = "cat") -> list[str]:
     """The lines that a command prints on a real terminal, 500 columns wide."""
+    environment = {**os.environ, "COLUMNS": "500", "PAGER": pager, "TERM": "xterm"}
     reading_end, terminal = pty.openpty()
     command = [sys.executable, "-m", "orchestrator.cli", *words, "--runs", str(sweep.folder.path.parent)]
-    with subprocess.Popen(command, stdout=terminal, env={**os.environ, "COLUMNS": "500"}) as process:
+    with subprocess.Popen(command, stdout=terminal, env=environment) as process:
         os.close(terminal)
         text = b""
         with contextlib.suppress(OSError):  # EIO: the command has closed the terminal
@@ -114,6 +115,16 @@ def test_a_terminal_shows_the_first_trials_and_a_pipe_gets_all(orchestrate: Comm
     assert len(on_terminal(sweep, "trials", "--limit", "0")) == 1 + SCREENFUL + 2
     assert len(on_terminal(sweep, "trials", "--limit", "3")) == 1 + 3
     assert len(on_terminal(sweep, "trials", "--json")) == SCREENFUL + 2
+
+
+def test_a_terminal_with_a_pager_gets_all_trials_through_it(orchestrate: Command, sweep: Manifest) -> None:
+    plan(sweep, [trial_spec(number) for number in range(100, 100 + SCREENFUL + 2)])
+    shown = on_terminal(sweep, "trials", pager="sed s/^/paged/")
+    assert len(shown) == 1 + SCREENFUL + 2
+    assert all(line.startswith("paged") for line in shown)
+    assert on_terminal(sweep, "show", trial_id(100), pager="head -n 1") == [f"trial {trial_id(100)} of s: PENDING"]
+    assert on_terminal(sweep, "failures", pager="no-such-pager") == ["s: 0 of 52 trials failed"]
+    assert orchestrate("trials").lines[0].startswith("trial"), "a pipe has no pager"
 
 
 def test_a_column_has_values_of_all_trials_even_if_it_varies_in_some(orchestrate: Command, sweep: Manifest) -> None:

@@ -12,11 +12,11 @@ from orchestrator.coordinator.recording import Live
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome, Started
-from orchestrator.model.sweep import Resources, State
+from orchestrator.model.sweep import Objective, Resources, State
 from orchestrator.results.snapshot import read_snapshot
 from tests.unit import manifests
 from tests.unit.cli.support import Command, held
-from tests.unit.manifests import begin, end, plan, run, trial_id, trial_spec
+from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
 
 def drawn(sweep: Manifest, width: int = 100) -> str:
@@ -24,7 +24,7 @@ def drawn(sweep: Manifest, width: int = 100) -> str:
     with held(sweep), Reader(sweep.folder) as reader:
         snap = read_snapshot(sweep.folder, reader)
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(view.render(snap, manifests.NOW + 65))
+    console.print(view.render(snap, manifests.NOW + 65, width))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
@@ -49,6 +49,43 @@ def test_a_narrow_terminal_cuts_neither_counts_nor_the_failed_trial(sweep: Manif
     (line,) = [text for text in lines if "a message" in text]
     assert trial_id(4)[:8] in line
     assert line.rstrip().endswith("…")
+
+
+def test_running_trials_are_told_apart_on_a_narrow_terminal(manifest: Manifest) -> None:
+    """What they share is shortened first, the host is left out, and where there is room the metric follows at once."""
+    models = ("lstm_bidirectionnal", "bi_lstm_bidirectionnal")
+    trials = [
+        trial_spec(number, overrides={"embeddings": "fast_text_character", "model": model, "optimizer.lr": 0.1})
+        for number, model in enumerate(models, 20)
+    ]
+    plan(manifest, trials, spec=sweep_spec(objective=Objective("valid/acc", "max")))
+    for number in (20, 21):
+        report(manifest, begin(manifest, number), 1, 0, **{"valid/acc": 0.25, "train/loss": 0.5, "lr": 0.1})
+    narrow = [line for line in drawn(manifest, width=56).splitlines() if "gpu 1" in line]
+    assert max(map(len, narrow)) <= 56
+    assert [line.split()[1:3] for line in narrow] == [["…", "lstm_…onnal"], ["…", "bi_ls…onnal"]]
+    assert "valid/acc 0.25" in narrow[0]
+    assert "train/loss" not in narrow[0]
+    wide = [line for line in drawn(manifest, width=200).splitlines() if "gpu 1" in line]
+    assert "fast_text_character lstm_bidirectionnal lr=0.1     valid/acc 0.25  train/loss 0.5  gpu 1" in wide[0]
+    assert "node-a" not in drawn(manifest)
+
+
+def test_steps_of_a_full_training_are_shown(orchestrate: Command, sweep: Manifest) -> None:
+    trials = [trial_spec(number, config={"epochs": 20}) for number in (20, 21, 22)]
+    plan(sweep, trials, spec=sweep_spec(steps="${epochs}"))
+    for number, steps in ((20, range(3)), (21, range(1, 4))):  # counted from 0, and from 1
+        key = begin(sweep, number)
+        for step in steps:
+            report(sweep, key, 1, step, loss=0.5)
+    begin(sweep, 22)
+    with held(sweep):
+        ids = [trial_id(number)[:8] for number in (20, 21, 22)]
+        lines = [line for line in orchestrate("status").lines if "→" in line and line.split()[1] in ids]
+        (found,) = orchestrate("status", "--json").json()
+    assert [line.partition("step ")[2].split()[0] for line in lines] == ["3/20", "3/20", "0/20"]
+    assert [(row["step"], row["steps"]) for row in found["running"]][-3:] == [(3, 20), (3, 20), (0, 20)]
+    assert drawn(sweep).count("step 3/20") == 2
 
 
 def test_further_groups_of_failures_are_counted(orchestrate: Command, sweep: Manifest) -> None:

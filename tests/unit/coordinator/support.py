@@ -129,9 +129,9 @@ class Scene:
         self.tick()
 
     def tick(self, *numbers_done: int) -> list[Transition]:
-        """One turn, in which these trials have started and succeeded."""
+        """One turn, in which these trials have started, reported and succeeded."""
         for number in numbers_done:
-            self.executor.tell(number, STARTED, DONE)
+            self.executor.tell(number, STARTED, rows(1.0), DONE)
         self.now += 1
         return self.coordinator.tick()
 

@@ -9,7 +9,7 @@ from orchestrator.errors import ResourceError
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.sweep import State
 from tests.unit import manifests
-from tests.unit.coordinator.support import DONE, FAILED, GONE, STARTED, Scene
+from tests.unit.coordinator.support import DONE, FAILED, GONE, STARTED, Scene, rows
 from tests.unit.manifests import sweep_spec, trial_spec
 
 
@@ -20,7 +20,9 @@ def test_when_the_first_trials_fail_alike_the_rest_is_not_started(scene: Callabl
         sweep.tell(number, STARTED, FAILED)
     assert sweep.launched() == [0, 1, 2]
     assert sweep.coordinator.done
-    assert sweep.coordinator.early_abort.reason == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
+    verdict = sweep.coordinator.early_abort.verdict
+    assert verdict is not None
+    assert verdict.reason == "3 of 3 trials failed at train.py:88: KeyError: 'x'"
     assert sweep.states() == [State.FAILED] * 3 + [State.PENDING] * 3
 
 
@@ -33,7 +35,7 @@ def test_launches_pause_and_go_on_when_one_that_runs_succeeds(scene: Callable[..
     assert not sweep.coordinator.done
     sweep.tick(3)
     assert sweep.launched() == [0, 1, 2, 3, 4, 5]
-    assert sweep.coordinator.early_abort.reason is None
+    assert sweep.coordinator.early_abort.verdict is None
 
 
 def test_one_success_keeps_the_sweep_going(scene: Callable[..., Scene], manifest: Manifest) -> None:
@@ -50,6 +52,24 @@ def test_zero_lets_every_trial_run(scene: Callable[..., Scene]) -> None:
     for number in range(5):
         sweep.tell(number, STARTED, FAILED)
     assert sweep.launched() == [0, 1, 2, 3, 4]
+
+
+def test_when_the_first_trials_never_report_the_objective_the_rest_is_not_started(scene: Callable[..., Scene]) -> None:
+    sweep = scene(trials=6, slots=1)
+    for number in range(3):
+        sweep.tell(number, STARTED, rows(1.0, metric="los"), DONE)
+    assert sweep.launched() == [0, 1, 2]
+    assert sweep.coordinator.done
+    verdict = sweep.coordinator.early_abort.verdict
+    assert verdict is not None
+    assert "without a report of 'loss'" in verdict.reason
+    again = scene(trials=6, slots=1)
+    assert not again.coordinator.done, "the next run tries again"
+    again.tell(3, STARTED, rows(1.0), DONE)
+    later = scene(trials=9, slots=1)
+    for number in range(5, 8):
+        later.tell(number, STARTED, DONE)
+    assert later.launched() == [5, 6, 7, 8], "a trial has reported it before"
 
 
 def lose_three(sweep: Scene) -> None:

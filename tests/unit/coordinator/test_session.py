@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.coordinator.loop import Transition
 from orchestrator.coordinator.session import RunLimits, Session, drive, hold, plan_sweep, reopen, settle
-from orchestrator.errors import LockedError, ManifestError, ResourceError, TrainerError
+from orchestrator.errors import ConfigError, LockedError, ManifestError, ResourceError, TrainerError
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.folder import lock
 from orchestrator.folder.lock import Lock
@@ -21,6 +24,7 @@ from orchestrator.language.planning import PlanSummary
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.sweep import Resources, State, SweepSpec, TrialSpec
 from tests.unit.manifests import FAILURE, run, sweep_spec, trial_id, trial_spec
+from tests.unit.tracking.support import until
 
 
 @dataclass
@@ -243,6 +247,102 @@ def test_nothing_is_written_to_a_sweep_that_another_machine_has_taken_over(proje
         assert reader.counts() == {State.FAILED: 1, State.PENDING: 2}
 
 
+class Other(Plan):
+    """Trials 2 and 3."""
+
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number + 2)
+
+
+def test_what_leaves_the_plan_is_said_before_it_starts(project: Path) -> None:
+    session = write(project)
+    run(session.manifest, 0)
+    session.release()
+    again = write(project, Other(count=2))
+    assert again.notes == [
+        "2 trials of the last plan (1 done) are not in this one: orchestrate trials s --all shows them; "
+        "--add keeps them in the plan"
+    ]
+    again.release()
+
+
+def test_the_trials_of_the_last_plan_can_stay(project: Path) -> None:
+    session = write(project)
+    run(session.manifest, 0)
+    session.release()
+    limits = RunLimits(add=True)
+    plan_sweep(project / "runs", Other(count=2), project, None, limits, lambda: Machine(cpus=1)).release()  # type: ignore[arg-type]
+    with Reader(session.folder) as reader:
+        assert [row.trial_id for row in reader.trials()] == [trial_id(number) for number in (2, 3, 0, 1)]
+        assert [row.position for row in reader.trials()] == [0, 1, 2, 3]
+        assert reader.counts() == {State.SUCCEEDED: 1, State.PENDING: 3}
+        found = reader.plan()
+        assert found is not None
+        assert found.total == 4
+
+
+def test_a_plan_of_another_trainer_hides_no_result_in_silence(project: Path) -> None:
+    (project / "other.py").write_text("def train(cfg): pass\n")
+    write(project).release()
+    other = Other(spec=sweep_spec(trainer="other:train"), count=2)
+    with pytest.raises(ConfigError, match=r"--add: sweep\.trainer \(other:train\): the trials of the last plan are of"):
+        plan_sweep(project / "runs", other, project, None, RunLimits(add=True), lambda: Machine(cpus=1))  # type: ignore[arg-type]
+    session = write(project, other)
+    assert session.notes[0].endswith(
+        "they are of another trainer, train:train (sweep.name=… starts a sweep of its own)"
+    )
+    session.release()
+
+
+WAITS = """
+import os, time
+from pathlib import Path
+def train(cfg, run):
+    Path(cfg["here"], "pid").write_text(str(os.getpid()))
+    while True:
+        print("working", flush=True)
+        time.sleep(0.01)
+"""
+
+
+class Waiting(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number, config={"here": os.getcwd()})
+
+
+@pytest.mark.parametrize("fate", ["deleted", "moved", "replaced"])
+@pytest.mark.fault(
+    "disk", "the user's runs/ is deleted, moved or replaced", "while a trial runs", "the sweep ends at once"
+)
+def test_a_folder_that_is_not_there_any_more_ends_the_sweep(project: Path, fate: str) -> None:
+    """Nothing is written into what is in its place."""
+    (project / "train.py").write_text(WAITS)
+    session = write(project, Waiting(count=2))
+    kept, other = project / "kept", project / "other"
+
+    def lose(_: object, transitions: list[Transition]) -> None:
+        if any(change.state is State.RUNNING for change in transitions):
+            until((project / "pid").exists)
+            (project / "runs").rename(kept)
+            if fate == "deleted":
+                shutil.rmtree(kept)
+            if fate == "replaced":
+                write(project).release()
+                shutil.copytree(project / "runs", other)
+
+    with pytest.raises(ManifestError, match="was deleted, moved or replaced while the sweep ran"):
+        drive(session, RunLimits(), lose)
+    session.release()
+    assert not Path("/proc", (project / "pid").read_text()).exists()
+    if fate == "replaced":
+        assert files(project / "runs") == files(other)
+    else:
+        assert not (project / "runs").exists()
+    if fate != "deleted":
+        with Reader(SweepFolder(kept / "s")) as reader:
+            assert reader.counts() == {State.RUNNING: 1, State.PENDING: 1}
+
+
 WRITES = """
 from pathlib import Path
 def train(cfg):
@@ -284,3 +384,41 @@ def test_what_git_cannot_say_is_told_and_recorded(project: Path, monkeypatch: py
     assert session.plan is not None
     assert session.plan.provenance["problems"] == [session.notes[1]]
     session.release()
+
+
+NEEDS = """
+import os
+AT_IMPORT = os.environ.get("A_TOKEN")
+def train(cfg, run):
+    assert AT_IMPORT == os.environ["A_TOKEN"] == cfg.token
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_variables_reach_trials_and_their_values_no_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, start: Any
+) -> None:
+    (project / "train.py").write_text(NEEDS)
+    monkeypatch.setenv("A_TOKEN", "hunter2")
+    spec = sweep_spec(trainer="train:train", objective=None, env=("A_TOKEN", "NOT_SET"), start=start)
+    session = write(project, OneWithToken(spec=spec, count=1))
+    assert session.notes == ["sweep.env: not set in this shell, so trials have what their node has: NOT_SET"]
+    executor = session.executor
+    assert isinstance(executor, Machine)
+    launch, orders = executor.launch, []
+    executor.launch = lambda order, resources: (orders.append(order), launch(order, resources))  # type: ignore[method-assign]
+
+    drive(session, RunLimits(), lambda *_: monkeypatch.delenv("A_TOKEN", raising=False))
+    session.release()
+    with Reader(session.folder) as reader:
+        (row,) = reader.trials()
+        assert row.state is State.SUCCEEDED, row.message
+    assert dict(orders[0].env) == {"A_TOKEN": "hunter2"}
+    assert "hunter2" not in repr(orders[0])
+    for path in (project / "runs").rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+
+
+class OneWithToken(Plan):
+    def trial(self, number: int) -> TrialSpec:
+        return trial_spec(number, config={"token": "${oc.env:A_TOKEN}"}, references={"token": "${oc.env:A_TOKEN}"})

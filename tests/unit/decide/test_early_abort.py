@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.decide.early_abort import EarlyAbort, group_options
 from orchestrator.model.events import Outcome
-from orchestrator.model.sweep import State, TrialSpec
+from orchestrator.model.sweep import Objective, State, TrialSpec
 from tests.unit.manifests import FAILURE, LOST, SUCCESS, trial_spec
 
 OTHER_FAILURE = Outcome(State.FAILED, "exception", "KeyError: 'y'", "Traceback …", "train.py:9")
@@ -28,6 +28,10 @@ def early_abort(*ends: Outcome, models: str = "lgt", minimum: int = 3, **how: An
     return found
 
 
+def reason(found: EarlyAbort) -> str | None:
+    return found.verdict.reason if found.verdict else None
+
+
 def test_it_is_due_when_enough_trials_failed_alike() -> None:
     assert not early_abort(FAILURE, FAILURE).due
     assert early_abort(FAILURE, FAILURE, FAILURE).due
@@ -36,9 +40,9 @@ def test_it_is_due_when_enough_trials_failed_alike() -> None:
 
 
 def test_the_reason_names_the_failure() -> None:
-    assert early_abort(FAILURE, FAILURE).reason is None
-    assert early_abort(*[FAILURE] * 4).reason == "4 of 4 trials failed at train.py:88: KeyError: 'x'"
-    assert early_abort(LOST, LOST, LOST).reason == "3 of 3 trials failed alike: the worker went away"
+    assert reason(early_abort(FAILURE, FAILURE)) is None
+    assert reason(early_abort(*[FAILURE] * 4)) == "4 of 4 trials failed at train.py:88: KeyError: 'x'"
+    assert reason(early_abort(LOST, LOST, LOST)) == "3 of 3 trials failed alike: the worker went away"
 
 
 def test_different_failures_or_a_success_prevent_it() -> None:
@@ -64,6 +68,42 @@ def test_a_second_option_must_fail_too() -> None:
     assert not found.due, "the sweep has other models"
     found.record(trial(5, "gru"), FAILURE)
     assert found.due
+
+
+# ---------------------------------------------------------------- the objective
+
+
+def unmeasured(*reported: dict[str, float], minimum: int = 3, running: tuple[Any, ...] = (), **how: Any) -> EarlyAbort:
+    """The state after trials have succeeded with these metrics, where the objective is `acc`."""
+    objective = Objective("acc", "max", "last")
+    found = EarlyAbort(minimum, True, lambda: {"model"}, objective, how.get("reported", False))
+    for number, metrics in enumerate(reported):
+        found.record(trial(number, "lg"[number % 2] if how.get("models", True) else "l"), SUCCESS, metrics, running)
+    return found
+
+
+def test_it_is_due_when_enough_trials_ended_without_the_objective() -> None:
+    assert not unmeasured({}, {}).due
+    assert unmeasured({}, {}, {}).due
+    assert not unmeasured({}, {"acc": 1.0}, {}, {}).due
+    assert not unmeasured({}, {}, {}, {"acc": float("nan")}).due
+    assert not unmeasured({}, {}, {}, running=({"acc": 1.0},)).due, "one that runs has reported it"
+    assert not unmeasured(*[{}] * 9, reported=True).due
+    assert not unmeasured(*[{}] * 9, minimum=0).due
+    assert not unmeasured({}, {}, {}, models=False).due, "the other model may report it"
+
+
+def test_the_verdict_names_what_was_reported_and_says_what_to_write() -> None:
+    found = unmeasured({"loss": 1.0, "Acc": 0.5}, {"loss": 1.0}, {}).verdict
+    assert found is not None
+    assert found.reason == (
+        "3 of 3 trials ended without a report of 'acc', which is sweep.objective.metric; they reported 'loss', 'Acc'"
+    )
+    assert found.fix.startswith("write sweep.objective.metric=Acc in the command")
+    nothing = unmeasured({}, {}, {}).verdict
+    assert nothing is not None
+    assert "nothing at all" in nothing.reason
+    assert nothing.fix.startswith("have the trainer report it: run.report({'acc': …})")
 
 
 def test_options_of_groups_are_distinguished_from_values() -> None:

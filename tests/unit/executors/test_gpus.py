@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -12,16 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
+from typing import Literal
 
 import pynvml
 import pytest
 
 from orchestrator.errors import ResourceError
 from orchestrator.executors import gpus
-from tests import nvml
+from orchestrator.model.sweep import Resources
+from tests.nvml import FOUR, UUIDS, Driver
 
-UUIDS = [f"GPU-{letter * 4}-{index}" for index, letter in enumerate("abcd")]
-FOUR = [f"gpu {uuid} NVIDIA_L4 23034 3 - -" for uuid in UUIDS]
 DIVIDED = [  # the second GPU is in MIG mode
     FOUR[0],
     "gpu GPU-eeee-1 NVIDIA_H100_80GB_HBM3 81559 10 - -",
@@ -32,37 +31,12 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from orchestrator.executors import gpus
+from orchestrator.model.sweep import Resources
 from tests import nvml
 claim = gpus.claim(Path(sys.argv[1]))
 print(*claim.ids, flush=True)
 time.sleep(600)
 """
-
-Driver = Callable[..., None]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a libnvidia-ml.so.1."""
-    folder = tmp_path_factory.mktemp("nvml")
-    nvml.build(folder)
-    return folder
-
-
-@pytest.fixture
-def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    """Sets the devices that the driver tells of, a line each; until then there is no driver."""
-    monkeypatch.setenv("FAKE_NVML", str(tmp_path / "devices"))
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))  # for other processes; this one has begun already
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    ctypes.CDLL(str(library / "libnvidia-ml.so.1"), mode=ctypes.RTLD_GLOBAL)  # found by its name from now on
-    gpus._uuid_by_name.cache_clear()
-
-    def install(devices: list[str] = FOUR) -> None:
-        (tmp_path / "devices").write_text("".join(f"{device}\n" for device in devices))
-
-    yield install
-    gpus._uuid_by_name.cache_clear()
 
 
 @pytest.fixture
@@ -127,7 +101,7 @@ def test_the_driver_is_closed_after_each_look(driver: Driver) -> None:
         ("0,9,1", ("0",)),
         ("-1", ()),
         ("NoDevFiles", ()),
-        ("GPU-", ()),
+        ("0,-1,1", ("0",)),
     ],
 )
 def test_visible_devices_are_honoured_in_their_order(
@@ -140,11 +114,90 @@ def test_visible_devices_are_honoured_in_their_order(
 
 
 def test_busy_gpus_are_left_out_with_the_reason(driver: Driver, locks: Path) -> None:
+    """Whoever only draws does not count, however much memory that takes: a desktop."""
     (zero, one, two, three) = FOUR
-    driver([zero, one.replace("- -", "77,78 -"), two.replace(" 3 ", " 9000 "), three.replace("- -", "- 99")])
+    here = os.getppid()
+    name = Path(f"/proc/{here}/comm").read_text().strip()
+    driver(
+        [
+            zero,
+            one.replace("- -", f"{2**30},78 -"),
+            two.replace("- -", f"{here} -"),
+            three.replace(" 3 - -", " 812 - 99"),
+        ]
+    )
     with claimed(locks) as claim:
-        assert claim.ids == ("0", "3"), "who only draws does not count"
-        assert claim.left_out == ("GPU 1 (in use by pid 77)", "GPU 2 (9000 MiB in use)")
+        assert claim.ids == ("0", "3")
+        assert claim.left_out == (f"GPU 1 (in use by pid {2**30} and 1 more)", f"GPU 2 (in use by pid {here} ({name}))")
+        assert len(claim.there) == 4
+
+
+@pytest.mark.parametrize("visible", ["MIG-gone", "GPU-", "9,0", "none"])
+def test_devices_that_are_not_there_are_refused(
+    driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    """CUDA would see none, and the trials would run on the CPU."""
+    driver(FOUR[:2])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ResourceError, match=r"no GPU of this machine can be used; it has 0 \(GPU 0\), 1") as told:
+        gpus.claim(locks)
+    assert f"CUDA_VISIBLE_DEVICES={visible}" in str(told.value)
+
+
+def test_what_cuda_ignores_is_told(driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,9,1")
+    with claimed(locks) as claim:
+        assert claim.left_out == ("9,1 of CUDA_VISIBLE_DEVICES (9 is no device here, and CUDA ignores what follows)",)
+
+
+def test_a_gpu_that_cannot_be_used_is_told_and_the_cpu_is_not_taken_instead(driver: Driver, locks: Path) -> None:
+    divided = "gpu GPU-eeee-1 NVIDIA_H100_80GB_HBM3 81559 10 - - empty"
+    driver([FOUR[0], divided])
+    with claimed(locks) as claim:
+        assert claim.left_out == ("GPU 1 (in MIG mode, and not divided)",)
+    driver([divided])
+    with pytest.raises(ResourceError, match=r"it has GPU 0 \(in MIG mode, and not divided\)"):
+        gpus.claim(locks)
+
+
+def test_a_driver_that_does_not_answer_is_no_machine_without_gpus(driver: Driver, locks: Path) -> None:
+    driver(["broken"])
+    with pytest.raises(ResourceError, match="the GPU driver does not answer"):
+        gpus.claim(locks)
+    assert gpus.uuids(["0"]) == ()
+
+
+# ---------------------------------------------------------------- what trials ask for
+
+
+def sizes(*amounts: float | Literal["auto"]) -> list[Resources]:
+    return [Resources(gpus=amount) for amount in amounts]
+
+
+def test_trials_wait_for_gpus_that_others_use(driver: Driver, locks: Path) -> None:
+    busy = FOUR[1].replace("- -", "77 -")
+    driver([FOUR[0], busy])
+    with claimed(locks) as claim:
+        assert [claim.short_of(sizes(amount)) for amount in ("auto", 1, 0.5, 0, 2)] == [False] * 4 + [True]
+        driver([FOUR[0].replace("- -", "77 -"), busy])
+        claim.retry()
+        assert [claim.short_of(sizes(amount)) for amount in ("auto", 1, 0.5, 0, 2)] == [True] * 3 + [False, True]
+        driver(FOUR)
+        claim.retry()
+        assert (claim.ids, claim.left_out) == (("0", "1", "2", "3"), ())
+    assert not gpus.Claim().short_of(sizes("auto", 2)), "a machine without GPUs has the CPU"
+
+
+def test_what_a_trial_could_never_get_is_refused(driver: Driver, locks: Path) -> None:
+    driver(DIVIDED)
+    with claimed(locks) as claim:
+        claim.check(sizes("auto", 1, 0.5, 0))
+        with pytest.raises(ResourceError, match="CUDA uses one MIG device a process: GPU 1 MIG 0, GPU 1 MIG 1"):
+            claim.check(sizes("auto", 2))
+    driver(FOUR[:2])
+    with claimed(locks) as claim, pytest.raises(ResourceError, match="asks for 3 GPUs, and this machine has 2"):
+        claim.check(sizes(3))
 
 
 def test_a_second_process_gets_what_is_left(driver: Driver, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,6 +380,11 @@ def test_without_gpus_no_lock_is_looked_at(driver: Driver, locks: Path) -> None:
     assert gpus.claim(locks).ids == ()
 
 
+def test_a_process_can_use_one_mig_device() -> None:
+    assert "CUDA uses one MIG device a process" in gpus.not_for_one_process(["MIG-a", "MIG-b"])
+    assert gpus.not_for_one_process(["MIG-a"]) == gpus.not_for_one_process(["0", "GPU-b"]) == ""
+
+
 def test_uuids(driver: Driver, locks: Path) -> None:
     driver()
     assert gpus.uuids(["2", "GPU-x"]) == ("GPU-cccc-2", "GPU-x")
@@ -345,10 +403,10 @@ def test_a_divided_gpu_is_its_mig_devices(driver: Driver, locks: Path) -> None:
 
 
 def test_each_mig_device_has_a_lock_and_processes_of_its_own(driver: Driver, locks: Path) -> None:
-    driver([*DIVIDED[:2], DIVIDED[2].replace("- -", "77 -"), DIVIDED[3]])
+    driver([*DIVIDED[:2], DIVIDED[2].replace("- -", f"{2**30} -"), DIVIDED[3]])
     with claimed(locks) as mine:
         assert mine.ids == ("0", "MIG-ffff-1-4")
-        assert mine.left_out == ("GPU 1 MIG 0 (in use by pid 77)",)
+        assert mine.left_out == (f"GPU 1 MIG 0 (in use by pid {2**30})",)
         with claimed(locks) as second:
             assert second.left_out[-1] == f"GPU 1 MIG 1 (another sweep, pid {os.getpid()})"
 
@@ -359,7 +417,6 @@ def test_each_mig_device_has_a_lock_and_processes_of_its_own(driver: Driver, loc
         ("MIG-ffff-1-4,0", ("MIG-ffff-1-4", "0")),
         ("MIG-ffff", ("MIG-ffff",)),
         ("1", ("MIG-eeee-1-3",)),
-        ("MIG-", ()),
         ("0,MIG-gone,MIG-ffff", ("0",)),
     ],
 )

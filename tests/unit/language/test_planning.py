@@ -101,6 +101,37 @@ def test_ignored_keys_and_the_sweep_section_do_not_change_an_id(tmp_path: Path) 
     assert other.config["num_workers"] == 8
 
 
+DERIVED = (
+    HEAD
+    + """
+paths: {root: /home/a, data: "${.root}/data"}
+train: {file: "${paths.data}/train.csv", copies: ["${paths.data}/${x}.csv"]}
+all: ${paths}
+inner: ${train.file}
+mixed: "${paths.root}/${oc.env:PLAN_PLAIN,a}"
+"""
+)
+
+
+@pytest.mark.parametrize("slow", ["", "slow: '${oc.decode:\"1\"}'\n"], ids=["template", "composed"])
+def test_what_comes_from_an_ignored_key_does_not_change_an_id_by_its_value(tmp_path: Path, slow: str) -> None:
+    def ids(head: str, *overrides: str, ignore: str = "paths.*") -> list[tuple[str, str]]:
+        found = plan(tmp_path, f"ignore: [{ignore}]\naxes: {{x: [1, 2]}}", *overrides, head=head + slow).trials()
+        return [(trial.trial_id, trial.config_id) for trial in found]
+
+    plain = DERIVED.replace("mixed", "# mixed")
+    before = ids(plain)
+    assert len(set(before)) == 2
+    assert ids(plain, "paths.root=/scratch/b") == before
+    assert ids(plain, "paths.root=/scratch/b", ignore="paths") == ids(plain, ignore="paths")
+    assert ids(plain, "paths.root=/scratch/b", ignore="y") != ids(plain, ignore="y")
+    assert ids(plain.replace("train.csv", "small.csv")) != before, "how it is written counts"
+    assert ids(plain, "train.file=/home/a/data/train.csv") != before
+    assert ids(DERIVED, "paths.root=/b") != ids(DERIVED), "what a resolver gives would be lost"
+    (one, _) = plan(tmp_path, "ignore: [paths.*]\naxes: {x: [1, 2]}", "paths.root=/b", head=plain).trials()
+    assert one.config["train"] == {"file": "/b/data/train.csv", "copies": ["/b/data/1.csv"]}
+
+
 def test_a_trial_is_excluded_if_all_keys_of_an_entry_match(tmp_path: Path) -> None:
     exclude = "exclude: [{model: gru, x: [1, 2]}, {optimizer.betas: 3}, {x: 3, model.hidden: 64}]\n"
     found = plan(tmp_path, exclude + "axes: {model: [lstm, gru], x: [1, 2, 3]}")

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.language import planning, sweepfile
+from orchestrator.language.config_errors import as_config_error
 from tests.unit.language.conf_trees import write
 
 CONF = {
@@ -19,10 +21,14 @@ CONF = {
     "model/no.yaml": "name: none\n",
     "optimizer/SGD.yaml": "lr: 0.1\nmomentum: 0.9\n",
     "optimizer/adam.yaml": "lr: 0.001\nbetas: [0.9, 0.999]\n",
+    "empty/readme.txt": "",
     "db/mysql.yaml": "port: 1\n",
     "db/engine/innodb.yaml": "a: 1\n",
 }
 HEAD = "defaults: [{model: lstm}, {optimizer: SGD}, _self_]\nseed: 42\ntraining: {epochs: 3}\n"
+
+
+INNER = ("None", "Exception", "LexerNoViable", "input '", "EOF", ".;", ": ;")  # of the libraries, not of a message
 
 
 def message_for(tmp_path: Path, text: str, *overrides: str) -> str:
@@ -34,6 +40,7 @@ def message_for(tmp_path: Path, text: str, *overrides: str) -> str:
     message = str(caught.value)
     assert "Traceback" not in message
     assert len(message) < 900, message
+    assert not [word for word in INNER if word in message], message
     return message
 
 
@@ -52,6 +59,11 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a trainer that is none": (HEAD + "sweep: {trainer: train}\n", ("sweep.trainer", "module:function")),
     "a file as trainer": (HEAD + "sweep: {trainer: 'train.py:main'}\n", ("sweep.trainer", "expected", "train:main")),
     "a path as trainer": (HEAD + "sweep: {trainer: src/train.py}\n", ("sweep.trainer", "expected", "src.train:train")),
+    "a variable with its value": (
+        sweep("env: [A_TOKEN=x]"),
+        ("sweep.env", "names of variables", "without their values"),
+    ),
+    "a variable of ours": (sweep("env: [RAY_ADDRESS]"), ("sweep.env", "RAY_ADDRESS is set for each trial")),
     "unknown group": (sweep("axes: {optimzer/x: [SGD]}"), ("optimzer", "'optimizer'", "axes")),
     "unknown group as a key": (sweep("axes: {optimzer: [SGD, adam]}"), ("optimzer", "'optimizer'", "axes")),
     "unknown option": (sweep("axes: {optimizer: [SGD, adm]}"), ("adm", "did you mean 'adam'", "axes.optimizer")),
@@ -128,6 +140,32 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "code by another key": (sweep("code: {ignore: [data]}"), ("sweep.code.ignore", "unknown key", "include, exclude")),
     "code of another kind": (sweep("code: data"), ("sweep.code", "include, exclude")),
     "bad memory": (sweep("resources: {memory: lots}"), ("resources.memory", "4GiB")),
+    "steps that are none": (sweep("steps: ten"), ("sweep.steps", "whole number", "${training.epochs}")),
+    "steps of no key": (sweep("steps: ${training.epoch}"), ("sweep.steps", "did you mean 'training.epochs'")),
+    "steps of a text": (sweep("steps: ${model.name}"), ("sweep.steps", "'lstm'", "whole number")),
+    "a W&B sweep file": (
+        "program: src/train.py\nmethod: bayes\nmetric: {name: val, goal: maximize}\nrun_cap: 5\n"
+        "parameters: {lr: {min: 0.1, max: 1.0, distribution: log_uniform_values}, opt: {values: [a, b]}}\n",
+        (
+            "sweep.yaml: this is a sweep file of W&B, which is not supported yet",
+            "sweep: {trainer: src.train:train, objective: {metric: val, mode: max}, ",
+            'axes: {lr: "tag(log, interval(0.1, 1.0))", opt: [a, b]}, search: {method: random, trials: 5}}',
+        ),
+    ),
+    "a W&B sweep file below sweep": (
+        HEAD + "sweep: {program: train.py, method: grid, parameters: {a: {parameters: {b: {value: true}}}}}\n",
+        ("sweep.yaml: sweep: this is a sweep file of W&B", "sweep: {trainer: train:train, axes: {a.b: true}}"),
+    ),
+    "an option of a folder below": (
+        sweep("axes: {db: [engine/innodp]}"),
+        ("axes.db", "no option 'engine/innodp'", "did you mean 'engine/innodb'", "mysql, engine/innodb"),
+    ),
+    "a group without options": (sweep("axes: {'+empty': [x, y]}"), ("axes.+empty", "empty/ has no .yaml file")),
+    "a key with dots": (
+        sweep("axes: {training.sub.lr: [1, 2]}", HEAD.replace("epochs: 3", "sub.lr: 3")),
+        ("no key 'training.sub.lr'", "one key with dots in its name"),
+    ),
+    "a character of another grammar": (sweep("axes: {seed: 'a>'}"), ("axes.seed", "cannot be read from '>' on")),
     "no time": (sweep("timeout: 0"), ("sweep.timeout", "above 0")),
     "bad heartbeat": (sweep("heartbeat: often"), ("sweep.heartbeat", "90s")),
     "bad grace": (sweep("grace: soon"), ("sweep.grace", "90s")),
@@ -168,7 +206,12 @@ OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown option": (("optimizer=adm",), ("adm", "did you mean 'adam'")),
     "unknown swept option": (("optimizer=adm,SGD",), ("adm", "did you mean 'adam'")),
     "no override": (("=",), ("=",)),
-    "bad grammar": (("seed=[1",), ("seed=[1",)),
+    "bad grammar": (("seed=[1",), ("seed=[1", "ends too early", "quote it twice")),
+    "an open quotation mark": (("seed='a",), ("a quotation mark is not closed", "quote it twice")),
+    "no value": (("seed",), ("'seed'", "it has no `=`", "KEY=VALUE")),
+    "an unknown function": (("seed=between(1,2)",), ("Unknown function 'between'", "range,")),
+    "added twice": (("+seed=1",), ("the config has 'seed' already", "write seed=1, or ++seed=1")),
+    "an option that is not there": (("+db=x",), ("no config 'db/x'",)),
     "unknown sweep option": (("sweep=nope",), ("sweep",)),
     "deleted": (("~nope",), ("nope",)),
 }
@@ -203,6 +246,11 @@ def test_a_mistake_on_the_command_line_gives_one_clear_message(name: str, tmp_pa
     message = message_for(tmp_path, sweep("axes: {training.epochs: [1, 2]}"), *overrides)
     for word in words:
         assert word in message, message
+
+
+def test_the_value_of_a_variable_is_not_repeated(tmp_path: Path) -> None:
+    for body in ("env: [A_TOKEN=hunter2]", "env: {A_TOKEN: hunter2}"):
+        assert "hunter2" not in message_for(tmp_path, sweep(body))
 
 
 def test_a_missing_file_gives_a_message_with_the_most_similar_name(tmp_path: Path) -> None:
@@ -330,3 +378,19 @@ def test_valid_names_of_sweeps(name: str) -> None:
 def test_a_name_that_would_leave_the_runs_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.name"):
         sweepfile.read({"trainer": "a:b", "name": name}, Path("sweep.yaml"), "")
+
+
+@given(st.text("ab=,()[]{}'\"\\:$~@+/>!. 1|", max_size=10))
+@example("x=\\")
+@example("x=a>")
+@pytest.mark.parametrize("alone", [True, False])
+@settings(max_examples=200, deadline=None)
+def test_what_is_no_override_is_refused_in_words(alone: bool, text: str) -> None:
+    found, parser = ConfigError("", fix="none is needed"), OverridesParser.create()
+    try:
+        with as_config_error("override"):
+            parser.parse_override(text) if alone else parser.parse_overrides([text])
+    except ConfigError as error:
+        found = error
+    assert found.fix
+    assert not [word for word in INNER if word in found.what and word not in text]

@@ -22,7 +22,7 @@ from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended, Outcome, Restored
 from orchestrator.model.order import Checkpoint
-from orchestrator.model.sweep import Objective, Resources, Retries, Search, State
+from orchestrator.model.sweep import Objective, Resources, Retries, Search, State, TrialSpec
 from tests.unit import manifests
 from tests.unit.manifests import FAILURE, LOST, SUCCESS, begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
 
@@ -120,7 +120,7 @@ def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, re
     assert reader.counts() == {State.PENDING: 1, State.SUCCEEDED: 1}
     everything = list(reader.trials(Query(everything=True)))
     assert [(row.trial_id, row.current) for row in everything][-1] == (trial_id(2), False)
-    assert {row[0] for row in reader.states()} == {trial_id(number) for number in (1, 2, 3)}
+    assert {row.trial_id for row in reader.standings()} == {trial_id(number) for number in (1, 2, 3)}
 
 
 OTHER = [Resources(gpus=1, cpus=2), Resources(gpus=0, cpus=1)]
@@ -260,6 +260,53 @@ def test_a_new_value_of_an_ignored_key_is_for_what_is_still_to_run(manifest: Man
     run(manifest, 1, FAILURE)
     plan(manifest, [trial_spec(each, config={"data": "new"}) for each in range(3)], spec=spec)
     assert [row.config["data"] for row in reader.trials()] == ["old", "new", "new"]
+
+
+def specs(manifest: Manifest) -> list[TrialSpec]:
+    """Each trial as its next attempt would run it."""
+    return [found for number in range(3) if (found := manifest.trials.spec(trial_id(number)))]
+
+
+def test_what_waits_runs_as_the_latest_plan_says(manifest: Manifest) -> None:
+    """Another key was named as `sweep.seed`: neither the ids nor the configs of the trials change by that."""
+    plan(manifest, [trial_spec(each, seed=1, config_id="one") for each in range(3)])
+    run(manifest, 0)
+    run(manifest, 1, FAILURE)
+    number = plan(manifest, [trial_spec(each, seed=7, config_id="seven") for each in range(3)])
+    assert [spec.config_id for spec in specs(manifest)] == ["seven"] * 3
+    assert [spec.seed for spec in specs(manifest)] == [1, 7, 7], "a result that stands says what it was made with"
+    assert manifest.trials.reseeded(number) == 1
+    with undone(manifest):
+        manifest.trials.rerun(number, "failed")
+        assert [spec.seed for spec in specs(manifest)] == [1, 7, 7]
+    for which in ("stale", "all"):
+        with undone(manifest):
+            manifest.trials.rerun(number, which)
+            assert due(manifest, number)[0] == trial_id(0)
+            assert [spec.seed for spec in specs(manifest)] == [7, 7, 7]
+    with manifest.transaction():
+        manifest.trials.resubmit([trial_id(0)])
+    plan(manifest, [trial_spec(each, seed=8) for each in range(3)])
+    assert [spec.seed for spec in specs(manifest)] == [8, 8, 8], "what was to run again has not run"
+
+
+def test_a_rerun_takes_the_new_value_of_an_ignored_key(manifest: Manifest) -> None:
+    spec = sweep_spec(ignore=("data",))
+    plan(manifest, [trial_spec(0, config={"data": "old"})], spec=spec)
+    run(manifest, 0)
+    number = plan(manifest, [trial_spec(0, config={"data": "new"})], spec=spec)
+    assert manifest.trials.reseeded(number) == 0, "it is no part of the trial"
+    with manifest.transaction():
+        manifest.trials.rerun(number, "all")
+    (found,) = specs(manifest)
+    assert found.config["data"] == "new"
+
+
+def test_a_reference_that_was_written_otherwise_is_what_the_config_shows(manifest: Manifest) -> None:
+    for text in ("${oc.env:OLD_TOKEN}", "${oc.env:NEW_TOKEN}"):
+        plan(manifest, [trial_spec(0, config={"token": text}, references={"token": text})])
+    (found,) = specs(manifest)
+    assert (found.config["token"], found.references["token"]) == (text, text)
 
 
 def test_recovery_closes_what_a_dead_coordinator_left(manifest: Manifest, reader: Reader) -> None:

@@ -81,6 +81,10 @@ def returns_number(cfg):
     return 0.25
 
 
+def returns_a_pair(cfg):
+    return {"a": 1.0}, "model"
+
+
 def returns_mapping(cfg, run):
     run.report({"a": 1.0}, step=4)
     return {"b": 2.0}

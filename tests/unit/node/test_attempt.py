@@ -86,7 +86,8 @@ def test_log_cap(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     assert 480 <= len("\n".join(log[gap + 1 :])) <= 500
     whole = sum(len(f"line {number}\n") for number in range(100_000))
     kept = sum(len(line) + 1 for line in log if not line.startswith("["))
-    assert log[gap] == f"[orchestrate: {whole - kept} bytes of output are left out here]"
+    # One of the lines before the gap may be cut; the newline after it is ours.
+    assert log[gap] in [f"[orchestrate: {whole - kept + ours} bytes of output are left out here]" for ours in (0, 1)]
 
 
 def test_a_progress_bar_does_not_fill_the_log(tmp_path: Path, zygote_pool: ZygotePool) -> None:
@@ -339,7 +340,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.
     (paths.files / "b").unlink()
     (notice,) = events
     assert isinstance(notice, Noticed)
-    assert notice.text.startswith("1 file(s) of run.dir could not be read (b: No such file or directory): it stays on ")
+    assert notice.text.startswith("1 file of run.dir could not be read (b: No such file or directory): it stays on ")
 
 
 def test_checkpoints_travel_from_node_to_node(

@@ -94,7 +94,7 @@ def test_the_largest_trial_is_ended_in_the_second_round(published: Path) -> None
     assert watch.must_end(0.0) is None
     assert watch.must_end(0.1) is None, "the next look is not due"
     assert watch.must_end(1.0) == (
-        "its processes held 0.3 GiB, the most of 1 trial(s) here, when 0.0 GiB of the 1.0 GiB of this node were free"
+        "its processes held 0.3 GiB, the most of 1 trial here, when 0.0 GiB of the 1.0 GiB of this node were free"
     )
     (published / "1").write_text(str(400 * MB))
     assert watch.must_end(2.0) is None, "another trial uses more"

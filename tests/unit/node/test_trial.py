@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -38,6 +40,18 @@ def test_what_a_trial_sees_beside_the_users_environment(monkeypatch: pytest.Monk
         *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
         *("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK"),
     }
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_variables_of_the_sweep_are_there_from_the_import_on(
+    tmp_path: Path, zygote_pool: ZygotePool, start: Literal["fork", "spawn"]
+) -> None:
+    """They come with the order: on another node, they are not in the environment of the worker."""
+    (tmp_path / "needs.py").write_text("import os\nHOME = os.environ['SWEEP_HOME']\ndef train(cfg): print(HOME)\n")
+    wanted = order(tmp_path, "needs:train", import_path=(str(tmp_path),), cwd=str(tmp_path), start=start)
+    for home in ("/a", "/b"):
+        assert run(replace(wanted, env=(("SWEEP_HOME", home),)), zygote_pool).log == f"{home}\n"
+    assert "SWEEP_HOME" not in os.environ
 
 
 def test_a_trials_environment(tmp_path: Path, zygote_pool: ZygotePool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +141,13 @@ def test_signatures_and_returned_values(tmp_path: Path, zygote_pool: ZygotePool,
     assert result.rows == rows
     assert result.ended.entered is not None
     assert result.ended.left is not None
+
+
+def test_what_is_returned_and_cannot_be_recorded_is_told(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    result = run(order(tmp_path, "returns_a_pair"), zygote_pool)
+    assert result.rows == []
+    (notice,) = result.notices
+    assert notice.startswith("`train` returned ({'a': 1.0}, 'model'), which is not recorded: return a number")
 
 
 def test_a_generator_that_only_the_call_gives_is_no_success(tmp_path: Path, zygote_pool: ZygotePool) -> None:

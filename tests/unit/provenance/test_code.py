@@ -11,14 +11,29 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, ManifestError
+from orchestrator.folder.code_changes import changed, code_files
+from orchestrator.folder.code_index import index_of
 from orchestrator.model.sweep import CodeRules
+from orchestrator.provenance import code as project_code
 from orchestrator.provenance import code_copy
-from orchestrator.provenance.code import Code, check_copy, code_hash, difference, import_path, keep_code
+from orchestrator.provenance.code import Code, check_copy, code_today, import_path, keep_code, source_hash
 from orchestrator.provenance.code_copy import ChangedMeanwhile, missing_data, pack, unpack
-from orchestrator.provenance.code_index import index_of
 from orchestrator.provenance.copy_watch import CopyWatch
-from orchestrator.provenance.project_files import Limits
+from orchestrator.provenance.project_files import USUAL, Limits
 from tests.unit.provenance.support import FILES, KEPT, files, git, links, write
+
+
+def code_hash(project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    today = code_today(project, runs, rules)
+    return source_hash(today.digests, today.live)
+
+
+def difference(old: Path, project: Path, runs: Path, rules: CodeRules = USUAL) -> str:
+    """In words, where nobody knows which files were used."""
+    kept, today = code_files(old), code_today(project, runs, rules)
+    assert kept is not None
+    return project_code.difference(dict.fromkeys(changed(kept, today, None), kept), today)
+
 
 # ---------------------------------------------------------------- the copy
 
@@ -32,6 +47,15 @@ def test_the_copy_has_the_code_and_links_to_the_data(repository: Path, store: Pa
     assert (code.path / "data/big.csv").read_text() == "1,2\n"
     (code.path / "results").mkdir()  # it stays writable
     assert code.left_out["data"] == "git ignores it"
+
+
+def test_what_is_left_out_is_told(repository: Path, store: Path) -> None:
+    write(repository, dict.fromkeys([".env", "a.key", "b.key", "c.key", "d.key"], "password"))
+    assert keep_code(repository, store, CodeRules(exclude=("docs",))).notes == (
+        "left out of the copy of the code: docs, docs/make.py (sweep.code.exclude names it)",
+        "never copied, nor linked to: .env, a.key, b.key and 2 more (may hold secrets); "
+        "sweep.env names variables that trials get",
+    )
 
 
 def test_a_project_that_is_too_large_is_refused_and_the_biggest_named(plain: Path, store: Path) -> None:

@@ -129,14 +129,17 @@ def test_environments_and_the_folder_of_all_sweeps_are_never_copied_or_linked(
 SECRETS = [".env", ".env.local", "deploy/id_rsa", "deploy/tls.key", ".netrc", "kaggle.json", "secrets.yaml"]
 
 
-def test_secret_files_are_not_copied_even_if_git_tracks_them(repository: Path) -> None:
-    write(repository, dict.fromkeys([*SECRETS, ".env.example"], "password"))
-    git(repository, "add", "-f", *SECRETS)
+def test_secret_files_are_neither_copied_nor_linked_even_if_git_tracks_them(repository: Path) -> None:
+    write(repository, dict.fromkeys([*SECRETS, ".env.example", ".aws/credentials", "data/.env"], "password"))
+    git(repository, "add", "-f", *SECRETS, ".aws/credentials")
     found = project_files(repository)
-    assert not found.copied.keys() & set(SECRETS)
+    assert not found.copied.keys() & {*SECRETS, ".aws/credentials"}
+    assert not {*found.linked} & {*SECRETS, "deploy", ".aws", ".aws/credentials", "data", "data/.env"}
+    assert "data/big.csv" in found.linked
     assert ".env.example" in found.copied
-    assert {found.left_out[name] for name in SECRETS} == {"files of this name may hold secrets"}
+    assert {found.left_out[name] for name in (*SECRETS, ".aws", "data/.env")} == {"may hold secrets"}
     assert "kaggle.json" in project_files(repository, CodeRules(include=("kaggle.json",))).copied
+    assert "kaggle.json" not in project_files(repository, CodeRules(include=("*",))).copied
 
 
 def test_hidden_folders_and_those_of_other_tools_are_searched_only_for_what_git_knows(repository: Path) -> None:

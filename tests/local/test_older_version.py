@@ -20,7 +20,7 @@ def test_it_goes_on(project: Project, server: Server) -> None:
     assert len(before) == 3
     project.go()
     out = project.sweep(*WORDS, code=1)  # one trial had failed for good
-    assert "7 trials: 3 done" in out
+    assert "7 trials: 3 succeeded" in out
     assert "W&B has not received everything" not in out
     assert project.counts() == {"SUCCEEDED": 6, "FAILED": 1}
     after = project.query("SELECT trial_id, objective, metrics FROM trials WHERE state = 'SUCCEEDED'")

@@ -1,0 +1,36 @@
+"""How to run trials again, where it matters whether the code was edited since the sweep was planned.
+
+`resubmit` runs the copy of the code that the sweep has; `sweep --rerun` takes the code as it is now.
+"""
+
+from __future__ import annotations
+
+from orchestrator.folder.code_changes import edited_since
+from orchestrator.folder.paths import SweepFolder
+from orchestrator.model.rows import PlanRow
+
+_SHOWN = 3
+
+
+def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
+    """The source files that were edited since, in words; "" if none was, or if the project is not here."""
+    tree = str(plan.provenance.get("tree") or "") if plan is not None else ""
+    names = edited_since(folder.code / tree) if tree else []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more} changed since the sweep was planned" if names else ""
+
+
+def todays(which: str) -> str:
+    """The command that runs trials with today's code: those that `failed`, or are `stale`."""
+    return f"orchestrate sweep … --rerun {which}"
+
+
+def hint(folder: SweepFolder, plan: PlanRow | None, resubmit: str, what: str) -> list[str]:
+    """Lines that say how to run failed trials again. `resubmit`: the command with the code of the sweep."""
+    news = edited(folder, plan)
+    if not news:
+        return [f"{resubmit}   runs {what} again (after an edit of the code: {todays('failed')})"]
+    return [
+        f"{news}: {todays('failed')} runs {what} with today's code",
+        f"{resubmit}   runs {what} with the code of the sweep, as before",
+    ]

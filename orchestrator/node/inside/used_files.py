@@ -1,0 +1,175 @@
+"""Notes which files of the sweep's copy of the code a process imports, runs or opens.
+
+An audit hook sees modules and scripts when their code is run, and what Python opens. It costs a fraction of a
+microsecond an event, and cannot be removed. A zygote collects names for all its trials; a trial, and what it forks,
+writes each further name into its journal. What cannot be seen into makes all of it unknown: other programs that may
+use files of the project. Files that a library opens in C++ are not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestrator.folder.code_index import Index
+from orchestrator.node.shared.journal import JournalWriter
+
+_MANY = 4096  # paths outside of the code that are remembered
+
+_used: UsedFiles | None = None
+_hooked: list[bool] = []
+
+
+class UsedFiles:
+    """The names in the copy of the files that were used so far."""
+
+    def __init__(self, tree: str, index: Index) -> None:
+        folders = {live: name for name, live in index.roots.items()}
+        inner_first = sorted(folders, key=len, reverse=True)
+        places = [(os.path.realpath(tree), ""), (tree, ""), *((folder, folders[folder]) for folder in inner_first)]
+        self._places = [(folder.rstrip(os.sep) + os.sep, name and f"{name}/") for folder, name in places]
+        self._starts = tuple(folder for folder, _ in self._places)
+        self._known = index.files
+        self._names: set[str] = set()
+        self._others: set[str] = set()  # paths that are no code
+        self._unknown = False
+        self._writer: JournalWriter | None = None  # of the trial, once it runs
+        self._text = (-1, "")  # how many names there were, and all of them as JSON
+
+    def prepare(self) -> None:
+        """Make ready what is known by now, for the trial that comes next."""
+        if self._text[0] != len(self._names):
+            self._text = len(self._names), json.dumps(sorted(self._names))
+
+    def enter_trial(self, writer: JournalWriter) -> None:
+        """From now on this process is a trial: further names go into its journal."""
+        self._writer = writer
+
+    def tell(self, writer: JournalWriter) -> None:
+        """At the end of a trial: write what was known before it began."""
+        writer.used_before("null" if self._unknown else self._text[1])
+
+    def saw(self, path: str, linked: bool = False) -> None:
+        """A file was used. `linked`: its path may lead through links."""
+        if path in self._others:
+            return
+        name = self._name(path) or (self._name(os.path.realpath(path)) if linked else None)
+        if name is None:
+            if len(self._others) < _MANY:
+                self._others.add(path)
+        elif name not in self._names:
+            self._names.add(name)
+            if self._writer is not None:
+                self._writer.used(name)
+
+    def cannot_know(self) -> None:
+        """Something was done that may use any file."""
+        if not self._unknown:
+            self._unknown = True
+            if self._writer is not None:
+                self._writer.used(None)
+
+    def started(self, words: Iterable[str]) -> None:
+        """Another program was started, with this command line."""
+        if any("python" in os.path.basename(word) or self._name(word) is not None for word in words):
+            self.cannot_know()
+
+    def _name(self, path: str) -> str | None:
+        """The name in the copy; None if it is no file of the code."""
+        path = os.path.abspath(path)
+        if path.startswith(self._starts):
+            for folder, below in self._places:
+                if path.startswith(folder):
+                    name = below + path[len(folder) :]
+                    return name if name in self._known else None
+        return None
+
+
+def watch(tree: str, index: Index) -> None:
+    """Begin with it, for this copy."""
+    global _used
+    _used = UsedFiles(tree, index)
+    if not _hooked:
+        _hooked.append(True)
+        sys.addaudithook(_on_event)
+
+
+def prepare() -> None:
+    """Before a trial's process exists: see `UsedFiles`, as of the other functions here."""
+    if _used is not None:
+        _used.prepare()
+
+
+def enter_trial(writer: JournalWriter) -> None:
+    if _used is not None:
+        _used.enter_trial(writer)
+
+
+def tell(writer: JournalWriter) -> None:
+    if _used is not None:
+        _used.tell(writer)
+
+
+def cannot_know() -> None:
+    if _used is not None:
+        _used.cannot_know()
+
+
+def _on_open(used: UsedFiles, path: Any, mode: Any, flags: Any) -> None:
+    if (mode[:1] in "wxa" if mode else (flags & os.O_ACCMODE) == os.O_WRONLY) or isinstance(path, int):
+        return
+    used.saw(os.fsdecode(path))
+
+
+def _on_exec(used: UsedFiles, code: Any) -> None:
+    name = getattr(code, "co_filename", "<")
+    if not name.startswith("<"):
+        used.saw(name, linked=True)
+
+
+def _on_import(used: UsedFiles, module: Any, path: Any, *_: Any) -> None:
+    if path:  # a library in C; others come as `exec`
+        used.saw(os.fsdecode(path), linked=True)
+
+
+def _on_program(used: UsedFiles, program: Any, words: Any = (), *_: Any) -> None:
+    given = [words] if isinstance(words, (str, bytes)) else list(words or ())
+    texts = [os.fsdecode(word) for word in [program, *given] if word]
+    used.started(part for text in texts for part in (text, *_split(text)))
+
+
+def _split(text: str) -> list[str]:
+    """The words of a command line, if that is what it is."""
+    try:
+        return shlex.split(text) if " " in text else []
+    except ValueError:
+        return text.split()
+
+
+def _on_spawn(used: UsedFiles, mode: Any, *rest: Any) -> None:
+    _on_program(used, *rest)
+
+
+_KINDS: Mapping[str, Callable[..., None]] = {
+    "open": _on_open,
+    "exec": _on_exec,
+    "import": _on_import,
+    "subprocess.Popen": _on_program,
+    "os.system": _on_program,
+    "os.exec": _on_program,
+    "os.posix_spawn": _on_program,
+    "os.spawn": _on_spawn,
+}
+
+
+def _on_event(event: str, args: tuple[Any, ...]) -> None:
+    kind = _KINDS.get(event)
+    if kind is not None and _used is not None:
+        try:
+            kind(_used, *args)
+        except Exception:  # an odd argument, which whoever asks for it will hear about
+            _used.cannot_know()

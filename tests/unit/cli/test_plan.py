@@ -1,0 +1,94 @@
+"""`plan` compares the sweep file with what was run, and today's code with what results were made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from orchestrator.coordinator.session import RunLimits, drive, plan_sweep
+from orchestrator.executors.local import LocalExecutor
+from orchestrator.language import planning
+
+FILES = {
+    "train.py": "import net\n\ndef train(cfg):\n    return {'loss': net.f(cfg.x)}\n",
+    "net.py": "def f(x):\n    return x\n",
+    "unused.py": "",
+    "conf/sweep.yaml": """
+seed: 1
+x: 0
+id: ${oc.env:JOB_ID}
+name: run-${id}
+sweep:
+  name: s
+  trainer: train:train
+  axes: {x: [1, 2]}
+  resources: {gpus: 0, cpus: 1}
+""",
+}
+RESULTS = "  2 done\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("JOB_ID", "100")
+    for name in ("PYTHONPATH", "ORCHESTRATE_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def sweep(project: Path, *overrides: str) -> list[str]:
+    """Run the sweep; what is said before it starts."""
+    plan = planning.load(Path("conf/sweep.yaml"), overrides)
+    limits = RunLimits()
+    session = plan_sweep(project / "runs", plan, project, None, limits, lambda: LocalExecutor(cpus=2))
+    try:
+        if session.executor is not None:
+            drive(session, limits, lambda *_: None)
+        return session.notes
+    finally:
+        session.release()
+
+
+def test_a_plan_says_what_is_stale_and_why(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def planned(*words: str) -> str:
+        assert main(["plan", "conf/sweep.yaml", *words]) == 0
+        return capsys.readouterr().out
+
+    assert "  2 to run\n" in planned()
+    assert sweep(project) == []
+    assert RESULTS in planned()
+    (project / "unused.py").write_text("x = 1\n")
+    (project / "train.py").write_text("# A comment.\n" + FILES["train.py"])
+    assert RESULTS in planned()
+    assert planned("--code-diff") == ""
+    (project / "net.py").write_text("def f(x):\n    return -x\n")
+    found = planned()
+    assert "  2 stale: done with other code\n" in found
+    assert "  changed since: net.py +1 −1  (--code-diff shows how; " in found
+    diff = planned("--code-diff").splitlines()
+    assert diff[:2] == ["--- then/net.py", "+++ now/net.py"]
+    assert diff[-2:] == ["-    return x", "+    return -x"]
+
+    assert "3 to run" in planned("x=3,4,5")
+    assert "note: 2 trials of the last plan (2 done) are not in this one" in planned("x=3,4,5")
+    assert "note: none of them is the same: x: 1, 2 → 3, 4, 5\n" in planned("x=3,4,5")
+
+
+def test_a_value_of_the_heads_environment_that_renames_every_trial_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(project)
+    monkeypatch.setenv("JOB_ID", "101")
+    notes = sweep(project)
+    assert notes[0].startswith("2 trials of the last plan (2 done) are not in this one")
+    assert notes[1].startswith("none of them is the same: id: 100 → 101, name: run-100 → run-101; to leave them out: ")
+    sweep(project, "sweep.ignore=[id]")
+    monkeypatch.setenv("JOB_ID", "102")
+    assert sweep(project, "sweep.ignore=[id]") == []

@@ -1,0 +1,74 @@
+"""What `plan`, `show`, `failures` and `resubmit` say where the code has changed since the sweep was planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import run_again
+from orchestrator.manifest.stale import keep_used
+from orchestrator.manifest.writer import Manifest
+from orchestrator.model.events import Ended
+from orchestrator.model.exact_json import dumps
+from orchestrator.provenance.code import keep_code
+from tests.unit.cli.support import Command
+from tests.unit.manifests import FAILURE, NOW, SUCCESS, begin, plan, run, sweep_spec, trial_id, trial_spec
+
+TRAINER = "def train(cfg):\n    return 1\n"
+SWEEP = "seed: 1\nx: 0\nsweep: {name: s, trainer: 'train:train', axes: {x: [1, 2]}}\n"
+
+
+@pytest.fixture
+def project(orchestrate: Command, sweep: Manifest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sweep's project, whose code is kept: trial 1 is done, trial 2 has failed."""
+    place = sweep.folder.path.parent.parent
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(place.parent))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (place / "conf").mkdir()
+    (place / "conf/sweep.yaml").write_text(SWEEP)
+    (place / "train.py").write_text(TRAINER)
+    (place / "unused.py").write_text("")
+    code = keep_code(place, sweep.folder.code)
+    trials = [trial_spec(number) for number in (1, 2)]
+    plan(sweep, trials, spec=sweep_spec(), code=code.code, provenance={"tree": code.tree})
+    with sweep.transaction():
+        sweep.trials.rerun(3, "all")
+    key = begin(sweep, 1, 2, code=code.code)
+    with sweep.transaction():
+        used = keep_used(sweep.folder, dumps(["train.py"]))
+        sweep.attempts.close(key, 2, SUCCESS, Ended(NOW + 10), used)
+    run(sweep, 2, FAILURE, attempt=2)
+    return place
+
+
+def test_while_the_code_is_the_same_resubmit_is_the_way(orchestrate: Command, project: Path) -> None:
+    last = orchestrate("failures").lines[-1]
+    assert last.startswith("orchestrate resubmit s --cause exception   runs those again (after an edit of the code: ")
+    (project / "train.py").write_text("# a comment\n" + TRAINER)
+    assert orchestrate("failures").lines[-1] == last
+    assert "today" not in orchestrate("show", trial_id(2)).out
+
+
+def test_every_hint_that_would_run_other_code_says_so(orchestrate: Command, project: Path, sweep: Manifest) -> None:
+    (project / "train.py").write_text("def train(cfg):\n    return 2\n")
+    news = "train.py changed since the sweep was planned"
+    assert orchestrate("failures").lines[-2:] == [
+        f"{news}: orchestrate sweep … --rerun failed runs those with today's code",
+        "orchestrate resubmit s --cause exception   runs those with the code of the sweep, as before",
+    ]
+    assert f"{news}: orchestrate sweep … --rerun failed takes today's" in orchestrate("show", trial_id(2)).out
+    assert f"{news}: orchestrate sweep … --rerun stale takes today's" in orchestrate("show", trial_id(1)).out
+    lock = orchestrate("resubmit", "s", "--runs", "runs", "--set", "sweep.timeout=1h", "--lost")
+    assert lock.out == "s: no trial to run again\n"
+
+
+def test_a_project_that_is_elsewhere_tells_nothing(project: Path, sweep: Manifest) -> None:
+    current = sweep.plans.current()
+    assert run_again.edited(sweep.folder, current) == ""
+    (project / "train.py").unlink()
+    assert run_again.edited(sweep.folder, current) == "train.py changed since the sweep was planned"
+    project.rename(project.with_name("moved"))
+    folder = type(sweep.folder)(project.with_name("moved") / "runs" / "s")
+    assert run_again.edited(folder, current) == ""
+    project.with_name("moved").rename(project)
