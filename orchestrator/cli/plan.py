@@ -10,10 +10,11 @@ from orchestrator import naming
 from orchestrator.cli.common import Parser, positive, print_json
 from orchestrator.folder.code_changes import CodeFiles
 from orchestrator.folder.paths import SweepFolder, runs_root
-from orchestrator.language import planning
+from orchestrator.language import planning, trainer_source
 from orchestrator.language.plan_changes import SAMPLE, in_words
 from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.reader import Reader, Standing
+from orchestrator.model import trainer
 from orchestrator.model.rows import LastPlan
 from orchestrator.model.sweep import State, TrialSpec
 from orchestrator.provenance.code import code_diff, code_today, difference, source_hash
@@ -42,11 +43,12 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     plan = planning.load(options.file, options.overrides, options.config_dir)
+    trainer_source.check(trainer.parse(plan.spec.trainer), Path.cwd())
     if options.json:
         for number, trial in enumerate(plan.trials()):
             if options.limit is not None and number >= options.limit:
                 break
-            print_json({"trial_id": trial.trial_id, "overrides": trial.overrides, "config": trial.config})
+            print_json({"trial_id": trial.trial_id, "overrides": trial.overrides, "config": plan.shown(trial)})
         return 0
     folder = SweepFolder(runs_root(options.runs) / plan.spec.name)
     if options.code_diff:

@@ -201,7 +201,8 @@ class Coordinator:
         offered = self._saved(due, last.lineage) if last is not None and lifecycle.continues(last) else ()
         number = self._manifest.attempts.next_number(due.key)
         lineage = lifecycle.next_lineage(number, last, bool(offered))
-        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due), Standing(self._spec.objective))
+        standing = Standing(self._spec.objective)
+        live = Live(due.key, due.spec, number, offered, lineage, now, _size(due), standing, due.position)
         self._manifest.attempts.open(self._opening(live))
         if last is not None and offered:
             live.standing = self._recording.standing(live.key)
@@ -240,6 +241,7 @@ class Coordinator:
             gpus=float(resources.gpus),
             interval=pace.LEAST,
             restore=live.offered,
+            number=live.position,
             env=self._env,
         )
 

@@ -31,6 +31,7 @@ class Live:
     created: float
     resources: Resources  # what it was given
     standing: Standing  # what its series has reached
+    position: int = 0  # of the trial in the plan
     seq: int = -1
     started: Started | None = None
     restored: bool = False

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.language.config_errors import MayNeedCode
+from orchestrator.language.option_names import option_name
 from orchestrator.search.space import Axis, Block, Interval, Key, Setting, Space
 
 _FUNCTION = re.compile(r"\s*(range|choice|glob|interval|tag|sort|shuffle|int|float|str|bool)\(")
@@ -71,15 +73,15 @@ class AxisReader:
     scoped: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
-    def read(self, written: Any) -> Space:
-        """The space of `sweep.axes`, including the axes from the command line."""
+    def read(self, written: Any, place: str = "sweep.axes") -> Space:
+        """The space of `sweep.axes`, or what is written in another place, with the axes from the command line."""
         if not written:
             written = {}
         blocks = written if isinstance(written, list) else [written]
         several = len(blocks) > 1
         read = []
         for index, block in enumerate(blocks):
-            where = f"sweep.axes[{index}]" if isinstance(written, list) else "sweep.axes"
+            where = f"{place}[{index}]" if isinstance(written, list) else place
             read.append(self._root_block(block, Scope(where=where, varies=several), several))
         return Space(tuple(read))
 
@@ -215,7 +217,7 @@ class AxisReader:
             found = nearest(last, self.vocabulary.options(parent))
             close = f"{parent}/{found}" if found else close
         fix = f"did you mean {close!r}?" if close else f"groups: {', '.join(self.vocabulary.groups())}"
-        return self._error(f"there is no config group {path!r}", where, fix)
+        return MayNeedCode(f"there is no config group {path!r}", where=f"{self.file}: {where}", fix=fix)
 
     # ------------------------------------------------------------ groups
 
@@ -250,28 +252,23 @@ class AxisReader:
         """An option's name, checked. null and lists of names are allowed, as in Hydra."""
         if option is None:
             return None
-        if isinstance(option, bool):
-            raise self._error(
-                f"YAML reads an unquoted no, off, on or yes as a boolean: an option was read as {option}",
-                where,
-                'quote the option\'s name: "no"',
-            )
         if isinstance(option, list):
             if any(item is None or isinstance(item, list) for item in option):
                 raise self._error(
                     f"a list of options contains only names, not {option!r}", where, "write one name or a flat list"
                 )
             return [self._option(key, item, where) for item in option]
-        self._check_split(str(option), where)
+        name = str(option_name(option, f"{self.file}: {where}"))
+        self._check_split(name, where)
         group = key.name.partition("@")[0]
         options = self.vocabulary.options(group)
-        if str(option) in options or "${" in str(option) or self._nested_option(group, str(option)):
-            return str(option)
+        if name in options or "${" in name or self._nested_option(group, name):
+            return name
         known = [*options, *self.vocabulary.options_below(group)]
-        close = nearest(str(option), known)
+        close = nearest(name, known)
         guess = f"did you mean {close!r}? " if close else ""
         fix = f"{guess}its options: {', '.join(known)}" if known else f"its folder {group}/ has no .yaml file"
-        raise self._error(f"group {group!r} has no option {option!r}", where, fix)
+        raise MayNeedCode(f"group {group!r} has no option {option!r}", where=f"{self.file}: {where}", fix=fix)
 
     def _nested_option(self, group: str, option: str) -> bool:
         """Whether an option such as `nested/mysql` names a config in a folder below the group."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
+
+
+class MayNeedCode(ConfigError):
+    """A config names something that is not known here, but that the user's code may register when it is imported."""
+
+    certain = False  # whether nothing else can help
+    resolver = ""  # the name of the resolver that is not known
 
 
 @contextmanager
@@ -31,7 +39,22 @@ def config_error(error: Exception, where: str) -> ConfigError:
         )
     if told := _grammar(error):
         return ConfigError(told[0], where=where or None, fix=told[1])
-    return ConfigError(_message(error), where=where or None, fix=_fix(error))
+    kind = _may_need_code(error)
+    found = (MayNeedCode if kind else ConfigError)(_message(error), where=where or None, fix=_fix(error))
+    if isinstance(found, MayNeedCode) and (resolver := re.search(r"Unsupported interpolation type (\S+)", str(kind))):
+        found.certain, found.resolver = True, resolver[1]
+    return found
+
+
+def _may_need_code(error: BaseException | None) -> BaseException | None:
+    """The exception of Hydra or OmegaConf, among an exception's causes, that the user's code may mend."""
+    while error is not None:
+        if type(error).__name__ in ("UnsupportedInterpolationType", "MissingConfigException"):
+            return error
+        if str(error).lstrip().startswith(("Could not override", "In '")) and "Could not override" in str(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 _LITERALLY = """to give a text as it is, quote it twice: 'key="text"'"""
@@ -94,6 +117,9 @@ def _message(error: Exception) -> str:
     options = getattr(error, "options", None) or ()
     rest = [line.removesuffix(".") for line in rest if line not in (*options, "None")]
     rest = [line for line in rest if not line.startswith(("To append", "Available options", "Key '"))]
+    unknown = re.search(r"^Key '(.+)' not in '(\w+)'\s+full_key: (\S+)", text, re.MULTILINE)
+    if unknown:
+        return f"{unknown[3]!r} is no key of {unknown[2]}"
     return "; ".join(dict.fromkeys(rest)).replace("full_key: ", "at key ") or type(error).__name__
 
 
@@ -116,7 +142,21 @@ def join_hints(*parts: str | None) -> str:
     return "; ".join(filter(None, parts)).replace("?; ", "? ")
 
 
+def _fields(error: BaseException | None) -> list[str]:
+    """The fields of the structured config that an error is about."""
+    while error is not None:
+        kind = getattr(error, "object_type", None)
+        if dataclasses.is_dataclass(kind):
+            return [field.name for field in dataclasses.fields(kind)]
+        error = error.__cause__ or error.__context__
+    return []
+
+
 def _fix(error: Exception) -> str | None:
+    unknown = re.search(r"Key '(.+)' not in '(?:\w+)'", str(error))
+    if unknown and (fields := _fields(error)):
+        close = nearest(unknown[1], fields)
+        return f"did you mean {close!r}?" if close else f"its keys: {', '.join(fields)}"
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)
     if missing:

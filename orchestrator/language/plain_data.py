@@ -56,7 +56,9 @@ def _resolve(config: Any, path: Path, kept: Mapping[Path, str], where: str) -> A
             continue
         if OmegaConf.is_missing(config, key):
             raise ConfigError(
-                f"{dotted(inner)!r} is mandatory (???) but has no value", where=where, fix=f"set {dotted(inner)}=…"
+                f"{dotted(inner)!r} is mandatory (???) but has no value",
+                where=where,
+                fix=f"set {dotted(inner)}=…, or list it in sweep.allow_missing if the trainer fills it",
             )
         interpolated = OmegaConf.is_interpolation(config, key)
         with as_config_error(f"{where}: {dotted(inner)}"):
@@ -109,6 +111,17 @@ def accepted_type(config: DictConfig, path: Sequence[str]) -> type | None:
         free = last._metadata.ref_type in (Any, None) and last._metadata.object_type in (dict, list, None)
         return object if free and last._metadata.element_type in (Any, None) else None
     return object if type(last) is AnyNode else None
+
+
+def with_values(tree: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy of plain data in which some dotted keys have other values."""
+    if prefix[:-1] in values:
+        return values[prefix[:-1]]
+    if isinstance(tree, Mapping):
+        return {key: with_values(item, values, f"{prefix}{key}.") for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [with_values(item, values, f"{prefix}{index}.") for index, item in enumerate(tree)]
+    return tree
 
 
 def dotted_keys(tree: Any, prefix: str = "") -> Iterator[str]:

@@ -1,183 +1,34 @@
-"""From a sweep file to its trials: connects the axes, the search and the rendering of configs."""
+"""From a sweep file to its trials: here if nothing else is needed, or where the trainer's code has been imported."""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from orchestrator import naming
-from orchestrator.errors import ConfigError
-from orchestrator.language.compose import Composition
-from orchestrator.language.identity import IdSet
-from orchestrator.language.source import Source, open_source
-from orchestrator.language.trial_renderer import TrialRenderer
+from orchestrator.language import with_code
+from orchestrator.language.config_errors import MayNeedCode
+from orchestrator.language.source import Request
+from orchestrator.language.sweep_plan import PlanSummary, SweepPlan, read
 from orchestrator.model.sweep import SweepSpec, TrialSpec
-from orchestrator.search.methods import METHODS
-from orchestrator.search.space import Assignment, Key, Space
 
-_MAX_RENDERERS = 2048  # kept in memory
-_MAX_COMPOSITIONS = 256
-_MAX_FUTILE_DRAWS = 10_000  # a random search ends after so many draws in a row without a new trial
+__all__ = ["PlanSummary", "SweepPlan", "load", "load_first_trial"]
 
 
-@dataclass(frozen=True)
-class PlanSummary:
-    """The result of one pass over the trials."""
+def load(
+    file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None, project: Path | None = None
+) -> SweepPlan:
+    """Read a sweep file with the overrides of the command line. Raises ConfigError.
 
-    total: int
-    excluded: int
-    duplicates: int
-    by_choice: Mapping[str, Mapping[str, int]]  # group -> option -> trials
-    warnings: tuple[str, ...]
-
-
-@dataclass
-class _Tally:
-    """What one pass over the trials has counted so far."""
-
-    seen: IdSet = field(default_factory=IdSet)
-    excluded: int = 0
-    duplicates: int = 0
-    matched: set[int] = field(default_factory=set)  # indices of the entries of `exclude` that matched a trial
-    by_choice: Counter[tuple[tuple[str, str], ...]] = field(default_factory=Counter)
-    warnings: dict[str, None] = field(default_factory=dict)
-
-
-class SweepPlan:
-    """A sweep file that has been read: its checked `sweep` section and its trials."""
-
-    def __init__(self, source: Source, space: Space, options: tuple[str, ...] = ()) -> None:
-        """`options`: of the command line, which it has again when the sweep goes on."""
-        self.options = options
-        self.spec: SweepSpec = source.spec
-        self.file: Path = source.file
-        self.overrides: tuple[str, ...] = source.overrides
-        self._source, self._space = source, space
-        self._seed = Key(self.spec.seed, where="sweep.repeats")
-        self._compositions: OrderedDict[Any, Composition] = OrderedDict()
-        self.renderers: OrderedDict[Any, TrialRenderer] = OrderedDict()
-        self._summary: PlanSummary | None = None
-
-    def trials(self) -> Iterator[TrialSpec]:
-        """The trials, lazily, each once. Every call gives the same trials in the same order."""
-        tally = _Tally()
-        method = METHODS[self.spec.search.method]
-        for repeat in range(self.spec.repeats):
-            yield from self._one_repeat(method(self._space, self.spec.search.seed), repeat, tally)
-        if tally.excluded and not len(tally.seen):
-            raise self._nothing_left()
-        self._summary = self._summarise(tally)
-
-    def summary(self) -> PlanSummary:
-        """The summary of the last complete pass over the trials; makes a pass if there was none."""
-        if self._summary is None:
-            for _ in self.trials():
-                pass
-        assert self._summary is not None
-        return self._summary
-
-    def first_trial(self) -> TrialSpec:
-        """One trial, with every axis at its first value. If an axis is an interval, all values are drawn."""
-        tally = _Tally()
-        method = METHODS["random" if self._space.size() is None else "grid"]
-        for trial in self._one_repeat(method(self._space, self.spec.search.seed), 0, tally):
-            return trial
-        raise self._nothing_left()
-
-    def _nothing_left(self) -> ConfigError:
-        return ConfigError("every trial is excluded", where=f"{self.file}: sweep.exclude", fix="remove an entry")
-
-    # ------------------------------------------------------------ one pass
-
-    def _one_repeat(self, assignments: Iterator[Assignment], repeat: int, tally: _Tally) -> Iterator[TrialSpec]:
-        """The trials of one repeat. Excluded trials and duplicates do not count towards `search.trials`."""
-        accepted, futile, limit = 0, 0, self.spec.search.trials
-        endless = self._space.size() is None
-        for assignment in assignments:
-            trial = self._trial(assignment, repeat, tally)
-            if trial is None:
-                futile += 1
-                if endless and futile >= _MAX_FUTILE_DRAWS:
-                    return
-                continue
-            futile = 0
-            accepted += 1
-            yield trial
-            if accepted == limit:
-                return
-
-    def _trial(self, assignment: Assignment, repeat: int, tally: _Tally) -> TrialSpec | None:
-        renderer = self._renderer(assignment, tally)
-        if self.spec.repeats > 1:
-            assignment = (*assignment, (self._seed, renderer.base_seed(assignment) + repeat))
-            renderer = self._renderer(assignment, tally)
-        trial = renderer.trial(assignment, tally.matched)
-        if trial is None:
-            tally.excluded += 1
-            return None
-        if not tally.seen.add(trial.trial_id):
-            tally.duplicates += 1
-            return None
-        tally.by_choice[renderer.swept_options] += 1
-        return trial
-
-    def _renderer(self, assignment: Assignment, tally: _Tally) -> TrialRenderer:
-        cache_key = tuple(
-            [
-                key if not key.group else (key, value if type(value) is not list else tuple(value))
-                for key, value in assignment
-            ]
-        )
-        renderer = self.renderers.get(cache_key)
-        if renderer is None:
-            renderer = TrialRenderer(self.spec, self._composition(assignment), assignment, str(self.file))
-            self.renderers[cache_key] = renderer
-            if len(self.renderers) > _MAX_RENDERERS:
-                self.renderers.popitem(last=False)
-        if renderer.warnings:
-            tally.warnings.update(dict.fromkeys(renderer.warnings))
-        return renderer
-
-    def _composition(self, assignment: Assignment) -> Composition:
-        groups = [(key, value) for key, value in assignment if key.group]
-        cache_key = tuple((key.name, _hashable(value)) for key, value in groups)
-        if cache_key not in self._compositions:
-            self._compositions[cache_key] = self._source.compose(groups)
-            if len(self._compositions) > _MAX_COMPOSITIONS:
-                self._compositions.popitem(last=False)
-        return self._compositions[cache_key]
-
-    def _summarise(self, tally: _Tally) -> PlanSummary:
-        by_choice: dict[str, dict[str, int]] = {}
-        for choice, count in tally.by_choice.items():
-            for group, option in choice:
-                options = by_choice.setdefault(group, {})
-                options[option] = options.get(option, 0) + count
-        warnings = dict.fromkeys([*self._source.composer.warnings, *tally.warnings])
-        for index, entry in enumerate(self.spec.exclude):
-            if index not in tally.matched:
-                warnings[f"sweep.exclude[{index}] matches no trial: {_in_words(entry)}"] = None
-        return PlanSummary(len(tally.seen), tally.excluded, tally.duplicates, by_choice, tuple(warnings))
-
-
-def _in_words(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={naming.value(item)}" for key, item in entry.items())
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def load(file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None) -> SweepPlan:
-    """Read a sweep file with the overrides of the command line. Raises ConfigError."""
-    source = open_source(Path(file), tuple(overrides), config_dir)
-    space = source.space()
-    _check(source, space)
-    options = () if config_dir is None else ("--config-dir", str(config_dir))
-    return SweepPlan(source, space, options)
+    `project`: the folder that the trainer is imported from, if not the working directory.
+    """
+    request = Request(Path(file), tuple(overrides), config_dir, project or Path.cwd())
+    try:
+        plan = read(request)
+        plan.otherwise = lambda problem: with_code.plan(request, problem)
+    except MayNeedCode as problem:
+        plan = with_code.plan(request, problem)
+    plan.options = () if config_dir is None else ("--config-dir", str(config_dir))
+    return plan
 
 
 def load_first_trial(
@@ -186,28 +37,3 @@ def load_first_trial(
     """One trial of a sweep: with the overrides, and every other axis at its first value."""
     plan = load(file, overrides, config_dir)
     return plan.spec, plan.first_trial()
-
-
-def _check(source: Source, space: Space) -> None:
-    """Checks that need the whole space."""
-    spec = source.spec
-    for key in space.all_keys():
-        where = f"{source.file}: {key.where}"
-        if key.name.split(".")[0] in ("sweep", "hydra") or key.name.startswith("hydra/"):
-            raise ConfigError(
-                f"{key.name!r} is not part of a trial's config and cannot be swept",
-                where=where,
-                fix="give it one value: in the section `sweep`, or on the command line",
-            )
-        if key.name == spec.seed and spec.repeats > 1:
-            raise ConfigError(
-                f"repeats and an axis both set the seed's key {spec.seed!r}",
-                where=f"{source.file}: sweep.repeats",
-                fix="remove one of them",
-            )
-    for key in space.intervals() if spec.search.method == "grid" else ():
-        raise ConfigError(
-            f"{key.name!r} is an interval, which a grid cannot enumerate",
-            where=f"{source.file}: {key.where}",
-            fix="use random search, e.g. search: {method: random, trials: 20}; or list values",
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
@@ -38,3 +39,30 @@ def size(value: Any) -> int:
         return int(number(value))
     except ValueError:
         raise ValueError("a size such as 512MB or 4GiB") from None
+
+
+def amount(value: Any) -> Any:
+    """A number, or `auto`."""
+    return "auto" if value == "auto" else number(value)
+
+
+def gpus(value: Any) -> Any:
+    """A number of GPUs, or `auto`."""
+    found = amount(value)
+    if found != "auto" and found > 1 and found != int(found):
+        raise ValueError("whole GPUs, or a fraction below 1")
+    return found
+
+
+def amounts(value: Any) -> dict[str, float]:
+    """Amounts of custom resources."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("a mapping of resources to amounts")
+    return {key: number(amount) for key, amount in value.items()}
+
+
+def labels(value: Any) -> dict[str, str]:
+    """Labels of nodes."""
+    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+        raise ValueError("a mapping of labels to texts")
+    return dict(value)

@@ -1,6 +1,8 @@
 """Finds the references of a config: values that are stored as `${...}` and resolved only when the trial starts.
 
-These are secrets, `${now:}`, `${hydra:}`, and every value that refers to one of them, since it would contain it.
+These are secrets, `${now:}`, `${hydra:}`, and every value that refers to one of them, since it would contain it. They
+are no part of a trial's id. Values that only the trainer's code can give are references as well: `???`, resolvers that
+its functions register, and what refers to them. Their text is part of the id.
 Pure: works on an unresolved config, in which interpolations are text.
 """
 
@@ -9,17 +11,21 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import ConfigError
+from orchestrator.language.identity import Omit
 
 Path = tuple[Any, ...]
+MISSING = "???"  # a mandatory value that is not given
 
 _SECRET_NAMES = "api_key|secret|secret_key|password|access_key|access_token|auth_token|hf_token"
 _SECRET = re.compile(rf"(?:.*_)?(?:{_SECRET_NAMES})", re.IGNORECASE)
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 _RESOLVED_AT_START = re.compile(r"\$\{\s*(?:now|hydra)\s*:")
 _NODE = re.compile(r"\$\{\s*(\.*)([^{}:$]*?)\s*\}")
+_RESOLVER = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
 _SELECT = re.compile(r"\$\{\s*oc\.(?:select|deprecated|dict\.keys|dict\.values)\s*:\s*['\"]?(\.*)([^{}:,'\"]*)")
 
 
@@ -48,6 +54,11 @@ def interpolates(value: Any) -> bool:
 def is_secret_name(name: str) -> bool:
     """Whether a name, of a key or of an environment variable, suggests that the value is secret."""
     return bool(_SECRET.fullmatch(name))
+
+
+def is_private(key: str, text: str, secrets: Sequence[str]) -> bool:
+    """Whether a reference itself is a secret, rather than refers to one."""
+    return _is_secret(tuple(key.split(".")), secrets) or any(map(is_secret_name, _ENV.findall(text)))
 
 
 def paths_read(text: str, path: Path) -> list[tuple[str, ...]]:
@@ -101,22 +112,61 @@ def _check_addressable(found: Mapping[Path, str], where: str) -> None:
             )
 
 
-def find_references(tree: Any, globs: Sequence[str], where: str) -> dict[Path, str]:
+@dataclass(frozen=True)
+class References:
     """The references of an unresolved config: path -> expression."""
-    written = [(path, value) for path, value in leaves(tree) if value is not None]
-    found = {path: value for path, value in written if _is_reference(path, value, globs, where)}
-    reads = {path: paths_read(value, path) for path, value in written if interpolates(value)}
-    while True:
+
+    kept: Mapping[Path, str]
+    late: frozenset[Path] = frozenset()  # those of them that only the trainer's code can give
+
+    def texts(self, late: bool = True) -> dict[str, str]:
+        """Dotted key -> expression; what is `???` is no expression."""
+        kept = self.kept.items()
+        return {dotted(p): text for p, text in kept if text != MISSING and (late or p not in self.late)}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which values of a config are references, beside those that always are."""
+
+    secrets: Sequence[str] = ()  # glob patterns over dotted keys
+    missing: Omit = field(default=lambda key: False)  # whether a dotted key may be `???`
+    resolvers: Collection[str] = ()  # names of resolvers that only the trainer's functions register
+
+    def late(self, path: Path, value: Any) -> bool:
+        if value == MISSING:
+            return self.missing(dotted(path))
+        return bool(self.resolvers) and any(name in self.resolvers for name in resolvers_of(value))
+
+
+def resolvers_of(value: Any) -> list[str]:
+    """The names of the resolvers that a value uses."""
+    return _RESOLVER.findall(value) if interpolates(value) else []
+
+
+def find_references(tree: Any, rules: Rules, where: str) -> References:
+    """The references of an unresolved config."""
+    written = {path: value for path, value in leaves(tree) if value is not None}
+    reads = {path: paths_read(value, path) for path, value in written.items() if interpolates(value)}
+    found = {path for path, value in written.items() if _is_reference(path, value, rules.secrets, where)}
+    first = {path for path, value in written.items() if path not in found and rules.late(path, value)}
+    early = _with_readers(found, reads)
+    late = _with_readers(first, reads) - early
+    kept = {path: written[path] for path in written if path in early or path in late}
+    _check_addressable(kept, where)
+    return References(kept, frozenset(late))
+
+
+def _with_readers(found: set[Path], reads: Mapping[Path, Sequence[tuple[str, ...]]]) -> set[Path]:
+    """These paths, and those whose values read one of them, directly or through others."""
+    found = set(found)
+    while found:
         known = [tuple(map(str, path)) for path in found]
-        more = {
-            path: dict(written)[path]
-            for path, paths in reads.items()
-            if path not in found and any(overlap(read, name) for read in paths for name in known)
-        }
+        more = {p for p in reads if p not in found and any(overlap(r, name) for r in reads[p] for name in known)}
         if not more:
-            _check_addressable(found, where)
-            return found
+            break
         found |= more
+    return found
 
 
 def find_sources(tree: Any, ignored: Callable[[str], bool], kept: Collection[Path]) -> dict[Path, str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from orchestrator import naming
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.language import wandb_sweep
-from orchestrator.language.quantities import number, seconds, size
+from orchestrator.language.quantities import amount, amounts, gpus, labels, seconds, size
 from orchestrator.model.sweep import CodeRules, Objective, Resources, Retries, Search, SweepSpec
 
 T = TypeVar("T")
@@ -153,6 +153,23 @@ def _file(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "://" in value or "${" in value:
         raise ValueError("the path of a file, such as results.jsonl")
     return value
+
+
+def _version(value: Any) -> str:
+    text = str(value) if isinstance(value, (str, float)) else ""
+    if text not in VERSIONS:
+        raise ValueError(f"one of {', '.join(VERSIONS)}, as the version_base of @hydra.main")
+    return text
+
+
+def _missing(value: Any) -> tuple[str, ...]:
+    """Patterns of the keys that may be `???`."""
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    try:
+        return _strings(value)
+    except ValueError:
+        raise ValueError("true, or a list of keys") from None
 
 
 def _trainer(value: Any) -> str:
@@ -299,45 +316,24 @@ def _resources(section: Section) -> Mapping[str, Any]:
     return written
 
 
-def _amount(value: Any) -> Any:
-    return "auto" if value == "auto" else number(value)
-
-
-def _gpus(value: Any) -> Any:
-    number = _amount(value)
-    if number != "auto" and number > 1 and number != int(number):
-        raise ValueError("whole GPUs, or a fraction below 1")
-    return number
-
-
-def _amounts(value: Any) -> dict[str, float]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError("a mapping of resources to amounts")
-    return {key: number(amount) for key, amount in value.items()}
-
-
-def _labels(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
-        raise ValueError("a mapping of labels to texts")
-    return dict(value)
-
-
 def resources(data: Mapping[str, Any], where: str = "sweep.resources") -> Resources:
     """The resources of one trial, checked. `data` contains no `${...}` any more."""
     inner, usual = Section(data, where, dict.fromkeys(RESOURCES)), Resources()
     return Resources(
-        gpus=inner.take("gpus", _gpus, usual.gpus),
-        cpus=inner.take("cpus", _amount, usual.cpus),
+        gpus=inner.take("gpus", gpus, usual.gpus),
+        cpus=inner.take("cpus", amount, usual.cpus),
         memory=inner.take("memory", size, usual.memory),
-        custom=inner.take("custom", _amounts, usual.custom),
-        labels=inner.take("labels", _labels, usual.labels),
+        custom=inner.take("custom", amounts, usual.custom),
+        labels=inner.take("labels", labels, usual.labels),
     )
 
 
 ENDURANCE = ("retries", "grace", "timeout", "heartbeat", "stop_after_failures")
+VERSIONS = ("1.1", "1.2", "1.3")  # of Hydra, as `version_base` takes them
 KEYS = (
     *("name", "trainer", "objective", "steps", "seed", "repeats", "axes", "exclude", "ignore", "secrets", "resources"),
-    *("search", "tracking", "start", "deterministic", "storage", "code", "env", *ENDURANCE),
+    *("search", "tracking", "start", "deterministic", "storage", "code", "env", "version_base", "allow_missing"),
+    *ENDURANCE,
 )
 
 
@@ -371,6 +367,8 @@ def read(data: Any, file: Path, name: str) -> SweepSpec:
         deterministic=section.take("deterministic", _one_of("warn", "error", "off"), _USUAL.deterministic),
         storage=section.take("storage", _place, "") or None,
         code=_code(section),
+        version_base=section.take("version_base", _version, "") or None,
+        allow_missing=section.take("allow_missing", _missing, _USUAL.allow_missing),
         env=_env(section),
         **_endurance(section),
     )

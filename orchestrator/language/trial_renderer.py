@@ -5,16 +5,28 @@ It uses a template if that is exact; otherwise Hydra merges and OmegaConf resolv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ConfigError
+from orchestrator.language import hydra_values, shown
 from orchestrator.language.compose import Composition, has_key
 from orchestrator.language.config_errors import join_hints, suggest_key
+from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher, with_sources
+from orchestrator.language.option_names import option_name
 from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
-from orchestrator.language.references import Path, dotted, find_references, find_sources, leaves
+from orchestrator.language.references import (
+    Path,
+    References,
+    Rules,
+    dotted,
+    find_references,
+    find_sources,
+    leaves,
+    resolvers_of,
+)
 from orchestrator.language.sweepfile import resources
 from orchestrator.language.template import Template, equal_configs, make_template
 from orchestrator.model.sweep import Resources, SweepSpec, TrialSpec
@@ -30,14 +42,24 @@ class Rendered:
     nodes: Any  # the config as OmegaConf nodes
     raw: Mapping[Any, Any]
     config: dict[Any, Any]
-    kept: Mapping[Path, str]
+    references: References
 
 
 class TrialRenderer:
     """Renders the trials that set the same keys on the same choice of groups."""
 
-    def __init__(self, spec: SweepSpec, composition: Composition, first: Assignment, where: str) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        composition: Composition,
+        first: Assignment,
+        where: str,
+        hydra: Callable[[], HydraFacts],
+        resolvers: Collection[str] = (),
+    ) -> None:
+        """`resolvers`: those that only the trainer's functions register."""
         self.spec, self.composition, self.where = spec, composition, where
+        self._rules = Rules(spec.secrets, key_matcher(spec.allow_missing), resolvers)
         self.warnings: list[str] = []
         self.value_positions = [i for i, (key, _) in enumerate(first) if not key.group]
         self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
@@ -49,11 +71,20 @@ class TrialRenderer:
         }
         self._check_keys([key for key, _ in first])
         self.swept_options = tuple((key.name, _option(value)) for key, value in first if key.group)
+        self._exclude = [self._with_option_names(index, entry) for index, entry in enumerate(spec.exclude)]
         values = [first[i] for i in self.value_positions]
         rendered = self._render(values)
-        self.references = {dotted(path): text for path, text in rendered.kept.items()}
-        self._omit = key_matcher(spec.ignore, self.references)
-        self._omit_seed = key_matcher((*spec.ignore, spec.seed), self.references)
+        self.keys_met: set[str] = set()  # those keys of `exclude` that some config here has
+        self._meet_keys(rendered.config)
+        self.references = rendered.references.texts()
+        needs_hydra = bool(spec.hydra) or any(map(hydra_values.paths_read, self.references.values()))
+        self._hydra = hydra() if needs_hydra else None
+        if self._hydra is not None:
+            shown.check(self.references, self._hydra.section(first), where)
+        outside = rendered.references.texts(late=False)
+        self._name_late(rendered)
+        self._omit = key_matcher(spec.ignore, outside)
+        self._omit_seed = key_matcher((*spec.ignore, spec.seed), outside)
         self.seeded = _lookup(rendered.config, spec.seed) not in (_ABSENT, None)
         if not self.seeded:
             self._handle_missing_seed()
@@ -76,6 +107,12 @@ class TrialRenderer:
         if not any(path[0] == "sweep" for path in self.template.paths):
             self._fixed_resources = self._resources_of(rendered.config)
         self._excludes = self._compiled_excludes(rendered.config)
+
+    def _name_late(self, rendered: Rendered) -> None:
+        for key, text in rendered.references.texts().items():
+            for name in resolvers_of(text):
+                if name in self._rules.resolvers:
+                    self.warnings.append(f"{key} stays {text}: only the trainer's functions register {name!r}")
 
     def _handle_missing_seed(self) -> None:
         if self.spec.repeats > 1:
@@ -117,7 +154,7 @@ class TrialRenderer:
             raise ConfigError(
                 f"the config has no key {key.name!r}{_options_text(self.choices, settings)}",
                 where=self._at(key),
-                fix=join_hints(guess, f"to add a new key, write +{key.name}"),
+                fix=join_hints(guess, f"to add it where it is missing, write ++{key.name}"),
             )
 
     def _at(self, key: Key) -> str:
@@ -130,14 +167,14 @@ class TrialRenderer:
             None if key.sigil == "+" and has_key(config, key.name) else accepted_type(config, path)
             for (key, _), path in zip(values, swept, strict=True)
         ]
-        template = make_template(rendered.raw, rendered.config, swept, types, rendered.kept)
+        template = make_template(rendered.raw, rendered.config, swept, types, rendered.references.kept)
         if template is None:
             return None
         filled = template.fill([value for _, value in values])
         return template if filled is not None and equal_configs(template.build(filled), rendered.config) else None
 
     def _warn_of_unstable_values(self, rendered: Rendered) -> None:
-        again = resolved(rendered.nodes, rendered.kept, self.where)
+        again = resolved(rendered.nodes, rendered.references.kept, self.where)
         before = {dotted(path): value for path, value in leaves(rendered.config)}
         for path, value in leaves(again):
             if not equal_configs(value, before.get(dotted(path))):
@@ -156,8 +193,8 @@ class TrialRenderer:
             named = [key for key, _ in values if f"'{key.name}'" in error.what or f"{key.name}=" in error.what]
             raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
         raw = unresolved(config, where)
-        kept = find_references({k: v for k, v in raw.items() if k != "sweep"}, self.spec.secrets, where)
-        return Rendered(config, raw, resolved(config, kept, where), kept)
+        found = find_references({k: v for k, v in raw.items() if k != "sweep"}, self._rules, where)
+        return Rendered(config, raw, resolved(config, found.kept, where), found)
 
     def base_seed(self, assignment: Assignment) -> int:
         """The seed of the first repeat."""
@@ -203,30 +240,34 @@ class TrialRenderer:
             references=self.references,
             resources=self._fixed_resources or self._resources_of(template.build(filled)),
             choices=self.kept_choices,
+            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
         )
 
     def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
         rendered = self._render([assignment[i] for i in self.value_positions])
         config = rendered.config
-        hits = [i for i, entry in enumerate(self.spec.exclude) if self._matches(entry, config)]
+        if self._exclude:
+            self._meet_keys(config)
+        hits = [i for i, entry in enumerate(self._exclude) if self._matches(entry, config)]
         matched.update(hits)
         if hits:
             return None
         held = self._resources_of(config)
         config.pop("sweep", None)
-        references = {dotted(path): text for path, text in rendered.kept.items()}
+        outside = rendered.references.texts(late=False)
         ignore, seed = self.spec.ignore, _lookup(config, self.spec.seed)
         counted = with_sources(config, self._sources(rendered))
-        trial_id = self._id(counted, key_matcher(ignore, references))
+        trial_id = self._id(counted, key_matcher(ignore, outside))
         return TrialSpec(
             trial_id=trial_id,
             config=config,
             overrides={name: assignment[i][1] for i, name in self.varying},
             seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
-            config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), references)),
-            references=references,
+            config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), outside)),
+            references=rendered.references.texts(),
             resources=held,
             choices=self.kept_choices,
+            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
         )
 
     def _sources(self, rendered: Rendered) -> dict[Path, str]:
@@ -234,7 +275,7 @@ class TrialRenderer:
         if not self.spec.ignore:
             return {}
         raw = {key: value for key, value in rendered.raw.items() if key != "sweep"}
-        return find_sources(raw, key_matcher(self.spec.ignore), rendered.kept)
+        return find_sources(raw, key_matcher(self.spec.ignore), rendered.references.kept)
 
     def _id(self, config: Mapping[Any, Any], omit: Omit) -> str:
         return digest(identity_text(self.spec.trainer, config, omit))
@@ -247,6 +288,26 @@ class TrialRenderer:
         return self._resources[text]
 
     # ------------------------------------------------------------ excluding
+
+    def _with_option_names(self, index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """An entry of `exclude`, in which options are named as axes name them."""
+        named: dict[str, Any] = {}
+        for written, wanted in entry.items():
+            key = written.lstrip("+")
+            named[key] = wanted
+            if key in self.choices:
+                where = f"{self.where}: sweep.exclude[{index}].{key}"
+                several = isinstance(wanted, list)
+                named[key] = [option_name(v, where) for v in wanted] if several else option_name(wanted, where)
+        return named
+
+    def _meet_keys(self, config: Mapping[Any, Any]) -> None:
+        for entry in self._exclude:
+            self.keys_met.update(k for k in entry if k in self.choices or _lookup(config, k) is not _ABSENT)
+
+    def known_keys(self) -> list[str]:
+        """The keys and groups that `exclude` may name here."""
+        return [*dotted_keys(unresolved(self.composition.config, self.where)), *self.choices]
 
     def _matches(self, entry: Mapping[str, Any], config: Mapping[Any, Any]) -> bool:
         return all(self._key_matches(key, wanted, config) for key, wanted in entry.items())
@@ -261,7 +322,7 @@ class TrialRenderer:
         """The entries that can match here, each with the tests that remain for a trial: (placeholder, wanted value)."""
         assert self.template is not None
         left = []
-        for index, entry in enumerate(self.spec.exclude):
+        for index, entry in enumerate(self._exclude):
             tests: list[tuple[int, Any]] = []
             possible = True
             for key, wanted in entry.items():

@@ -149,7 +149,7 @@ def _add_trials(connection: db.Connection, plan: int, specs: Iterable[TrialSpec]
             choices_text = exact_json.dumps(choices)
         given = (
             exact_json.config_text(spec.overrides),
-            exact_json.dumps(spec.references) if spec.references else "{}",
+            exact_json.dumps(kept) if (kept := spec.kept()) else "{}",
             size_text,
             choices_text,
         )

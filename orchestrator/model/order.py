@@ -43,6 +43,9 @@ class Order:
     gpus: float = 0.0
     interval: float = 1.0  # seconds between two batches of events
     restore: tuple[Checkpoint, ...] = ()  # what the manifest knows of earlier attempts, newest first
+    hydra: Mapping[str, Any] = field(default_factory=dict)  # of `SweepSpec`
+    hydra_own: Mapping[str, Any] = field(default_factory=dict)  # of `TrialSpec`
+    number: int = 0  # its position in the plan
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # variables, whose values may be secret
     log_cap: int = 16 * 2**20  # bytes kept of an attempt's output: the first half, and the last
     file_cap: int = 2**30  # bytes of `run.dir` sent back from a node that does not see `folder`
@@ -62,4 +65,6 @@ class Order:
             returned=sweep.objective.metric if sweep.objective else "objective",
             timeout=sweep.timeout,
             heartbeat=sweep.heartbeat,
+            hydra=sweep.hydra,
+            hydra_own=trial.hydra,
         )

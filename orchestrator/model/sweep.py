@@ -117,6 +117,9 @@ class SweepSpec:
     heartbeat: float | None = None  # seconds a trial may go without a report
     storage: str | None = None  # a folder for checkpoints and `run.dir`; None: the sweep's own
     code: CodeRules = CodeRules()
+    version_base: str | None = None  # of Hydra's rules, as in `@hydra.main`; None: what the trainer's source says
+    allow_missing: tuple[str, ...] = ()  # glob patterns over dotted keys that may be `???`
+    hydra: Mapping[str, Any] = field(default_factory=dict)  # see `language.hydra_values`; empty: no Hydra application
     env: tuple[str, ...] = ()  # names of variables of the shell that trials get; their values are stored nowhere
 
     @classmethod
@@ -132,6 +135,7 @@ class SweepSpec:
                 "exclude": tuple(data["exclude"]),
                 "ignore": tuple(data["ignore"]),
                 "secrets": tuple(data["secrets"]),
+                "allow_missing": tuple(data.get("allow_missing", ())),
                 "env": tuple(data.get("env", ())),
                 "code": CodeRules(*(tuple(data.get("code", {}).get(key, ())) for key in ("include", "exclude"))),
             }
@@ -168,17 +172,25 @@ class TrialSpec:
     references: Mapping[str, str] = field(default_factory=dict)  # dotted key -> "${...}" resolved at the start
     resources: Resources = Resources()
     choices: Mapping[str, str | None] = field(default_factory=dict)  # config group -> option, of every group
+    hydra: Mapping[str, Any] = field(default_factory=dict)  # what Hydra would tell it: see `language.hydra_values`
+
+    def kept(self) -> Mapping[str, Any]:
+        """What the column `refs` holds. No key of a config is called `hydra`: Hydra keeps that for itself."""
+        return {**self.references, "hydra": self.hydra} if self.hydra else self.references
 
     @classmethod
     def from_row(cls, row: Row) -> TrialSpec:
         """From a row of the table `trial`."""
+        references = json.loads(row["refs"])
+        hydra = references.pop("hydra", {})
         return cls(
             trial_id=row["trial_id"],
             config=exact_json.config(row["config"]),
             overrides=exact_json.config(row["overrides"]),
             seed=row["seed"],
             config_id=row["config_id"],
-            references=json.loads(row["refs"]),
+            references=references,
             resources=Resources(**json.loads(row["resources"])),
             choices=json.loads(row["choices"]),
+            hydra=hydra,
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
+GENERATOR = "replace its yield: run.report records numbers while it runs, and a returned number is the objective"
+
 
 @dataclass(frozen=True)
 class Function:

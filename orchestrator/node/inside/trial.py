@@ -18,10 +18,10 @@ from typing import Any
 from orchestrator.errors import TrainerError
 from orchestrator.model.events import Failure
 from orchestrator.model.order import Order
-from orchestrator.node.inside import config, ending, failure, imports, seeding, stack, used_files
+from orchestrator.model.trainer import GENERATOR
+from orchestrator.node.inside import config, ending, failure, imports, references, seeding, stack, used_files
 from orchestrator.node.inside.run import Run, report_returned
 from orchestrator.node.programs.table import look_up
-from orchestrator.node.programs.trainer_problem import GENERATOR
 from orchestrator.node.shared import trial_paths
 from orchestrator.node.shared.journal import JournalWriter, Left
 from orchestrator.node.shared.zygote_spec import trial_environment
@@ -78,7 +78,7 @@ def prepare(
         setup.configure()
         seeding.notice_nondeterminism(writer.notice)
         seeding.tell_draws(writer.notice)
-        config.imitate_hydra(order, paths)
+        references.imitate_logging()
         cfg = _config.of(order.config)
         used_files.prepare()
         return PreparedTrial(order, paths, writer, function, (cfg, run) if takes_run else (cfg,), run, setup)
@@ -155,8 +155,7 @@ def _exit_code(raised: BaseException) -> int:
 
 def _train(prepared: PreparedTrial) -> None:
     """Seed, call the trainer, and report what it returns."""
-    if prepared.order.references:
-        config.resolve(prepared.arguments[0], prepared.order, prepared.paths)
+    references.enter(prepared.arguments[0], prepared.order, prepared.paths)
     prepared.setup.seed()
     process = os.getpid()
     prepared.writer.entered()

@@ -11,13 +11,11 @@ from types import CellType, FunctionType
 
 from orchestrator.errors import nearest
 from orchestrator.files import PACKAGE
-from orchestrator.model.trainer import Function
+from orchestrator.model.trainer import CALLED, GENERATOR, Function
 from orchestrator.node.programs.function import takes_run
 from orchestrator.text import message_of, shortened
 
 _LONGEST = 2_000  # characters of a message
-CALLED = "a trainer is called as train(cfg, run) or train(cfg)"
-GENERATOR = "replace its yield: run.report records numbers while it runs, and a returned number is the objective"
 _COMMANDS = ("click", "rich_click", "typer")  # packages whose commands can be called, and then parse a command line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,16 @@ def _option(value: Any) -> str:
     return "[" + ",".join(value) + "]" if isinstance(value, list) else str(value)
 
 
-def composed(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _composed(file: Path, overrides: Sequence[str], version_base: str) -> Any:
+    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base=version_base):
+        return hydra.compose(file.stem, list(overrides))
+
+
+def composed(file: Path, overrides: Sequence[str], version_base: str = "1.3") -> dict[str, Any]:
     """What Hydra's `compose` gives, resolved, without `sweep`."""
-    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
-        config = hydra.compose(file.stem, list(overrides))
+    with warnings.catch_warnings():  # of what Hydra 1.4 will not read any more
+        warnings.simplefilter("ignore")
+        config = _composed(file, overrides, version_base)
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     if "sweep" in plain:
@@ -71,3 +78,27 @@ def composed(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
     return resolved
+
+
+def as_hydra_composes(
+    file: Path, overrides: Sequence[str], references: Mapping[str, str], version_base: str
+) -> dict[str, Any]:
+    """What Hydra's `compose` gives: the config, with these references unresolved, and what is told of the job."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with hydra.initialize_config_dir(str(file.parent.absolute()), version_base=version_base):
+            config = hydra.compose(file.stem, list(overrides), return_hydra_config=True)
+    job = config.hydra
+    OmegaConf.set_struct(config, False)
+    choices = {key: value for key, value in job.runtime.choices.items() if not key.startswith("hydra/")}
+    told = {"choices": choices, "override_dirname": job.job.override_dirname}
+    for key in ("sweep", "hydra"):
+        config.pop(key)
+    plain = OmegaConf.to_container(config, resolve=False)
+    for key, text in references.items():
+        node = plain
+        for part in key.split("."):
+            node = node[int(part) if isinstance(node, list) else part]
+        assert node == text, key
+        OmegaConf.update(config, key, text.replace("${", "\\${"))
+    return {**told, "config": OmegaConf.to_container(config, resolve=True, enum_to_str=True)}

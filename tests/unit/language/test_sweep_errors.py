@@ -179,6 +179,12 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a file of a group": (sweep("axes: {}", HEAD.replace("model: lstm", "model: broken")), ("broken.yaml:3", "YAML")),
     "exclude of another kind": (sweep("exclude: [3]"), ("sweep.exclude", "mappings")),
     "exclude on": (sweep("exclude: [{on: 3}]"), ("sweep.exclude", "quote")),
+    "exclude of a misspelt key": (
+        sweep("exclude: [{optimizer.SGD: 1}, {traning.epochs: 3}]"),
+        ("sweep.exclude[0]", "optimizer.SGD", "keys of optimizer: lr, momentum"),
+    ),
+    "exclude of a misspelt group": (sweep("exclude: [{mdel: gru}]"), ("exclude[0]", "mdel", "did you mean 'model'")),
+    "exclude of an option named no": (sweep("exclude: [{model: no}]"), ("boolean", '"no"', "exclude[0].model")),
     "option in a list with axes": (sweep("axes: {model: [{lstm: {hidden: 3}}]}"), ("axes.model", "mapping of options")),
 }
 
@@ -209,6 +215,29 @@ OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown sweep option": (("sweep=nope",), ("sweep",)),
     "deleted": (("~nope",), ("nope",)),
 }
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(BOMB, "aliases stand for more than"), ("a: &a [*a]\n", "contains itself"), ("a: &a {b: [*a]}\n", "itself")],
+)
+def test_aliases_that_never_end_are_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
+    message = message_for(tmp_path, text + sweep("axes: {}"))
+    assert words in message
+    assert "sweep.yaml" in message
+    write(tmp_path, {"model/huge.yaml": text})
+    assert "huge.yaml" in message_for(tmp_path, sweep("axes: {model: [lstm, huge]}"))
+
+
+def test_usual_aliases_are_read(tmp_path: Path) -> None:
+    head = "base: &base {lr: 1, layers: &layers [1, 2]}\nother: {<<: *base, seed: *layers}\nnot: 'R&D *x*'\n"
+    file = write(tmp_path, {"sweep.yaml": sweep("axes: {}", head)})
+    assert planning.load(file).first_trial().config["other"] == {"lr": 1, "layers": [1, 2], "seed": [1, 2]}
 
 
 @pytest.mark.parametrize("name", OVERRIDES)

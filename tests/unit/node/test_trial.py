@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from orchestrator.decide.lifecycle import classify
+from orchestrator.language.literal import escape
 from orchestrator.model.sweep import State
-from orchestrator.node.inside import config, failure
+from orchestrator.node.inside import failure
 from orchestrator.node.launch import zygote_pool as zygote_pool_module
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from tests.unit.node.support import HERE, file, order, run
@@ -285,7 +286,7 @@ texts = st.text(alphabet="a$\\{}:.'\" ", max_size=12)
 
 @given(texts)
 def test_any_text_reads_back_as_itself(text: str) -> None:
-    assert OmegaConf.create(config.escape({"key": text})).key == text
+    assert OmegaConf.create(escape({"key": text})).key == text
 
 
 def test_a_library_that_the_trainer_imports_late_is_deterministic(tmp_path: Path, zygote_pool: ZygotePool) -> None:

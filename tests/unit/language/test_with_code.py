@@ -1,0 +1,155 @@
+"""What the user's code registers when it is imported is known while composing, as under Hydra itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ConfigError
+from orchestrator.language import planning
+from orchestrator.language.planning import SweepPlan
+from tests.unit.language.conf_trees import write
+
+APP = """
+import dataclasses, os, sys, hydra, helper
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+print("importing", file=sys.stderr)
+os.chdir("/")
+OmegaConf.register_new_resolver("times", lambda a, b: a * b, use_cache=True)
+
+@dataclasses.dataclass
+class Net:
+    kind: str = "net"
+    width: int = 8
+    depth: int = MISSING
+
+ConfigStore.instance().store(group="net", name="schema", node=Net)
+ConfigStore.instance().store(group="opt", name="sgd", node={"lr": 0.5, "momentum": 0.9})
+ConfigStore.instance().store(group="opt", name="adam", node={"lr": 0.1})
+
+@hydra.main(version_base=None, config_path="conf", config_name="sweep")
+def main(cfg):
+    OmegaConf.register_new_resolver("at_run", lambda x: x + 1)
+
+if __name__ == "__main__":
+    main()
+"""
+CONF = {
+    "sweep.yaml": "defaults: [{opt: sgd}, {net: wide}, _self_]\nlr: 2\ntwice: '${times:${lr},2}'\nall: ['${twice}']\n"
+    "sweep: {trainer: 'app:main', axes: {opt: [sgd, adam], net.width: [16, '32']}}\n",
+    "net/wide.yaml": "defaults: [schema, _self_]\nwidth: 64\ndepth: 3\n",
+}
+
+
+def load(folder: Path, files: dict[str, str], *overrides: str) -> SweepPlan:
+    write(folder, {"app.py": APP, "helper.py": ""})
+    return planning.load(write(folder / "conf", files), overrides, project=folder)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_resolvers_and_schemas_of_the_users_code(late: bool, tmp_path: Path) -> None:
+    files = CONF
+    if late:  # only the second option needs them
+        files = {
+            "sweep.yaml": "defaults: [{opt: plain}, _self_]\nlr: 2\n"
+            "sweep: {trainer: 'app:main', axes: {opt: [plain, other]}}\n",
+            "opt/plain.yaml": "a: 1\n",
+            "opt/other.yaml": "a: '${times:${lr},3}'\n",
+        }
+    plan = load(tmp_path, files)
+    trials = list(plan.trials())
+    assert trials == list(plan.trials())
+    assert plan.first_trial() == trials[0]
+    if late:
+        assert [t.config["opt"]["a"] for t in trials] == [1, 6]
+    else:
+        assert [(t.config["opt"], t.config["net"]["width"]) for t in trials] == [
+            *(({"lr": 0.5, "momentum": 0.9}, width) for width in (16, 32)),
+            *(({"lr": 0.1}, width) for width in (16, 32)),
+        ]
+        assert trials[0].config["net"] == {"kind": "net", "width": 16, "depth": 3}
+        assert trials[0].config["all"] == [4]
+    notes = [note for note in plan.summary().warnings if note.startswith("app is imported")]
+    assert len(notes) == 1 or late
+    assert plan.summary().total == len(trials)
+
+
+def test_plan_and_hydra_agree(tmp_path: Path) -> None:
+    import json
+
+    plan = load(tmp_path, CONF)
+    last = list(plan.trials())[-1]
+    command = [sys.executable, "app.py", "--cfg", "job", "--resolve", *last.hydra["task"]]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=True)
+    import yaml
+
+    shown = yaml.safe_load(done.stdout)
+    shown.pop("sweep")
+    assert json.loads(json.dumps(last.config)) == shown
+
+
+def test_what_only_functions_register_is_left_to_the_trainer(tmp_path: Path) -> None:
+    body = "lr: 2\nx: '${at_run:${lr}}'\ny: 'a ${x}'\nz: '${times:${lr},2}'\n"
+    plan = load(tmp_path, {"sweep.yaml": body + "sweep: {trainer: 'app:main', axes: {lr: [1, 2]}}\n"})
+    one, two = plan.trials()
+    assert one.references == {"x": "${at_run:${lr}}", "y": "a ${x}"}
+    assert two.config == {"lr": 2, "x": "${at_run:${lr}}", "y": "a ${x}", "z": 4}
+    assert any("x stays ${at_run:${lr}}" in note for note in plan.summary().warnings)
+    other = load(tmp_path, {"sweep.yaml": body.replace("at_run:$", "at_run:1$") + SWEEP})
+    assert one.trial_id != next(other.trials()).trial_id
+
+
+SWEEP = "sweep: {trainer: 'app:main', axes: {lr: [1, 2]}}\n"
+
+
+def test_a_name_that_nobody_registers_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tmies"):
+        list(load(tmp_path, {"sweep.yaml": "lr: 0\nx: '${tmies:1,2}'\n" + SWEEP}).trials())
+    body = "lr: 0\nsweep: {trainer: 'app:main', axes: {+opt: [smg]}}\n"
+    with pytest.raises(ConfigError, match=r"no option 'smg'[\s\S]*its options: adam, sgd"):
+        list(load(tmp_path, {"sweep.yaml": body, "opt/adam.yaml": "lr: 1\n"}).trials())
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": "import no_such_package\n"})
+    file = write(tmp_path / "conf", {"sweep.yaml": "lr: 0\nx: '${times:1,2}'\n" + SWEEP})
+    with pytest.raises(ConfigError, match=r"times[\s\S]*app, which may register it[\s\S]*no_such_package"):
+        planning.load(file, project=tmp_path).first_trial()
+    write(tmp_path, {"app.py": "import os\nos._exit(3)\n"})
+    with pytest.raises(ConfigError, match="the process ended"):
+        planning.load(file, project=tmp_path).first_trial()
+
+
+def test_packages_of_the_project_are_found(tmp_path: Path) -> None:
+    write(tmp_path, {"shared/__init__.py": "", "shared/conf/__init__.py": "", "shared/conf/opt/far.yaml": "lr: 7\n"})
+    body = "hydra: {searchpath: ['pkg://shared.conf']}\nlr: 0\nsweep: {trainer: 'app:main', axes: {+opt: 'glob(f*)'}}\n"
+    assert [t.config["opt"] for t in load(tmp_path, {"sweep.yaml": body}).trials()] == [{"lr": 7}]
+
+
+def test_an_iteration_that_is_given_up_does_not_disturb_the_next(tmp_path: Path) -> None:
+    body = "lr: 0\nx: '${times:${lr},2}'\nsweep: {trainer: 'app:main', axes: {lr: 'range(0, 600)'}}\n"
+    plan = load(tmp_path, {"sweep.yaml": body})
+    some = plan.trials()
+    assert next(some).config["x"] == 0
+    some.close()
+    assert [t.config["x"] for t in plan.trials()] == list(range(0, 1200, 2))
+
+
+def test_the_other_process_ends_with_the_plan(tmp_path: Path) -> None:
+    plan = load(tmp_path, CONF)
+    process = plan._end.peek()[2][1]  # type: ignore[attr-defined]
+    del plan
+    assert process.poll() == 0
+
+
+def test_the_module_is_not_imported_where_nothing_asks_for_it(tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": f"import os, signal\nos.kill({os.getpid()}, {signal.SIGTERM!r})\n"})
+    file = write(tmp_path / "conf", {"sweep.yaml": "lr: 0\n" + SWEEP})
+    assert len(list(planning.load(file, project=tmp_path).trials())) == 2
