@@ -21,13 +21,17 @@ def load(
 
     `project`: the folder that the trainer is imported from, if not the working directory.
     """
-    request = Request(Path(file), tuple(overrides), config_dir, project or Path.cwd())
+    plan = _read(Request(Path(file), tuple(overrides), config_dir, project or Path.cwd()))
+    plan.options = () if config_dir is None else ("--config-dir", str(config_dir))
+    return plan
+
+
+def _read(request: Request) -> SweepPlan:
     try:
         plan = read(request)
-        plan.otherwise = lambda problem: with_code.plan(request, problem)
     except MayNeedCode as problem:
-        plan = with_code.plan(request, problem)
-    plan.options = () if config_dir is None else ("--config-dir", str(config_dir))
+        return with_code.plan(request, problem)  # in no variable: the exception, which it keeps, refers to this frame
+    plan.otherwise = lambda problem: with_code.plan(request, problem)
     return plan
 
 
