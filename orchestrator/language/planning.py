@@ -21,17 +21,17 @@ def load(
 
     `project`: the folder that the trainer is imported from, if not the working directory.
     """
-    plan = _read(Request(Path(file), tuple(overrides), config_dir, project or Path.cwd()))
-    plan.options = () if config_dir is None else ("--config-dir", str(config_dir))
-    return plan
-
-
-def _read(request: Request) -> SweepPlan:
+    request = Request(Path(file), tuple(overrides), config_dir, project or Path.cwd())
     try:
         plan = read(request)
-    except MayNeedCode as problem:
-        return with_code.plan(request, problem)  # in no variable: the exception, which it keeps, refers to this frame
+    except MayNeedCode as problem:  # which it keeps, and which keeps this frame: so the plan is in no variable of it
+        return _with_options(with_code.plan(request, problem), request)
     plan.otherwise = lambda problem: with_code.plan(request, problem)
+    return _with_options(plan, request)
+
+
+def _with_options(plan: SweepPlan, request: Request) -> SweepPlan:
+    plan.options = () if request.config_dir is None else ("--config-dir", str(request.config_dir))
     return plan
 
 
