@@ -41,7 +41,7 @@ from orchestrator.language.hydra_values import UNKNOWN, added
 from orchestrator.language.identity import canonical
 from orchestrator.language.overrides import BELOW_PLUGINS, as_override, is_of_plugin, of_hydra
 from orchestrator.language.plain_data import dotted_keys, unresolved
-from orchestrator.language.trainer_source import NEWEST
+from orchestrator.language.trainer_source import NEWEST, OLDEST
 from orchestrator.search.space import Interval, Setting
 
 Layout: TypeAlias = DefaultsList
@@ -148,7 +148,8 @@ class Composer:
         with warnings.catch_warnings(record=True) as caught, as_config_error(str(self.file)):
             warnings.simplefilter("always")
             yield
-        self.warnings.update({str(warning.message): None for warning in caught})
+        said = (" ".join(str(warning.message).split()) for warning in caught)
+        self.warnings.update({text: None for text in said if self.version_base != OLDEST or "deprecated" not in text})
 
     # ------------------------------------------------------------ the grammar
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf, StringNode
@@ -39,6 +41,21 @@ def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[A
             raise ConfigError(error.what, where=error.where, fix=fix) from error
         raise
     return tree
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment meanwhile, for `${oc.env:…}`."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _items(config: Any) -> Iterator[Any]:

@@ -132,10 +132,13 @@ class Rules:
     secrets: Sequence[str] = ()  # glob patterns over dotted keys
     missing: Omit = field(default=lambda key: False)  # whether a dotted key may be `???`
     resolvers: Collection[str] = ()  # names of resolvers that only the trainer's functions register
+    variables: Collection[str] = ()  # of the environment, which the trial sets to what its config says
 
     def late(self, path: Path, value: Any) -> bool:
         if value == MISSING:
             return self.missing(dotted(path))
+        if self.variables and interpolates(value) and any(name in self.variables for name in _ENV.findall(value)):
+            return True
         return bool(self.resolvers) and any(name in self.resolvers for name in resolvers_of(value))
 
 

@@ -91,7 +91,8 @@ class SweepPlan:
             groups = _groups(self._first_assignment())
             facts = source.hydra(groups, self._composition(groups))
             self._section = facts.config
-            self.spec = replace(self.spec, hydra=source.hydra_of_sweep(facts.config))
+            env = tuple(dict.fromkeys([*self.spec.env, *facts.config["job"]["env_copy"]]))
+            self.spec = replace(self.spec, hydra=source.hydra_of_sweep(facts.config), env=env)
 
     def trials(self) -> Iterator[TrialSpec]:
         """The trials, lazily, each once. Every call gives the same trials in the same order."""

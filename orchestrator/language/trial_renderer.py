@@ -16,7 +16,7 @@ from orchestrator.language.config_errors import join_hints, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.identity import Omit, canonical, digest, identity_text, key_matcher, with_sources
 from orchestrator.language.option_names import option_name
-from orchestrator.language.plain_data import accepted_type, dotted_keys, resolved, unresolved
+from orchestrator.language.plain_data import accepted_type, dotted_keys, environment, resolved, unresolved
 from orchestrator.language.references import (
     Path,
     References,
@@ -24,6 +24,7 @@ from orchestrator.language.references import (
     dotted,
     find_references,
     find_sources,
+    interpolates,
     leaves,
     resolvers_of,
 )
@@ -59,7 +60,11 @@ class TrialRenderer:
     ) -> None:
         """`resolvers`: those that only the trainer's functions register."""
         self.spec, self.composition, self.where = spec, composition, where
-        self._rules = Rules(spec.secrets, key_matcher(spec.allow_missing), resolvers)
+        shared = spec.hydra.get("config", {}).get("job", {}).get("env_set", {})
+        variables = {**shared, **(composition.section("job.env_set") or {})}  # that the job sets for itself
+        self._variables = {name: str(value) for name, value in variables.items() if not interpolates(value)}
+        late = variables.keys() - self._variables.keys()
+        self._rules = Rules(spec.secrets, key_matcher(spec.allow_missing), resolvers, late)
         self.warnings: list[str] = []
         self.value_positions = [i for i, (key, _) in enumerate(first) if not key.group]
         self.varying = [(i, key.name) for i, (key, _) in enumerate(first) if key.varies]
@@ -174,7 +179,7 @@ class TrialRenderer:
         return template if filled is not None and equal_configs(template.build(filled), rendered.config) else None
 
     def _warn_of_unstable_values(self, rendered: Rendered) -> None:
-        again = resolved(rendered.nodes, rendered.references.kept, self.where)
+        again = self._resolved(rendered.nodes, rendered.references)
         before = {dotted(path): value for path, value in leaves(rendered.config)}
         for path, value in leaves(again):
             if not equal_configs(value, before.get(dotted(path))):
@@ -194,7 +199,11 @@ class TrialRenderer:
             raise ConfigError(error.what, where=self._at(named[0]) if named else where, fix=error.fix) from error
         raw = unresolved(config, where)
         found = find_references({k: v for k, v in raw.items() if k != "sweep"}, self._rules, where)
-        return Rendered(config, raw, resolved(config, found.kept, where), found)
+        return Rendered(config, raw, self._resolved(config, found), found)
+
+    def _resolved(self, config: Any, references: References) -> dict[Any, Any]:
+        with environment(self._variables):
+            return resolved(config, references.kept, self.where)
 
     def base_seed(self, assignment: Assignment) -> int:
         """The seed of the first repeat."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from orchestrator.cli.main import main
 from orchestrator.coordinator.opening import plan_sweep
 from orchestrator.coordinator.session import RunLimits, drive
 from orchestrator.executors.local import LocalExecutor
+from orchestrator.folder.paths import SweepFolder
 from orchestrator.language import planning
+from orchestrator.manifest.reader import Reader
 
 FILES = {
     "train.py": "import net\n\ndef train(cfg):\n    return {'loss': net.f(cfg.x)}\n",
@@ -93,3 +96,49 @@ def test_a_value_of_the_heads_environment_that_renames_every_trial_is_named(
     sweep(project, "sweep.ignore=[id]")
     monkeypatch.setenv("JOB_ID", "102")
     assert sweep(project, "sweep.ignore=[id]") == []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ("train:trian", "train has no function 'trian'\n  → did you mean train:train?"),
+        ("trian:train", "no module named 'trian'\n  → did you mean train:train?"),
+        ("net:f", ""),
+        ("net:g", "takes 3 arguments"),
+    ],
+)
+def test_a_plan_checks_the_trainer_without_importing_it(
+    trainer: str, said: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "net.py").write_text("raise SystemExit('imported')\ndef f(cfg): pass\ndef g(a, b, c): pass\n")
+    assert main(["plan", "conf/sweep.yaml", f"sweep.trainer='{trainer}'"]) == (2 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+def test_a_plan_shows_what_hydra_will_give(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "conf/net").mkdir()
+    for name in ("a", "b"):
+        (project / f"conf/net/{name}.yaml").write_text("{}\n")
+    file = project / "conf/named.yaml"
+    file.write_text(
+        "defaults: [{net: a}, _self_]\nname: '${hydra:runtime.choices.net}-${hydra:job.override_dirname}'\n"
+        "sweep: {name: n, trainer: 'train:train', axes: {net: [b]}}\n"
+    )
+    assert main(["plan", str(file), "--json"]) == 0
+    (shown,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert shown["config"]["name"] == "b-net=b"
+
+
+def test_a_rerun_from_the_manifest_has_the_same_values_of_hydra(project: Path) -> None:
+    (project / "train.py").write_text(
+        "import hydra, os\nfrom hydra.core.hydra_config import HydraConfig\n"
+        "@hydra.main(version_base='1.1', config_path='conf')\n"
+        "def train(cfg):\n"
+        "    told = HydraConfig.get()\n"
+        "    assert os.path.basename(os.getcwd()) == 'files', os.getcwd()\n"
+        "    assert list(told.overrides.task) == [f'x={cfg.x}'], told.overrides.task\n"
+        "    return {'loss': told.job.num}\n"
+    )
+    sweep(project)
+    with Reader(SweepFolder(project / "runs/s")) as reader:
+        assert [row.metrics for row in reader.trials()] == [{"loss": 0}, {"loss": 1}]

@@ -80,13 +80,16 @@ def test_what_only_hydra_1_1_reads_is_read_for_its_apps_only(tmp_path: Path) -> 
         "sweep.yaml": "defaults: [{db: mysql}, {extra: none, optional: true}, {hydra/job_logging: colorlog}]\nlr: 0\n"
         + SWEEP
     }
-    assert len(list(load(tmp_path, "1.1", old).trials())) == 4
+    plan = load(tmp_path, "1.1", old)
+    assert len(list(plan.trials())) == 4
+    assert not any("deprecated" in note or "\n" in note for note in plan.summary().warnings)
     with pytest.raises(ConfigError, match="Too many keys"):
         load(tmp_path, "1.3", old)
 
 
 def test_what_a_job_is_told(tmp_path: Path) -> None:
-    section = "hydra: {job: {env_set: {A: 'b'}, config: {override_dirname: {exclude_keys: [lr]}}}}\n"
+    job = "{env_set: {A: 'b'}, env_copy: [HF_HOME], config: {override_dirname: {exclude_keys: [lr]}}}"
+    section = f"hydra: {{job: {job}}}\n"
     plan = load(tmp_path, "1.3", {"sweep.yaml": CONF["sweep.yaml"] + section}, "+seed=3", "hydra.job.chdir=true")
     trial = next(plan.trials())
     assert trial.hydra == {
@@ -96,11 +99,24 @@ def test_what_a_job_is_told(tmp_path: Path) -> None:
     }
     job = told(plan)["job"]
     assert (job["name"], job["config_name"], job["chdir"], job["env_set"]) == ("app", "sweep", True, {"A": "b"})
+    assert plan.spec.env == ("HF_HOME",)
     assert told(plan)["mode"] == "MULTIRUN"
     assert told(plan)["overrides"]["hydra"] == ["hydra.job.chdir=true", "hydra.mode=MULTIRUN"]
     assert told(plan)["runtime"]["version_base"] == "1.3"
     assert told(plan)["runtime"]["choices"]["hydra/launcher"] == "basic"
     assert any("trials start in run.dir" in note for note in plan.summary().warnings)
+
+
+def test_variables_that_a_job_sets_count_in_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOT_OF_DATA", "the shell's")
+    body = "data: '${oc.env:ROOT_OF_DATA}/x'\nname: 'n-${oc.env:NAME_OF_JOB}'\n" + CONF["sweep.yaml"]
+    section = "hydra: {job: {env_set: {ROOT_OF_DATA: /disk, NAME_OF_JOB: 'lr-${lr}'}}}\n"
+    one, two, *_ = load(tmp_path, "1.3", {"sweep.yaml": body + section}).trials()
+    assert one.config["data"] == "/disk/x"
+    assert one.references == {"name": "n-${oc.env:NAME_OF_JOB}"}
+    assert one.trial_id != two.trial_id
+    named = load(tmp_path, "1.3", {"sweep.yaml": body.replace("n-$", "m-$") + section})
+    assert one.trial_id != next(named.trials()).trial_id
 
 
 def test_an_option_may_change_the_section(tmp_path: Path) -> None:
