@@ -83,7 +83,11 @@ def write_plan(
     _open_files(session, plan.spec, str(project))
     gpus = slots.first_gpus(here.ids if here else (), plan.spec.resources)
     session.check = TrainerCheck(_zygote_spec(plan.spec, code, project, gpus), gpus, shared=here is not None)
-    facts = {**environment(project, session.folder.provenance), "tree": code.tree}
+    facts = {
+        **environment(project, session.folder.provenance),
+        "tree": code.tree,
+        **({"add": True} if limits.add else {}),
+    }
     facts["options"] = [*plan.options, *(["--add"] if limits.add else [])]
     missing = [name for name in plan.spec.env if name not in os.environ]
     if missing:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.common import sweep_command
 from orchestrator.coordinator.loop import Transition
 from orchestrator.coordinator.opening import plan_sweep, reopen
 from orchestrator.coordinator.session import RunLimits, Session, drive, hold, settle
@@ -281,6 +282,7 @@ def test_the_trials_of_the_last_plan_can_stay(project: Path) -> None:
         found = reader.plan()
         assert found is not None
         assert found.total == 4
+        assert sweep_command(found, session.folder).endswith(" --add"), "the command that goes on keeps them too"
 
 
 def test_a_plan_of_another_trainer_hides_no_result_in_silence(project: Path) -> None:
