@@ -44,11 +44,12 @@ def typed(text: str) -> Any:
 @cache
 def _loader() -> type[yaml.SafeLoader]:
     class Loader(yaml.SafeLoader):
-        """PyYAML's, but for floats and dates."""
+        """PyYAML's, with more floats and without dates, as OmegaConf has it."""
 
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":float"))]
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT})$", re.X), list("-+0123456789."))
+    floats = re.compile(f"(?:{_FLOAT})$", re.X | re.ASCII)
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", floats, list("-+0123456789."))
     return Loader

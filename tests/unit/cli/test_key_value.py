@@ -66,6 +66,8 @@ ATOMS = st.text("0123456789.eE+-_:xob", max_size=8) | st.sampled_from(
 @example("1.e3")
 @example("1:30.5")
 @example("0b1")
+@example("0_.")
+@example("1_.5")
 def test_it_is_what_a_sweep_file_says(text: str) -> None:
     assert read(text, typed) == read(text, lambda value: yaml.load(value, get_yaml_loader()))
 
