@@ -26,7 +26,7 @@ from orchestrator.model import trainer
 from orchestrator.model.sweep import SweepSpec
 from orchestrator.node.shared.zygote_spec import ZygoteSpec
 from orchestrator.ports import Executor
-from orchestrator.provenance.code import Code, check_copy, import_path, keep_code
+from orchestrator.provenance.code import Code, check_copy, import_path, keep_code, link_data
 from orchestrator.provenance.copy_watch import CopyWatch
 from orchestrator.provenance.environment import environment
 
@@ -195,7 +195,9 @@ def reopen(
             raise ManifestError(
                 "nothing was planned here yet", where=str(session.folder.path), fix="orchestrate sweep FILE plans it"
             )
-        check_copy(session.folder.code / str(plan.provenance.get("tree", "")))
+        tree = session.folder.code / str(plan.provenance.get("tree", ""))
+        check_copy(tree)
+        link_data(tree, Path(plan.cwd), session.folder.path.parent, plan.spec.code)
         _open_files(session, plan.spec, plan.cwd)
         session.first, spec = resubmission.apply(manifest, None, plan.spec, trials, settings)
         session.plan = replace(plan, spec=spec)

@@ -6,12 +6,12 @@ import difflib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, ManifestError
 from orchestrator.folder.code_changes import CodeFiles, digest
-from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code, left_out_in_words
+from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code, left_out_in_words, write_index
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance import code_copy, libraries
 from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash
@@ -131,6 +131,23 @@ def check_copy(tree: Path) -> None:
     for folder, known in index.live.items():
         if _live_hash(Path(folder), project_files(Path(folder))) != known:
             raise ManifestError("has changed, and trials import from it where it is", where=folder, fix=fix)
+
+
+def link_data(tree: Path, project: Path, runs: Path, rules: CodeRules = USUAL) -> None:
+    """Have a copy link to the data that lies beside the code today: data is no code. `runs`: the folder of all sweeps.
+
+    The links stay as they are where the project is not as it was, or not here.
+    """
+    index = index_of(tree)
+    if index is None:
+        return
+    try:
+        today = _gather(project, runs, rules, LIMITS).links
+    except (ConfigError, OSError):
+        return
+    links = {**index.links, **{name: place for name, place in today.items() if name not in index.files}}
+    write_index(tree, replace(index, links=links))
+    code_copy.link(tree, links)
 
 
 def _gather(project: Path, runs: Path, rules: CodeRules, limits: Limits) -> _Gathered:

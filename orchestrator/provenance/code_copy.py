@@ -51,7 +51,7 @@ def put(tree: Path, index: Index, sources: Mapping[str, str]) -> None:
             for name, content in index.files.items():
                 _copy_file(sources[name], draft / name, content)
             write_index(tree, index)
-    _link(tree, index.links)
+    link(tree, index.links)
 
 
 def changed(tree: Path, index: Index) -> list[str]:
@@ -76,7 +76,7 @@ def _copy_file(source: str, copy: Path, content: str) -> None:
         raise ChangedMeanwhile(source) from error
 
 
-def _link(tree: Path, links: Mapping[str, str]) -> None:
+def link(tree: Path, links: Mapping[str, str]) -> None:
     """Link to the data that this machine has, where nothing is in the way, such as what a trial has written."""
     for name, place in links.items():
         path = tree / name
@@ -118,7 +118,7 @@ def unpack(data: bytes, tree: Path) -> None:
             with new_folder(tree) as draft:
                 _extract(archive, index.files, draft)
                 write_index(tree, index)
-    _link(tree, index.links)
+    link(tree, index.links)
 
 
 def _extract(archive: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:

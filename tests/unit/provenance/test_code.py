@@ -16,7 +16,7 @@ from orchestrator.folder.code_index import index_of
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance import code as project_code
 from orchestrator.provenance import code_copy
-from orchestrator.provenance.code import Code, check_copy, code_today, import_path, keep_code, source_hash
+from orchestrator.provenance.code import Code, check_copy, code_today, import_path, keep_code, link_data, source_hash
 from orchestrator.provenance.code_copy import ChangedMeanwhile, missing_data, pack, unpack
 from orchestrator.provenance.copy_watch import CopyWatch
 from orchestrator.provenance.project_files import USUAL, Limits
@@ -47,6 +47,18 @@ def test_the_copy_has_the_code_and_links_to_the_data(repository: Path, store: Pa
     assert (code.path / "data/big.csv").read_text() == "1,2\n"
     (code.path / "results").mkdir()  # it stays writable
     assert code.left_out["data"] == "git ignores it"
+
+
+def test_data_that_comes_later_is_linked_when_trials_run_again(repository: Path, store: Path) -> None:
+    """As it is for the next sweep; the code stays what it was."""
+    code = keep_code(repository, store)
+    write(repository, {"later.log": "1", "train.py": "changed"})
+    link_data(code.path, repository, store.parent.parent)
+    assert links(code.path) == ["data", "later.log", "new.log", "out.log"]
+    assert (code.path / "train.py").read_text() == FILES["train.py"]
+    check_copy(code.path)
+    shutil.rmtree(repository)
+    link_data(code.path, repository, store.parent.parent)  # the project is not here any more
 
 
 def test_what_is_left_out_is_told(repository: Path, store: Path) -> None:
