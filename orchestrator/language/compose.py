@@ -306,7 +306,7 @@ class Composer:
             assert complete.hydra is not None
             section = unresolved(complete.hydra, str(self.file))
             own = [parsed.input_line for parsed in self.fixed if of_hydra(parsed)]
-            choices = {key: value for key, value in complete.choices.items() if key.startswith("hydra/")}
+            choices = {key: value for key, value in complete.choices.items() if key.split("/")[0] == "hydra"}
             facts = {
                 "mode": "MULTIRUN",
                 "overrides": {"hydra": [*own, "hydra.mode=MULTIRUN"]},

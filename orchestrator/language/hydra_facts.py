@@ -23,14 +23,13 @@ class HydraFacts:
 
     def section(self, assignment: Assignment) -> Section:
         """The complete section of one trial, as far as it is known before it starts."""
-        return section({"config": self.config}, self.of_trial(assignment))
+        return section({"config": self.config}, {**self.of_trial(assignment), "choices": self.choices})
 
     def of_trial(self, assignment: Assignment) -> Section:
         """What is kept of one trial."""
         task = [*self.fixed, *map(as_override, assignment)]
         form = self.config["job"]["config"]["override_dirname"]
         own = {
-            "choices": {key: value for key, value in self.choices.items() if not key.startswith("hydra/")},
             "task": [parsed.input_line for parsed in task],
             "override_dirname": overrides_dirname(task, form),
         }

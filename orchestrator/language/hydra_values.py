@@ -29,7 +29,7 @@ def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> Section:
 
 
 def section(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Section:
-    """The `hydra` section of one trial, as far as it is known before the trial starts. `own`: see `TrialSpec.hydra`."""
+    """The `hydra` section of one trial, as far as it is known before the trial starts. `own`: see `TrialSpec.told`."""
     whole = added(shared.get("config", {}), own.get("config", {}))
     choices = own.get("choices", UNKNOWN)
     facts: Section = {

@@ -149,7 +149,7 @@ class SweepPlan:
         """A trial's config, with those references resolved that are known before it starts."""
         if not trial.references or not trial.hydra:
             return trial.config
-        section = hydra_values.section(self.spec.hydra, trial.hydra)
+        section = hydra_values.section(self.spec.hydra, trial.told())
         return with_values(trial.config, known(trial.config, trial.references, section, self.spec.secrets))
 
     def _assignments(self) -> Iterator[Assignment]:
@@ -209,7 +209,8 @@ class SweepPlan:
             self.renderers[cache_key] = renderer
             if len(self.renderers) > _MAX_RENDERERS:
                 self.renderers.popitem(last=False)
-        tally.keys_met |= renderer.keys_met
+        if renderer.keys_met:
+            tally.keys_met |= renderer.keys_met
         if renderer.warnings:
             tally.warnings.update(dict.fromkeys(renderer.warnings))
         return renderer
@@ -233,9 +234,10 @@ class SweepPlan:
 
     def _check_exclude(self, tally: _Tally) -> None:
         """Refuse a key of `exclude` that no config has, nor any option of a group: it is misspelt."""
+        met = tally.keys_met.union(*(each.keys_met for each in self.renderers.values()))
         for index, entry in enumerate(self.spec.exclude):
             for key in (written.lstrip("+") for written in entry):
-                if key in tally.keys_met or self._source.composer.in_some_option(key):
+                if key in met or self._source.composer.in_some_option(key):
                     continue
                 known = dict.fromkeys(name for each in self.renderers.values() for name in each.known_keys())
                 raise ConfigError(

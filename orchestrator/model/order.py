@@ -44,7 +44,7 @@ class Order:
     interval: float = 1.0  # seconds between two batches of events
     restore: tuple[Checkpoint, ...] = ()  # what the manifest knows of earlier attempts, newest first
     hydra: Mapping[str, Any] = field(default_factory=dict)  # of `SweepSpec`
-    hydra_own: Mapping[str, Any] = field(default_factory=dict)  # of `TrialSpec`
+    hydra_own: Mapping[str, Any] = field(default_factory=dict)  # of `TrialSpec.told`
     number: int = 0  # its position in the plan
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # variables, whose values may be secret
     log_cap: int = 16 * 2**20  # bytes kept of an attempt's output: the first half, and the last
@@ -66,5 +66,5 @@ class Order:
             timeout=sweep.timeout,
             heartbeat=sweep.heartbeat,
             hydra=sweep.hydra,
-            hydra_own=trial.hydra,
+            hydra_own=trial.told(),
         )

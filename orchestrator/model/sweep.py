@@ -178,6 +178,10 @@ class TrialSpec:
         """What the column `refs` holds. No key of a config is called `hydra`: Hydra keeps that for itself."""
         return {**self.references, "hydra": self.hydra} if self.hydra else self.references
 
+    def told(self) -> Mapping[str, Any]:
+        """What Hydra would tell it, with its choices; empty if that is nothing."""
+        return {**self.hydra, "choices": self.choices} if self.hydra else {}
+
     @classmethod
     def from_row(cls, row: Row) -> TrialSpec:
         """From a row of the table `trial`."""

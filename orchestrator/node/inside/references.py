@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import (
     InterpolationToMissingValueError,
     OmegaConfBaseException,
@@ -64,8 +64,21 @@ def _tree(order: Order, paths: TrialPaths) -> DictConfig:
     for key, text in order.references.items():
         OmegaConf.update(tree, key, text, force_add=True)
     section = hydra_values.section(order.hydra, order.hydra_own)
-    tree["hydra"] = hydra_values.added(section, _here(order, paths, section))
+    node = _typed(hydra_values.added(section, _here(order, paths, section)))
+    with flag_override(tree, "no_deepcopy_set_nodes", True):
+        tree["hydra"] = node
     return tree
+
+
+def _typed(section: hydra_values.Section) -> DictConfig:
+    """A `hydra` section as a config; where the trainer has Hydra, of the type that its code expects."""
+    if not _has_hydra():
+        return OmegaConf.create(section)
+    node: DictConfig = OmegaConf.structured(sys.modules["hydra.conf"].HydraConf)
+    OmegaConf.set_struct(node, False)  # some of Hydra's own configs have more keys
+    node.merge_with(section)
+    OmegaConf.set_struct(node, True)
+    return node
 
 
 def _here(order: Order, paths: TrialPaths, section: Mapping[str, Any]) -> hydra_values.Section:
@@ -109,11 +122,6 @@ def _resolve(config: DictConfig, tree: DictConfig, references: Mapping[str, str]
 
 def _set_hydra_config(tree: DictConfig) -> None:
     """Set `HydraConfig`. Its interpolations may refer to the trial's config, as under Hydra itself."""
-    node = OmegaConf.structured(sys.modules["hydra.conf"].HydraConf)
-    OmegaConf.set_struct(node, False)  # some of Hydra's own configs have more keys
-    node.merge_with(tree.hydra)
-    OmegaConf.set_struct(node, True)
-    tree["hydra"] = node
     sys.modules["hydra.core.hydra_config"].HydraConfig.instance().set_config(tree)
 
 

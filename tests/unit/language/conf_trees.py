@@ -90,7 +90,7 @@ def as_hydra_composes(
             config = hydra.compose(file.stem, list(overrides), return_hydra_config=True)
     job = config.hydra
     OmegaConf.set_struct(config, False)
-    choices = {key: value for key, value in job.runtime.choices.items() if not key.startswith("hydra/")}
+    choices = {key: value for key, value in job.runtime.choices.items() if value is not None}
     told = {"choices": choices, "override_dirname": job.job.override_dirname}
     for key in ("sweep", "hydra"):
         config.pop(key)

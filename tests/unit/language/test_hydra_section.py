@@ -93,10 +93,10 @@ def test_what_a_job_is_told(tmp_path: Path) -> None:
     plan = load(tmp_path, "1.3", {"sweep.yaml": CONF["sweep.yaml"] + section}, "+seed=3", "hydra.job.chdir=true")
     trial = next(plan.trials())
     assert trial.hydra == {
-        "choices": {"db": "mysql"},
         "task": ["+seed=3", "db=mysql", "lr=1"],
         "override_dirname": "+seed=3,db=mysql",
     }
+    assert trial.told()["choices"] == {"db": "mysql"}
     job = told(plan)["job"]
     assert (job["name"], job["config_name"], job["chdir"], job["env_set"]) == ("app", "sweep", True, {"A": "b"})
     assert plan.spec.env == ("HF_HOME",)

@@ -416,6 +416,11 @@ def test_exclude_may_name_what_only_other_options_have(tmp_path: Path) -> None:
     assert len(configs(tmp_path, OPT, "axes: {opt: [adam]}, exclude: [{opt.momentum: 0.9}]")) == 1
 
 
+def test_exclude_may_name_what_only_the_last_value_has(tmp_path: Path) -> None:
+    body = "axes: {opt: [adam], ++opt.more: [{a: 1}, {b: 2}]}, exclude: [{opt.more.b: 3}]"
+    assert len(configs(tmp_path, OPT, body)) == 2
+
+
 MISSING = "obs: {shape: '???', n: 1}\nnet: {shape: '${obs.shape}', all: '${net}x'}\nseed: 1\n"
 
 

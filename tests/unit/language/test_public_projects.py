@@ -359,7 +359,8 @@ def test_a_project_composes_as_under_hydra(name: str, tmp_path: Path) -> None:
     expected = truth(tmp_path, project, plan.file, plan.spec.hydra["version_base"], asked)
     for trial, theirs in zip(trials, expected, strict=True):
         assert canonical(trial.config) == canonical(theirs["config"])
-        assert canonical(trial.hydra["choices"]) == canonical(theirs["choices"])
+        choices = {**plan.spec.hydra["config"]["runtime"]["choices"], **trial.choices}
+        assert {group: option for group, option in choices.items() if option is not None} == theirs["choices"]
         assert trial.hydra["override_dirname"] == theirs["override_dirname"]
         plan.shown(trial)
 

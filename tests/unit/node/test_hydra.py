@@ -59,7 +59,7 @@ def ordered(folder: Path, version: str, files: dict[str, str], position: int) ->
     trial = list(plan.trials())[position]
     known = order(folder, "app:main", import_path=(str(folder),), cwd=str(folder), number=position)
     changed = {"config": trial.config, "references": trial.references, "hydra": plan.spec.hydra}
-    return replace(known, **changed, hydra_own=trial.hydra)
+    return replace(known, **changed, hydra_own=trial.told())
 
 
 def seen(folder: Path) -> Any:
