@@ -105,7 +105,9 @@ def _message(error: Exception) -> str:
     text = ""
     for each in _chain(error):
         text = f"{text}\n{each}" if isinstance(each, Exception) and str(each) not in text else text
-    if missing := re.search(r"(?:In '(.*)': )?Could not find '(.*)'", text):
+    if resolver := re.search(r"Unsupported interpolation type (\S+)", text):
+        return f"the resolver {resolver.group(1)!r} is not known"
+    if missing := re.search(r"(?:In '(.*)': )?Could not (?:find|load) '(.*)'", text):
         by = f" (asked for by {missing.group(1)!r} or an override)" if missing.group(1) else ""
         return f"there is no config {missing.group(2)!r}{by}"
     if there := re.search(r"An item is already at '(.*)'", text):

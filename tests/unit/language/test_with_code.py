@@ -78,6 +78,7 @@ def test_resolvers_and_schemas_of_the_users_code(late: bool, tmp_path: Path) -> 
         assert trials[0].config["all"] == [4]
     notes = [note for note in plan.summary().warnings if note.startswith("app is imported")]
     assert len(notes) == 1 or late
+    assert late or "there is no config 'net/schema'" in notes[0]
     assert plan.summary().total == len(trials)
 
 
@@ -101,7 +102,9 @@ def test_what_only_functions_register_is_left_to_the_trainer(tmp_path: Path) -> 
     one, two = plan.trials()
     assert one.references == {"x": "${at_run:${lr}}", "y": "a ${x}"}
     assert two.config == {"lr": 2, "x": "${at_run:${lr}}", "y": "a ${x}", "z": 4}
-    assert any("x stays ${at_run:${lr}}" in note for note in plan.summary().warnings)
+    notes = plan.summary().warnings
+    assert "app is imported to compose the configs: the resolver 'at_run' is not known" in notes
+    assert any("x stays ${at_run:${lr}}" in note for note in notes)
     other = load(tmp_path, {"sweep.yaml": body.replace("at_run:$", "at_run:1$") + SWEEP})
     assert one.trial_id != next(other.trials()).trial_id
 
