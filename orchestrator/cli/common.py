@@ -149,8 +149,6 @@ def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
     words = ["orchestrate", "sweep", plan.file, *plan.argv, *plan.provenance.get("options", ())]
     if folder.name != plan.spec.name:  # it was renamed
         words.append(f"sweep.name={folder.name}")
-    if plan.provenance.get("add"):  # without it, the trials that it has kept would leave the plan
-        words.append("--add")
     here, runs = plan.cwd or str(Path.cwd()), folder.path.parent
     if runs != Path(here, os.environ.get("ORCHESTRATE_RUNS") or "runs"):
         words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]

@@ -86,9 +86,9 @@ def write_plan(
     facts = {
         **environment(project, session.folder.provenance),
         "tree": code.tree,
-        **({"add": True} if limits.add else {}),
+        # Without --add, the command that goes on would drop the trials that the plan has kept.
+        "options": [*plan.options, *(["--add"] if limits.add else [])],
     }
-    facts["options"] = [*plan.options, *(["--add"] if limits.add else [])]
     missing = [name for name in plan.spec.env if name not in os.environ]
     if missing:
         session.notes.append(
