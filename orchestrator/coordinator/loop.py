@@ -79,7 +79,7 @@ class Coordinator:
         self.quarantine = Quarantine()
         self.early_abort = _early_abort(manifest, plan)
         self._files = files_folder(manifest.folder, plan.spec.storage, plan.cwd, manifest.uid)
-        self._recording = Recording(manifest, self._files, plan.spec.objective, self._warn)
+        self._recording = Recording(manifest, self._files, plan.spec.objective, self.warn)
         self._stop_asked = self._kill_asked = False
 
     # ------------------------------------------------------------ the loop
@@ -124,7 +124,7 @@ class Coordinator:
             try:
                 answer_request(path, text)
             except OSError as error:
-                self._warn(f"{path}: a request was carried out, and cannot be answered: {error.strerror or error}")
+                self.warn(f"{path}: a request was carried out, and cannot be answered: {error.strerror or error}")
 
     def request_stop(self) -> None:
         """Stop at the next tick; may be called from a signal handler."""
@@ -306,19 +306,16 @@ class Coordinator:
         left_out = self.quarantine.record(live.spec.trial_id, live.started, outcome)
         if left_out and live.started:
             self._manifest.attempts.decided("leave_out", {"node": live.started.node_id, "reason": left_out}, now)
-            self._warn(left_out)
+            self.warn(left_out)
 
     def _miss_objective(self, live: Live) -> None:
         """Warn, once, of a success that cannot be compared. `show` says it of each such trial."""
         text = unreported(self._spec.objective, live.standing.last)
         if text and not any(warning.startswith(_UNREPORTED) for warning in self.warnings):
-            self._warn(f"{_UNREPORTED}{text.removeprefix('succeeded without')}")
+            self.warn(f"{_UNREPORTED}{text.removeprefix('succeeded without')}")
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str | None) -> None:
         """Tell the user this, once."""
-        self._warn(text)
-
-    def _warn(self, text: str | None) -> None:
         if text and text not in self.warnings:
             self.warnings.append(text)
 

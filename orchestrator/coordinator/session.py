@@ -146,7 +146,7 @@ def drive(
     def after_tick(transitions: list[Transition]) -> None:
         if any(not transition.state.open for transition in transitions):
             for text in watch.news(last=coordinator.done):
-                coordinator.note(text)
+                coordinator.warn(text)
         each(coordinator, transitions)
 
     with interruptible(session, coordinator.request_stop, coordinator.request_kill):
