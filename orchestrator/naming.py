@@ -99,6 +99,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of these names, and how many there are besides: "a.py, b.py, c.py and 4 more"."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def metric(number: float | None) -> str:
     """A metric with four significant digits; a dash if there is none."""
     return "–" if number is None else f"{number:.4g}"

@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
+from orchestrator import naming
 from orchestrator.cli.common import sweep_command
 from orchestrator.folder.code_changes import edited_since
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.model.rows import PlanRow
-
-_SHOWN = 3
 
 
 def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
     """The source files that were edited since, in words; "" if none was, or if the project is not here."""
     tree = str(plan.provenance.get("tree") or "") if plan is not None else ""
     names = edited_since(folder.code / tree) if tree else []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more} changed since the sweep was planned" if names else ""
+    return f"{naming.some(names)} changed since the sweep was planned" if names else ""
 
 
 def todays(folder: SweepFolder, plan: PlanRow | None, which: str) -> str:

@@ -81,7 +81,7 @@ def run(words: Sequence[str]) -> int:
     for title, trials in control.late(folder).items():
         if steps := trials.get(trial.trial_id):
             print(
-                f"note: {title} lacks what was reported of {steps} step{'s' * (steps != 1)} after later ones: "
+                f"note: {title} lacks what was reported of {naming.count(steps, 'step')} after later ones: "
                 f"orchestrate sync {folder.argument} --force {trial.trial_id[:8]} sends the whole series as a new run"
             )
     return 0
@@ -174,7 +174,7 @@ def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
     facts = [
         f"pid {row.pid}" if row.pid else "",
         row.method,
-        f"{row.threads} thread{'s' * (row.threads != 1)}" if row.threads else "",
+        naming.count(row.threads, "thread") if row.threads else "",
     ]
     if row.gpu_uuids:
         facts.append(" ".join(row.gpu_uuids))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from orchestrator import naming
 from orchestrator.cli.common import Parser, find_sweep
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import SweepFolder
@@ -71,6 +72,6 @@ def _forced(folder: SweepFolder, names: Sequence[str]) -> list[str]:
 
 
 def _sync(folder: SweepFolder, name: str, to: str, force: Sequence[str]) -> None:
-    count = control.sync(folder, name, lambda line: print(f"{to}{line}", flush=True), force)
-    done = f"{count} run{'s' * (count != 1)} sent" if count else "nothing to send"
+    sent = control.sync(folder, name, lambda line: print(f"{to}{line}", flush=True), force)
+    done = f"{naming.count(sent, 'run')} sent" if sent else "nothing to send"
     print(f"{folder.name}: {to}{done}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator import naming
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.intake import accept
 from orchestrator.coordinator.recording import Live, Recording
@@ -326,13 +327,14 @@ class Coordinator:
             return f"this request cannot be read: {request.problem}"
         if request.kind == "stop":
             self.stop()
-            return f"{_trials(len(self.live))} asked to end"
+            return f"{naming.count(len(self.live), 'trial')} asked to end"
         if request.kind == "resubmit":
             try:
                 done = self.resubmit(request.trials, request.settings)
             except OrchestratorError as error:
                 return f"nothing is queued: {error}"
-            return f"{_trials(done)} queued" + (" for the next run: this one is ending" if self.stopping else "")
+            later = " for the next run: this one is ending" if self.stopping else ""
+            return f"{naming.count(done, 'trial')} queued{later}"
         return "this coordinator does not know that request"
 
     def resubmit(self, trial_ids: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> int:
@@ -357,7 +359,3 @@ def _early_abort(manifest: Manifest, plan: PlanRow) -> EarlyAbort:
 def _size(due: Due) -> Resources:
     """What the trial asks for; with nothing beside it, if it has run out of memory."""
     return replace(due.spec.resources, alone=lifecycle.RETRY_ALONE.get(due.cause, ""))
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' * (count != 1)}"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator import naming
 from orchestrator.coordinator import resubmission
 from orchestrator.coordinator.session import Launch, RunLimits, Session, hold, variables
 from orchestrator.coordinator.trainer_check import TrainerCheck
@@ -156,7 +157,7 @@ def _of_results(reseeded: int) -> list[str]:
     """What the user should know of results that stay."""
     if not reseeded:
         return []
-    made = f"the result{'s' * (reseeded != 1)} of {reseeded} trial{'s' * (reseeded != 1)}"
+    made = f"the {'result' if reseeded == 1 else 'results'} of {naming.count(reseeded, 'trial')}"
     return [f"{made} came from another seed than sweep.seed gives now (--rerun stale runs them again)"]
 
 

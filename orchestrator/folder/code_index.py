@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.files import replacing
 
 SOURCES = {".py", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".jl", ".sh"}
@@ -18,7 +19,6 @@ LIBRARIES = ".libraries"  # the folder in a copy that holds those beside the pro
 NOT_CODE = ("tests/", "docs/")
 IGNORED, IS_DATA = "git ignores it", "it is data"  # why it is left out
 _DATA = (IGNORED, IS_DATA)
-_SHOWN = 3
 _CODE = SOURCES | BINARIES
 _VERSIONED = re.compile(r".+\.so(\.\d+)+")
 
@@ -62,11 +62,7 @@ def left_out_in_words(left_out: Mapping[str, str], kinds: Collection[str] = ()) 
     for name, why in left_out.items():
         if why in kinds or (not kinds and why not in _DATA):
             names.setdefault(why, []).append(name)
-    texts = []
-    for why, found in sorted(names.items()):
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        texts.append(f"{', '.join(sorted(found)[:_SHOWN])}{more} ({why})")
-    return texts
+    return [f"{naming.some(sorted(found))} ({why})" for why, found in sorted(names.items())]
 
 
 def index_of(tree: Path) -> Index | None:

@@ -20,7 +20,7 @@ def in_words(last: LastPlan, spec: SweepSpec, new: Sequence[TrialSpec]) -> list[
     """What leaves the plan, and why, if nothing stays. `new`: trials of the new plan."""
     if not last.leaving:
         return []
-    what = f"{last.leaving} trial{'s' * (last.leaving != 1)} of the last plan ({last.done} done)"
+    what = f"{naming.count(last.leaving, 'trial')} of the last plan ({last.done} done)"
     are = "are" if last.leaving != 1 else "is"
     shown = f"orchestrate trials {spec.name} --all shows them"
     kept = f"; --add keeps {'them' if last.leaving != 1 else 'it'} in the plan"

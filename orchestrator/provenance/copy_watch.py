@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from orchestrator import naming
 from orchestrator.folder.code_index import Index, index_of, is_code
 from orchestrator.provenance.project_files import parents
 
@@ -41,8 +42,7 @@ class CopyWatch:
         return told
 
     def _some(self, names: list[str]) -> str:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"{', '.join(names[:3])}{more} in {self._tree}"
+        return f"{naming.some(names)} in {self._tree}"
 
     def _look(self) -> dict[str, tuple[int, int] | None]:
         """What is in the copy besides caches and links to data: size and time of each code file, None for the rest."""

@@ -24,6 +24,7 @@ from typing import Any
 
 import ray
 
+from orchestrator import naming
 from orchestrator.decide import pace
 from orchestrator.executors import gpus as gpu_driver
 from orchestrator.files import scratch
@@ -283,9 +284,7 @@ class _Copy:
         """The same batches; the first one says what data this node lacks, the last one what appeared in the copy."""
         told = []
         if self._missing:
-            more = f" and {len(self._missing) - 3} more" if len(self._missing) > 3 else ""
-            what = ", ".join(self._missing[:3]) + more
-            told.append(f"node {node} does not have {what} beside the code: data is not sent")
+            told.append(f"node {node} does not have {naming.some(self._missing)} beside the code: data is not sent")
         for batch in batches:
             if self._watch is not None and _over(batch):
                 told += self._watch.news()

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from orchestrator import naming
 from orchestrator.files import PACKAGE
 from orchestrator.folder.code_index import Index, index_of
 from orchestrator.node.inside import used_files
@@ -91,10 +92,9 @@ def name_live_modules(notice: Callable[[str], None]) -> None:
         _copy.look_at_modules()
         if _copy.live:
             names = sorted(_copy.live)
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             place = _copy.live[names[0]]
             notice(
-                f"imported from where they are, not from the sweep's copy of the code: {', '.join(names[:3])}{more} "
+                f"imported from where they are, not from the sweep's copy of the code: {naming.some(names)} "
                 f"({place}); an edit of them reaches running trials"
             )
 
