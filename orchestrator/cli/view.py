@@ -131,11 +131,9 @@ def _fitting(snap: Snapshot, now: float, width: int) -> list[tuple[str, ...]]:
 
 
 def _running(row: Running, snap: Snapshot, now: float, metrics: int) -> tuple[str, ...]:
-    """The cells of a running trial without its label. The objective is the first of its metrics."""
-    names = list(row.metrics)
-    if snap.objective is not None and snap.objective.metric in names:
-        names.insert(0, names.pop(names.index(snap.objective.metric)))
-    numbers = "  ".join(f"{name} {naming.metric(row.metrics[name])}" for name in names[:metrics])
+    """The cells of a running trial without its label, with so many of its metrics."""
+    shown = list(row.metrics.items())[:metrics]
+    numbers = "  ".join(f"{name} {naming.metric(value)}" for name, value in shown)
     slot = row.slot if snap.hosts > 1 else row.gpus
     return f"  {row.trial_id[:8]}", numbers, row.progress, slot, naming.duration(now - row.since)
 
