@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -26,29 +26,33 @@ from orchestrator.results.listing import as_json
 from orchestrator.tracking import control
 
 
-@through_pager
-def run(words: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    options = Parser(
         "show",
         "TRIAL [options]",
         "One trial: its config, provenance, attempts, metrics, and how to rerun it.",
         ["show 6065", "show best", "show address-tagging/last --json"],
     )
-    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
+    options.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    options.add_argument("--json", action="store_true", help="one JSON object")
+    options.add_argument(
         "--at", choices=["last", "best"], help="metrics at this step of the objective (default: its own)"
     )
-    options = parser.read(words)
+    return options
+
+
+@through_pager
+def run(words: Sequence[str]) -> int:
+    options = parser().read(words)
     folder, trial = find_trial(options.runs, options.trial)
     with Reader(folder) as reader:
         attempts = reader.attempts(trial.trial_id)
-        plan = reader.plan_of(attempts[-1]) if attempts else reader.plan()
+        current = reader.plan()
+        plan = reader.plan_of(attempts[-1]) if attempts else current
         files = files_folder(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
         series = reader.series(trial.trial_id)
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
-        objective = current.spec.objective if (current := reader.plan()) else None
-        news = run_again.edited(folder, reader.plan())
+    objective = current.spec.objective if current else None
     rerun = f"orchestrate resubmit {folder.argument} --trial {trial.trial_id}"
     if options.json:
         print_json(
@@ -63,7 +67,7 @@ def run(words: Sequence[str]) -> int:
         )
         return 0
     _print_head(folder, files, trial, rerun)
-    if news:
+    if news := run_again.edited(folder, current):
         which = "stale" if trial.state is State.SUCCEEDED else "failed"
         print(f"         with the code of the sweep; {news}: {run_again.todays(folder, current, which)} takes today's")
     _print_metrics(trial, objective, options.at)
@@ -71,19 +75,10 @@ def run(words: Sequence[str]) -> int:
     if plan is not None:
         _print_provenance(folder, plan, trial)
     for row in attempts:
-        _print_attempt(folder, row)
-        for notice in notices[row.attempt]:
-            if not notice.startswith("succeeded without a report of"):  # of an older version: said below
-                print(f"  note: {notice}")
+        _print_attempt(folder, row, notices[row.attempt])
     _print_series(series)
-    if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
-        print(f"note: it {missing}")
-    for title, trials in control.late(folder).items():
-        if steps := trials.get(trial.trial_id):
-            print(
-                f"note: {title} lacks what was reported of {naming.count(steps, 'step')} after later ones: "
-                f"orchestrate sync {folder.argument} --force {trial.trial_id[:8]} sends the whole series as a new run"
-            )
+    for note in _missing(folder, trial, objective):
+        print(f"note: {note}")
     return 0
 
 
@@ -167,7 +162,7 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
             print(f"  live      {place} (too large to copy: trials import from it where it is)")
 
 
-def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
+def _print_attempt(folder: SweepFolder, row: AttemptRow, notices: Iterable[str]) -> None:
     slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
     seconds = "" if row.seconds is None else f", {naming.duration(row.seconds)}"
     print(f"\nattempt {row.attempt}: {row.state}{slot}{seconds}, {_when(row.started or row.created)}")
@@ -188,6 +183,9 @@ def _print_attempt(folder: SweepFolder, row: AttemptRow) -> None:
     log = folder.attempt_log(row.trial_id, row.attempt)
     if log.exists():
         print(f"  log {relative(log)}")
+    for notice in notices:
+        if not notice.startswith("succeeded without a report of"):  # of an older version: `_missing` says it
+            print(f"  note: {notice}")
 
 
 def _print_series(series: Mapping[int, Mapping[str, float]]) -> None:
@@ -201,6 +199,18 @@ def _print_series(series: Mapping[int, Mapping[str, float]]) -> None:
         if cut and step == shown[-10][0]:
             print(f"  … {len(shown) - 15} more …")
         print(f"  {step:>4}  " + "  ".join(naming.metric(values.get(name)).ljust(len(name)) for name in names))
+
+
+def _missing(folder: SweepFolder, trial: TrialRow, objective: Objective | None) -> Iterator[str]:
+    """What the results of the trial lack, here or in a tracker."""
+    if trial.state is State.SUCCEEDED and (missing := unreported(objective, trial.metrics)):
+        yield f"it {missing}"
+    for title, trials in control.late(folder).items():
+        if steps := trials.get(trial.trial_id):
+            yield (
+                f"{title} lacks what was reported of {naming.count(steps, 'step')} after later ones: "
+                f"orchestrate sync {folder.argument} --force {trial.trial_id[:8]} sends the whole series as a new run"
+            )
 
 
 def _when(at: float) -> str:
