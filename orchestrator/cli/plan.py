@@ -13,7 +13,7 @@ from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.language import planning, trainer_source
 from orchestrator.language.plan_changes import SAMPLE, in_words
 from orchestrator.language.planning import SweepPlan
-from orchestrator.manifest.reader import Reader, Standing
+from orchestrator.manifest.reader import Reader, TrialStatus
 from orchestrator.model import trainer
 from orchestrator.model.rows import LastPlan
 from orchestrator.model.sweep import State, TrialSpec
@@ -96,17 +96,17 @@ class _Known:
         self.today = code_today(Path.cwd(), folder.path.parent, plan.spec.code)
         self.differing: dict[str, CodeFiles] = {}  # files whose change has made results stale
         self._spec = plan.spec
-        self._trials: dict[str, Standing] = {}
+        self._trials: dict[str, TrialStatus] = {}
         self._sample: list[TrialSpec] = []
         if folder.manifest.is_file():
             with Reader(folder) as reader:
                 reader.compare_with_today(self.today, source_hash(self.today.digests, self.today.live))
-                self._trials = {standing.trial_id: standing for standing in reader.standings()}
+                self._trials = {status.trial_id: status for status in reader.statuses()}
                 self.differing = reader.stale_code(self.today)
                 self._sample = reader.specs(SAMPLE)
                 before = reader.plan()
                 self._spec = before.spec if before else plan.spec
-        self._total = sum(standing.current for standing in self._trials.values())
+        self._total = sum(status.current for status in self._trials.values())
 
     def describe(self, trial: TrialSpec) -> str:
         """How a trial of the new plan stands; each is asked for once."""
@@ -115,12 +115,12 @@ class _Known:
 
     def last(self) -> LastPlan:
         """The last plan, and what is left of it."""
-        leaving = [standing for standing in self._trials.values() if standing.current]
-        done = sum(standing.state in (State.SUCCEEDED, State.STOPPED) for standing in leaving)
+        leaving = [status for status in self._trials.values() if status.current]
+        done = sum(status.state in (State.SUCCEEDED, State.STOPPED) for status in leaving)
         return LastPlan(self._spec, self._total, len(leaving), done, self._sample)
 
 
-def _describe(known: Standing, seed: int) -> str:
+def _describe(known: TrialStatus, seed: int) -> str:
     if known.state in (State.SUCCEEDED, State.STOPPED):
         return RESEEDED if known.seed != seed else STALE if known.stale else known.state.word
     if known.state in (State.FAILED, State.LOST):

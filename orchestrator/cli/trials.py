@@ -75,25 +75,16 @@ def run(words: Sequence[str]) -> int:
     with Reader(find_sweep(options)) as reader, reader.snapshot():
         plan = reader.plan()
         objective = plan.spec.objective if plan else None
-        at = options.at or (objective.at if objective else "last")
         names = None
         if options.where or options.columns or not _by_objective(options.sort, objective):
             names = Names.of(reader, objective, options.at, options.all)
-        request, sorted_by = _request(options, names, objective)
+        request = _request(options, names, objective)
         if options.by == "config" and plan is not None:
             return _print_configs(options, reader, plan, request)
         if options.format == "json":
-            lines = listing.json_lines(reader, request, at)
+            lines = listing.json_lines(reader, request)
         else:
-            table = Listing(
-                reader,
-                request,
-                names,
-                _columns(options, names),
-                first=sorted_by,
-                at=options.at,
-                everything=options.format == "csv",
-            )
+            table = Listing(reader, request, names, _columns(options, names), everything=options.format == "csv")
             cells = table.cells(exact=options.format == "csv")
             left = reader.count(request.query) - len(table) if request.query.limit and options.limit is None else 0
     # Read to the end: whoever reads slowly what comes now holds no transaction open.
@@ -115,10 +106,7 @@ def _by_objective(sort: str | None, objective: Objective | None) -> bool:
     return sort is None or (objective is not None and sort.removeprefix("-") in ("objective", objective.metric))
 
 
-def _request(
-    options: argparse.Namespace, names: Names | None, objective: Objective | None
-) -> tuple[Request, str | None]:
-    """What is asked for, and the metric that it is sorted by."""
+def _request(options: argparse.Namespace, names: Names | None, objective: Objective | None) -> Request:
     turned, ranked = (options.sort or "").startswith("-"), _by_objective(options.sort, objective)
     metric = None if ranked or names is None else _metric(options.sort.removeprefix("-"), names)
     query = Query(
@@ -130,7 +118,8 @@ def _request(
         everything=options.all,
         shown=Shown.at(objective, options.at),
     )
-    return Request(query, objective, ranked=ranked, worst_first=turned), metric
+    at = options.at or (objective.at if objective else "last")
+    return Request(query, objective, at, ranked=ranked, worst_first=turned)
 
 
 def _metric(word: str, names: Names) -> str:

@@ -15,7 +15,7 @@ At = Literal["last", "best"]
 # The end of a lost attempt is told by another machine, whose clock may be behind: then nobody knows how long it took.
 _SECONDS = "CASE WHEN started AND ended >= started THEN ended - started END"
 _NUMBERS = "('integer', 'real')"
-_SQL = {"!=": "=", "=": "="}  # of operators that take several values
+_OF_SEVERAL = ("=", "!=")  # operators that take several values
 
 
 class Column(NamedTuple):
@@ -130,7 +130,7 @@ ALL = Query()
 
 def _compared(found: str, kind: str, condition: Condition) -> tuple[str, list[Any]]:
     """A condition as SQL, and its values."""
-    if condition.operator not in _SQL:
+    if condition.operator not in _OF_SEVERAL:
         return f"({kind} IN {_NUMBERS} AND {found} {condition.operator} ?)", [_bound(condition.values[0])]
     parts = [_equal(found, kind, value) for value in condition.values]
     any_of = " OR ".join(sql for sql, _ in parts)

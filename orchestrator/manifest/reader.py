@@ -43,7 +43,7 @@ class PlanProgress:
     seconds: float | None  # mean duration of the trials that succeeded
 
 
-class Standing(NamedTuple):
+class TrialStatus(NamedTuple):
     """How a trial stands."""
 
     trial_id: str
@@ -106,9 +106,10 @@ class Reader:
         """Trials of the current plan by state."""
         return self.progress().counts
 
-    def candidates(self, query: Query = ALL) -> list[tuple[Any, ...]]:
-        """What `decide.ranking` takes of each trial, in the order of the plan: id, config id, state, objective."""
-        return self.listed(f"trial_id, config_id, state, {query.shown.objective} AS value", query)
+    def candidates(self, query: Query = ALL, columns: str = "") -> list[tuple[Any, ...]]:
+        """What `decide.ranking` takes of each trial: id, config id, state, objective; then these columns."""
+        asked = f"trial_id, config_id, state, {query.shown.objective} AS value"
+        return self.listed(", ".join(filter(None, [asked, columns])), query)
 
     def compare_with_today(self, today: CodeFiles, code: str) -> None:
         """From now on, what is stale is judged by the project's code as it is, not as the latest plan has it.
@@ -124,11 +125,11 @@ class Reader:
             found = self._db.execute(f"SELECT * FROM trial t WHERE {_CURRENT} ORDER BY position LIMIT ?", (limit,))
             return [TrialSpec.from_row(row) for row in found]
 
-    def standings(self) -> list[Standing]:
+    def statuses(self) -> list[TrialStatus]:
         """How every trial of every plan stands."""
         with self._errors():
             found = self._db.execute("SELECT trial_id, state, stale, seed, current FROM trials")
-            return [Standing(row[0], State(row[1]), bool(row[2]), row[3], bool(row[4])) for row in found]
+            return [TrialStatus(row[0], State(row[1]), bool(row[2]), row[3], bool(row[4])) for row in found]
 
     def stale_code(self, today: CodeFiles) -> dict[str, CodeFiles]:
         """The files whose change has made results stale, each with the latest copy in which it differs from today."""

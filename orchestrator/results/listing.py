@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 from orchestrator import naming
@@ -24,7 +24,6 @@ MISSING = object()
 _SHORT_ID = 8  # digits of an id in a table, as in all other output for people
 _SHOWN_METRICS = 4
 _PLAIN = {str, int, bool}  # equal values of these types have the same text; 0.0 and -0.0 do not
-_KEYS = "trial_id, config_id, state"  # what `decide.ranking` needs beside the objective
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Request:
 
     query: Query
     objective: Objective | None
+    at: At  # the step of the objective whose metrics are shown
     ranked: bool = True  # in the order of the objective, if there is one; else as the query says
     worst_first: bool = False
 
@@ -65,16 +65,11 @@ def as_json(row: TrialRow, objective: Objective | None = None, at: At | None = N
     }
 
 
-def json_lines(reader: Reader, request: Request, at: At) -> Iterator[str]:
+def json_lines(reader: Reader, request: Request) -> Iterator[str]:
     """The same objects as text: JSON of the manifest is copied, not parsed."""
     shown = request.query.shown
     columns = f"cause, overrides, choices, config, {shown.metrics}, best_step, attempts, message, stale, seed"
-    return map(_json_line, _rows(reader, request, columns), _always(at))
-
-
-def _always(value: Any) -> Iterator[Any]:
-    while True:
-        yield value
+    return map(_json_line, _rows(reader, request, columns), repeat(request.at))
 
 
 def _json_line(row: Row, at: At) -> str:
@@ -96,17 +91,16 @@ def _as_json(text: str) -> str:
 
 
 def _rows(reader: Reader, request: Request, columns: str) -> list[Row]:
-    """Rows of `_KEYS`, the objective and these columns, of the trials that are asked for, in their order."""
+    """Rows of `Reader.candidates` with these columns, of the trials that are asked for, in their order."""
     query, objective = request.query, request.objective
-    selected = f"{_KEYS}, {query.shown.objective} AS value, {columns}"
     if not request.ranked or objective is None:
-        return reader.listed(selected, query)
+        return reader.candidates(query, columns)
     all_of_plan = dataclasses.replace(query, state=None, where=(), limit=None, everything=False)
     filtered = bool(query.state or query.where or query.everything)
     limit = query.limit
     unlimited = dataclasses.replace(query, limit=None)
     if limit is None and not filtered:
-        rows = reader.listed(selected, unlimited)
+        rows = reader.candidates(unlimited, columns)
         candidates: Sequence[Any] = [row[:4] for row in rows]
     else:
         candidates = reader.candidates(all_of_plan)
@@ -114,9 +108,9 @@ def _rows(reader: Reader, request: Request, columns: str) -> list[Row]:
     order = ranking.rank(candidates, objective.mode, worst_first=request.worst_first).trials()
     if limit is not None:
         order = _some(order, reader, unlimited, filtered, limit)
-        rows = reader.listed(selected, dataclasses.replace(query, limit=None, ids=order))
+        rows = reader.candidates(dataclasses.replace(query, limit=None, ids=order), columns)
     elif filtered:
-        rows = reader.listed(selected, unlimited)
+        rows = reader.candidates(unlimited, columns)
     known = {row[0]: row for row in rows}
     if not filtered:
         return [known[trial_id] for trial_id in order]
@@ -143,11 +137,9 @@ class Listing:
         names: Names | None = None,
         columns: Sequence[Column] = (),
         *,
-        first: str | None = None,
-        at: At | None = None,
         everything: bool = False,
     ) -> None:
-        """`columns`: by default settings that vary, the objective, metrics (`first` is the first) and messages.
+        """`columns`: by default settings that vary, the objective, metrics (first that of the order) and messages.
 
         `everything`: all metrics, not only the first ones. `names`: of all columns that a user has named.
         """
@@ -161,14 +153,15 @@ class Listing:
         self._overrides: list[dict[str, Any]] = configs(found[-2])
         self._metrics = many_metrics(found[-1])
         self.names = names or Names(
-            chain.from_iterable(self._overrides), chain.from_iterable(self._metrics), request.objective, at
+            chain.from_iterable(self._overrides), chain.from_iterable(self._metrics), request.objective, request.at
         )
-        self.columns = list(columns) or self._default_columns(request.objective, first, everything)
+        self.columns = list(columns) or self._default_columns(request, everything)
 
     def __len__(self) -> int:
         return len(self._overrides)
 
-    def _default_columns(self, objective: Objective | None, first: str | None, everything: bool) -> list[Column]:
+    def _default_columns(self, request: Request, everything: bool) -> list[Column]:
+        objective, first = request.objective, request.query.sort
         metrics = dict.fromkeys(name for name in [first or "", *self.names.metrics] if name in self.names.metrics)
         if objective is not None and not everything:
             metrics.pop(objective.metric, None)  # the objective's column has it

@@ -134,7 +134,7 @@ def test_a_trial_that_is_planned_again_keeps_its_attempts(manifest: Manifest, re
     assert reader.counts() == {State.PENDING: 1, State.SUCCEEDED: 1}
     everything = list(reader.trials(Query(everything=True)))
     assert [(row.trial_id, row.current) for row in everything][-1] == (trial_id(2), False)
-    assert {row.trial_id for row in reader.standings()} == {trial_id(number) for number in (1, 2, 3)}
+    assert {row.trial_id for row in reader.statuses()} == {trial_id(number) for number in (1, 2, 3)}
 
 
 OTHER = [Resources(gpus=1, cpus=2), Resources(gpus=0, cpus=1)]
