@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -34,6 +35,17 @@ def replacing(path: Path, *, durable: bool = False, tag: str = "") -> Iterator[P
         raise
     if durable:
         sync(path.parent)
+
+
+def keep_by_hash(folder: Path, kind: str, content: bytes, ending: str) -> str:
+    """Have this content in a file of the folder, "<kind>-<hash><ending>"; returns the name. It is written whole, once."""
+    name = f"{kind}-{hashlib.sha256(content).hexdigest()[:12]}{ending}"
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path, tag=f".{os.getpid()}") as draft:
+            draft.write_bytes(content)
+    return name
 
 
 @contextlib.contextmanager

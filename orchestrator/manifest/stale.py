@@ -5,16 +5,15 @@ Which files an attempt used stands in a file of the sweep's folder `provenance`,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection
 from functools import cache
 
+from orchestrator.files import keep_by_hash
 from orchestrator.folder.code_changes import CodeFiles, changed, code_files
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db
 
-_PREFIX = "used-"
 _PLAN_CODE = """
     CREATE TEMP VIEW plan_code AS SELECT plan, code, json_extract(provenance, '$.tree') AS tree FROM plan
 """
@@ -123,9 +122,4 @@ def keep_used(folder: SweepFolder, text: str) -> str:
     """Keep the names of files that an attempt used, as JSON text; returns the name of the file, "" for no text."""
     if not text:
         return ""
-    name = f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    path = folder.provenance / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return name
+    return keep_by_hash(folder.provenance, "used", text.encode(), ".json")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.files import keep_by_hash
 from orchestrator.provenance.git import GitError, NoRepository, git
 from orchestrator.provenance.project_files import is_secret
 
@@ -39,8 +40,8 @@ def environment(project: Path, store: Path, largest_patch: int = LARGEST_PATCH) 
         problems.append(f"{error}: {lost} not recorded; the sweep's copy of the code has the files")
     return {
         "commit": commit,
-        "change": _keep(store, "change", change) if change else "",
-        "packages": _keep(store, "packages", os.fsencode(packages)),
+        "change": keep_by_hash(store, "change", change, ".txt") if change else "",
+        "packages": keep_by_hash(store, "packages", os.fsencode(packages), ".txt"),
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
@@ -115,13 +116,3 @@ def _described(path: Path) -> str:
         return f"{facts.st_size} bytes, sha256 {total.hexdigest()}"
     except OSError:
         return "removed"
-
-
-def _keep(store: Path, prefix: str, content: bytes) -> str:
-    """Store this in a file that is named by the hash of its content. Returns the name."""
-    name = f"{prefix}-{hashlib.sha256(content).hexdigest()[:12]}.txt"
-    path = store / name
-    if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return name
