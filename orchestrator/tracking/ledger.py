@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from orchestrator import files
@@ -48,7 +49,7 @@ class Ledger:
     """A tracker's ledger, open for writing, for one destination. The caller holds the tracker's lock."""
 
     def __init__(self, path: Path, destination: str) -> None:
-        self._path, self._destination = path, destination
+        self._path, self._destination, self._cursor = path, destination, f"cursor {destination}"
         with _errors(path):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             self._db.execute("PRAGMA synchronous = NORMAL")  # what is lost is asked of the tracker again
@@ -105,11 +106,12 @@ class Ledger:
     def cursor(self) -> int:
         """Everything in the manifest up to this change has been delivered."""
         with _errors(self._path):
-            return int(_note(self._db, f"cursor {self._destination}") or 0)
+            row = self._db.execute("SELECT value FROM note WHERE name = ?", (self._cursor,)).fetchone()
+            return int(row[0]) if row else 0
 
     @cursor.setter
     def cursor(self, changed: int) -> None:
-        self._keep(f"cursor {self._destination}", str(changed))
+        self._keep(self._cursor, str(changed))
 
     def keep_address(self, address: str) -> None:
         """Where a person sees the runs."""
@@ -122,20 +124,12 @@ class Ledger:
 
 def address(path: Path) -> str | None:
     """Where a person sees the runs, as far as the ledger there knows; reads only, also a ledger of version 0.1."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
-            return _note(db, "address")
-    except sqlite3.Error:
-        return None  # there is none yet, or it cannot be read: nothing depends on it
+    return next((str(row[0]) for row in _read(path, "SELECT value FROM note WHERE name = 'address'")), None)
 
 
 def destinations(path: Path) -> list[str]:
     """Where runs have been delivered to, as far as the ledger there knows; reads only."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
-            return [row[0] for row in db.execute("SELECT DISTINCT destination FROM delivered ORDER BY destination")]
-    except sqlite3.Error:
-        return []
+    return [row[0] for row in _read(path, "SELECT DISTINCT destination FROM delivered ORDER BY destination")]
 
 
 def late(path: Path) -> dict[str, int]:
@@ -143,11 +137,16 @@ def late(path: Path) -> dict[str, int]:
     query = """SELECT trial_id, max(steps) FROM late l
                WHERE NOT EXISTS (SELECT 1 FROM replaced WHERE destination = l.destination AND run_id = l.run_id)
                GROUP BY trial_id ORDER BY trial_id"""
+    return dict(_read(path, query))
+
+
+def _read(path: Path, query: str) -> list[Any]:
+    """Rows of a ledger; none where there is none yet, it is of an older version, or it cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
-            return dict(db.execute(query).fetchall())
+            return db.execute(query).fetchall()
     except sqlite3.Error:
-        return {}  # there is none yet, or it is of an older version
+        return []  # nothing depends on it
 
 
 def take_over(old: Path, new: Path) -> None:
@@ -176,11 +175,6 @@ def _copy(old: Path, db: sqlite3.Connection) -> None:
     if db.execute("SELECT EXISTS (SELECT 1 FROM old.sqlite_master)").fetchone()[0]:
         db.execute("INSERT INTO delivered SELECT place, run_id, version FROM old.delivered")
         db.execute("INSERT INTO note SELECT name, value FROM old.note")
-
-
-def _note(db: sqlite3.Connection, name: str) -> str | None:
-    row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
-    return str(row[0]) if row else None
 
 
 @contextmanager
