@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import stat
@@ -38,7 +37,9 @@ def replacing(path: Path, *, durable: bool = False, tag: str = "") -> Iterator[P
 
 
 def keep_by_hash(folder: Path, kind: str, content: bytes, ending: str) -> str:
-    """Have this content in a file of the folder, "<kind>-<hash><ending>"; returns the name. It is written whole, once."""
+    """Have this content in a file of the folder, "<kind>-<hash><ending>"; returns the name. It appears whole."""
+    import hashlib  # loads OpenSSL, which a light process that only replaces files does without
+
     name = f"{kind}-{hashlib.sha256(content).hexdigest()[:12]}{ending}"
     path = folder / name
     if not path.exists():
