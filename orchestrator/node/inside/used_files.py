@@ -15,7 +15,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.folder.code_index import Index
+from orchestrator import naming
+from orchestrator.files import PACKAGE
+from orchestrator.folder.code_index import Index, is_code
 from orchestrator.node.shared.journal import JournalWriter
 
 _MANY = 4096  # paths outside of the code that are remembered
@@ -32,6 +34,8 @@ class UsedFiles:
         inner_first = sorted(folders, key=len, reverse=True)
         places = [(os.path.realpath(tree), ""), (tree, ""), *((folder, folders[folder]) for folder in inner_first)]
         self._places = [(folder.rstrip(os.sep) + os.sep, name and f"{name}/") for folder, name in places]
+        self._copies = tuple(folder for folder, _ in self._places[:2])
+        self._live: set[str] = set()  # code that was read from the project itself
         self._starts = tuple(folder for folder, _ in self._places)
         self._known = index.files
         self._names: set[str] = set()
@@ -58,6 +62,10 @@ class UsedFiles:
         if path in self._others:
             return
         name = self._name(path) or (self._name(os.path.realpath(path)) if linked else None)
+        if is_code(path) and not path.endswith(".pyc"):
+            whole = os.path.abspath(path)
+            if whole.startswith(self._starts) and not whole.startswith(self._copies):
+                self._live.add(whole)
         if name is None:
             if len(self._others) < _MANY:
                 self._others.add(path)
@@ -65,6 +73,15 @@ class UsedFiles:
             self._names.add(name)
             if self._writer is not None:
                 self._writer.used(name)
+
+    def live(self, sweep: str) -> list[str]:
+        """The code that was read from the project itself; what trials write into the sweep's folder is none."""
+        no_project = tuple(folder.rstrip(os.sep) + os.sep for folder in (sweep, sys.prefix, PACKAGE) if folder)
+        return sorted(
+            path
+            for path in self._live
+            if "/site-packages/" not in path and not os.path.realpath(path).startswith((*self._copies, *no_project))
+        )
 
     def cannot_know(self) -> None:
         """Something was done that may use any file."""
@@ -112,6 +129,16 @@ def enter_trial(writer: JournalWriter) -> None:
 def tell(writer: JournalWriter) -> None:
     if _used is not None:
         _used.tell(writer)
+
+
+def name_live_code(notice: Callable[[str], None], sweep: str) -> None:
+    """At the end of a trial: say which code was read from the project itself. `sweep`: the sweep's folder."""
+    names = _used.live(sweep) if _used is not None else []
+    if names:
+        notice(
+            f"read from the project itself, not from the sweep's copy of the code: {naming.some(names)}; an edit "
+            "reaches trials that run now and later (a path that begins with Path(__file__).parent leads to the copy)"
+        )
 
 
 def cannot_know() -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from orchestrator.interpreter import command
 from orchestrator.model.order import Order
 from orchestrator.node.launch.keeper import continue_below_keeper
-from orchestrator.node.shared import messages, process_settings, processes
+from orchestrator.node.shared import memory_file, messages, process_settings, processes
 from orchestrator.node.shared.journal import JournalWriter
 from orchestrator.node.shared.trial_paths import TrialPaths
 from orchestrator.node.shared.zygote_spec import ZygoteSpec, trial_environment
@@ -81,7 +81,9 @@ class _Zygote:
     def __init__(self, channel: socket.socket, spawn: bool) -> None:
         self._channel, self._spawn = channel, spawn
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._stack = _high_fd(self._null)  # where each trial writes its stacks; a trial puts its own file there
+        self._stack = memory_file.move_up(
+            os.dup(self._null)
+        )  # where a trial writes its stacks: it puts a file of its own there
         self._error: BaseException | None = None
         self._inspection: Inspection | None = None
         self._importer = 0  # the process that has imported: this one, or the one that it is a copy of
@@ -99,7 +101,8 @@ class _Zygote:
             if message is None or message["do"] == "end":
                 break
             if message["do"] == "run":
-                self._run(OrderFiles(*fds))
+                files = OrderFiles(*fds)
+                self._run(files._replace(journal=memory_file.move_up(files.journal)))
             elif message["do"] == "import":
                 self._import_early(*fds)
             elif message["do"] == "copy":
@@ -199,7 +202,8 @@ class _Zygote:
     def _fork(self, order: Order, gpus: list[str], paths: TrialPaths, files: OrderFiles) -> int:
         from orchestrator.node.inside import trial
 
-        prepared = trial.prepare(order, gpus, paths, JournalWriter(files.journal), self._error)
+        writer = JournalWriter(files.journal, path=f"/proc/{os.getpid()}/fd/{files.journal}")
+        prepared = trial.prepare(order, gpus, paths, writer, self._error)
         channel, parent = self._channel.fileno(), os.getpid()
         pid = os.fork()
         if pid:
@@ -237,7 +241,7 @@ class _Zygote:
         try:
             return os.posix_spawn(
                 sys.executable,
-                command(__name__, "run_fresh_trial", os.getpid()),
+                command(__name__, "run_fresh_trial", os.getpid(), files.journal),
                 environment,
                 file_actions=actions,
                 setsigmask=(),
@@ -281,7 +285,8 @@ class _Zygote:
 
 def run_fresh_trial() -> NoReturn:
     """In a fresh interpreter: run the trial whose files were inherited."""
-    processes.become_trial(int(sys.argv[1]))
+    zygote, its_journal = map(int, sys.argv[1:])
+    processes.become_trial(zygote)
     for fd in (_ORDER, _JOURNAL, _STACK):
         os.set_inheritable(fd, False)
     order, gpus, paths = pickle.loads(messages.read_file(_ORDER))
@@ -291,8 +296,9 @@ def run_fresh_trial() -> NoReturn:
     from orchestrator.node.programs import function
 
     error = warm.preload(ZygoteSpec.of(order, gpus))
-    trial.install_signal_handlers(_STACK)
-    code = trial.main(trial.prepare(order, gpus, paths, JournalWriter(_JOURNAL), error), forked=False)
+    trial.install_signal_handlers(memory_file.move_up(_STACK))
+    writer = JournalWriter(memory_file.move_up(_JOURNAL), path=f"/proc/{zygote}/fd/{its_journal}")
+    code = trial.main(trial.prepare(order, gpus, paths, writer, error), forked=False)
     function.look_up.cache_clear()  # else the trainer's module would outlive others, which it needs to close its files
     raise SystemExit(code)  # not `sys.exit`, which libraries replace to learn of an exit
 

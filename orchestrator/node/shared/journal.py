@@ -76,14 +76,22 @@ class UsedBefore(Used):
 Entry = Union[Event, Entered, Left, Failure, Dropped, Unwritten, Used]
 
 
-def _open_again(path: str, identity: tuple[int, int], backlog: int) -> JournalWriter:
+def _identity(fd: int) -> tuple[int, int]:
+    file = os.fstat(fd)
+    return file.st_dev, file.st_ino
+
+
+def _open(path: str, identity: tuple[int, int]) -> int:
     """Raises OSError if the trial has ended."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    file = os.fstat(fd)
-    if (file.st_dev, file.st_ino) != identity:
+    if _identity(fd) != identity:
         os.close(fd)
         raise FileNotFoundError(f"the trial that `run` belongs to has ended ({path})")
-    return JournalWriter(fd, backlog)
+    return memory_file.move_up(fd)
+
+
+def _open_writer(path: str, identity: tuple[int, int], backlog: int) -> JournalWriter:
+    return JournalWriter(_open(path, identity), backlog, path)
 
 
 class JournalWriter:
@@ -93,9 +101,13 @@ class JournalWriter:
     one that can be says how many.
     """
 
-    def __init__(self, fd: int, backlog: int = BACKLOG) -> None:
-        """`backlog`: how many bytes may wait to be read before further reports are lost."""
+    def __init__(self, fd: int, backlog: int = BACKLOG, path: str = "") -> None:
+        """`backlog`: how many bytes may wait to be read before further reports are lost.
+
+        `path`: where another process has the same file open, below /proc; this one may lose its descriptor.
+        """
         self._fd, self._backlog = fd, backlog
+        self._path, self._identity = path or f"/proc/{os.getpid()}/fd/{fd}", _identity(fd)
         self._incomplete = False
         self._unwritten = self._told = 0  # lines, and how many of them the journal tells
         self._reason = ""
@@ -103,8 +115,7 @@ class JournalWriter:
 
     def __reduce__(self) -> Any:
         """In a process that the trainer spawns, where our descriptor's number means something else: the same file."""
-        file = os.fstat(self._fd)
-        return _open_again, (f"/proc/{os.getpid()}/fd/{self._fd}", (file.st_dev, file.st_ino), self._backlog)
+        return _open_writer, (self._path, self._identity, self._backlog)
 
     def _append(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
@@ -114,7 +125,7 @@ class JournalWriter:
         if self._incomplete:
             data = f"{_INCOMPLETE}\n".encode() + data
         try:
-            written = os.write(self._fd, data)
+            written = self._write(data)
         except OSError as error:
             self._lose(str(error.strerror))
             return
@@ -123,6 +134,15 @@ class JournalWriter:
         else:
             self._incomplete = True
             self._lose(os.strerror(errno.ENOSPC))
+
+    def _write(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            self._fd = _open(self._path, self._identity)  # the trainer has closed it, as `os.closerange` does
+            return os.write(self._fd, data)
 
     def _lose(self, reason: str) -> None:
         self._unwritten += 1

@@ -185,6 +185,15 @@ MODULES = {
         def exits_with_a_negative_code(cfg, run):
             sys.exit(-1)
 
+        def closes_descriptors(cfg, run):
+            run.report({"before": 1})
+            os.closerange(3, 65536)
+            files = [open(run.dir / f"file-{number}", "w") for number in range(20)]
+            run.report({"after": 2})
+            for file in files:
+                file.write(os.path.basename(file.name))
+            run.report({"after": 3})
+
         def exits_hard(cfg, run):
             KEPT.append(open(run.dir / "text", "w"))
             KEPT[-1].write("lost")
@@ -285,6 +294,7 @@ CASES = [
             "raises_in_a_thread",
             "exits_with_a_negative_code",
             "exits_hard",
+            "closes_descriptors",
         )
     ),
     ("handled", ""),
@@ -343,4 +353,5 @@ def test_what_plain_python_does_is_as_intended(python: dict[tuple[str, str], See
     assert python["ends", "exceeds_the_file_size"].rows == [{"refused": True}]
     assert python["ends", "leaves_a_reader"].files == {"written": b"piped done\n"}
     assert python["handled", ""].exit_code == 7
+    assert python["ends", "closes_descriptors"].rows == [{"before": 1}, {"after": 2}, {"after": 3}]
     assert python["awaited", ""].rows == [{"loss": 0.5}, {"last": 1.0}]

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.node.launch.zygote_pool import ZygotePool
 from orchestrator.provenance.code import import_path, keep_code
-from tests.unit.node.support import order, run
+from tests.unit.node.support import Result, order, run
 
 FILES = {
     "train.py": """
@@ -44,6 +44,21 @@ def train(cfg, run):
             pool.apply(abs, (1,))
     elif cfg.what == "exit":
         os._exit(0)
+    elif cfg.what == "spec":
+        from importlib.util import module_from_spec, spec_from_file_location
+        spec = spec_from_file_location("a", "conf/a.py")
+        spec.loader.exec_module(module_from_spec(spec))
+    elif cfg.what == "run_path":
+        runpy.run_path("conf/a.py")
+    elif cfg.what == "exec":
+        exec(open("conf/a.py").read())
+    elif cfg.what == "absolute":
+        runpy.run_path(os.path.join(os.getcwd(), "conf", "a.py"))
+    elif cfg.what == "own":
+        (run.dir / "made.py").write_text("x = 1")
+        runpy.run_path(str(run.dir / "made.py"))
+        os.chdir(run.dir)
+        runpy.run_path("made.py")
 """,
     "beside.py": "",
     "late.py": "",
@@ -54,6 +69,7 @@ def train(cfg, run):
     "written.txt": "",
     "in_a_fork.txt": "",
     "conf/low.yaml": "",
+    "conf/a.py": "",
 }
 IMPORTED = ["beside.py", "settings.json", "train.py"]
 OPENED = ["conf/low.yaml", "in_a_fork.txt", "late.py", "script.py", "words.txt"]
@@ -78,12 +94,16 @@ def pool(project: Path) -> Iterator[ZygotePool]:
         opened.close()
 
 
-def used(project: Path, pool: ZygotePool, what: str, start: str = "fork") -> str:
+def attempt(project: Path, pool: ZygotePool, what: str, start: str = "fork") -> Result:
     tree = keep_code(project, project.parent / "runs" / "s" / "code").path
     wanted = order(project.parent, "train:train", {"what": what}, import_path=import_path(tree), cwd=str(project))
-    ended = run(replace(wanted, start=start), pool).ended  # type: ignore[arg-type]
-    assert ended.exit_code == 0
-    return ended.used
+    result = run(replace(wanted, start=start), pool)  # type: ignore[arg-type]
+    assert result.ended.exit_code == 0, result.log
+    return result
+
+
+def used(project: Path, pool: ZygotePool, what: str, start: str = "fork") -> str:
+    return attempt(project, pool, what, start).ended.used
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
@@ -95,3 +115,20 @@ def test_what_is_imported_run_or_opened_is_told(project: Path, pool: ZygotePool,
 @pytest.mark.parametrize("what", ["python", "shell", "spawned", "exit"])
 def test_what_cannot_be_seen_is_not_claimed(project: Path, pool: ZygotePool, what: str) -> None:
     assert used(project, pool, what) == ""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("how", ["spec", "run_path", "exec", "absolute"])
+def test_code_that_is_read_from_the_project_itself_is_named(
+    project: Path, pool: ZygotePool, how: str, start: str
+) -> None:
+    """Its path is relative to the working directory, which is the project: an edit of it reaches running trials."""
+    (told,) = attempt(project, pool, how, start).notices
+    assert told.startswith(
+        f"read from the project itself, not from the sweep's copy of the code: {project / 'conf' / 'a.py'}; an edit"
+    )
+
+
+@pytest.mark.parametrize("what", ["files", "own"])
+def test_code_of_the_copy_and_what_the_trial_writes_are_not_named(project: Path, pool: ZygotePool, what: str) -> None:
+    assert attempt(project, pool, what).notices == []
