@@ -196,7 +196,11 @@ class Follower:
         self._catch_up(job)
 
     def _catch_up(self, job: Job) -> None:
-        self._feed(job, self._reader.lineage_reports(job.goal.trial_id, job.goal.lineage, job.seen))
+        """Read rows and attempts at once: a row is worth nothing before it is known what its attempt has restored."""
+        with self._reader.snapshot():
+            self._look_at(job.goal.trial_id)
+            rows = self._reader.lineage_reports(job.goal.trial_id, job.goal.lineage, job.seen)
+        self._feed(job, rows)
 
     def _feed(self, job: Job, rows: Iterable[ReportRow]) -> None:
         new = [row for row in rows if row.id > job.seen and job.goal.holds(row)]
@@ -215,9 +219,9 @@ class Follower:
 
     def _finish(self, job: Job) -> None:
         self._catch_up(job)
-        if job.stage == "open":
+        if job.stage == "open" and job.goal.over:  # not if another attempt has begun meanwhile
             self._log(job, job.steps.flush())
-        if job.stage == "open":
+        if job.stage == "open" and job.goal.over:
             job.stage, job.closing = "finishing", job.goal.version
             code, tags = job.goal.exit_code, _tags(job.goal)
             job.finishing = self._finishers.submit(self._tracker.finish, job.run_id, code, tags)

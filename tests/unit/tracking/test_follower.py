@@ -13,13 +13,14 @@ from orchestrator.errors import RefusedError, TrackingError
 from orchestrator.folder.paths import SweepFolder, create_folder
 from orchestrator.manifest.reader import Reader
 from orchestrator.manifest.writer import Manifest
-from orchestrator.model.events import Ended, Outcome, Started
+from orchestrator.model.events import Ended, Outcome, Restored, Started
 from orchestrator.model.sweep import State, SweepSpec, TrialSpec
 from orchestrator.ports import TrackedRun
 from orchestrator.tracking.follower import Follower
 from orchestrator.tracking.goals import run_id
 from orchestrator.tracking.ledger import Ledger
 from tests.unit import manifests
+from tests.unit.tracking.support import Sweep, until
 
 
 class Board:
@@ -29,6 +30,7 @@ class Board:
 
     def __init__(self) -> None:
         self.steps: dict[str, list[int]] = {}
+        self.metrics: list[Mapping[str, float]] = []
         self.ended: dict[str, tuple[int, tuple[str, ...]]] = {}
         self.out = False
         self.refuses: set[str] = set()
@@ -42,6 +44,7 @@ class Board:
     def log(self, run_id: str, step: int, metrics: Mapping[str, float], time: float) -> None:
         self._check()
         self.steps[run_id].append(step)
+        self.metrics.append(metrics)
 
     def finish(self, run_id: str, exit_code: int, tags: Sequence[str]) -> None:
         self._check()
@@ -139,3 +142,29 @@ def test_a_full_backlog_is_no_reason_to_look_again_at_once(tmp_path: Path) -> No
     assert ticks == [(False, True, 1000), (False, True, 2000), *[(False, False, 2000)] * 3]
     board.out = False
     assert _drive(sweep, board, seconds=60.0).sent == 2100
+
+
+def test_an_attempt_that_goes_on_while_its_run_is_opened_loses_no_step(tmp_path: Path) -> None:
+    """What it restored and what it then reported become known together, after the tracker has looked at attempts."""
+    written = Sweep(tmp_path, {"jsonl": "x"}, trials=1)
+
+    class Slow(Board):
+        def address(self) -> str | None:
+            if not self.ended and written.held:
+                with written.manifest.transaction():
+                    written.manifest.attempts.restored(written.keys[0], 2, Restored(1, "", time.time()), 1)
+                written.report(range(2, 4), attempt=2)
+                written.end(State.SUCCEEDED, attempt=2)
+                written.release()
+            return super().address()
+
+    written.begin()
+    written.report(range(4), loss=0.5)
+    written.end(State.LOST, retry=True)
+    written.begin(attempt=2)
+    board = Slow()
+    follower = Follower(written.folder, _ledger(written.folder), board, live=True)
+    until(lambda: follower.tick(held=True))
+    assert follower.sent == 1
+    assert list(board.steps.values()) == [[0, 1, 2, 3]]
+    assert board.metrics[-2:] == [{"loss": 1.0}, {"loss": 1.5}], "of the attempt that went on"
