@@ -90,12 +90,11 @@ class Recording:
     def _reported(self, live: Live, event: Reported) -> None:
         if live.offered and not live.restored and not live.anew:
             self._start_anew(live, event.rows[0][1])
-        rows, dropped = accept_rows(event.rows)
-        live.dropped += dropped
-        self._manifest.attempts.reported(live.key, live.attempt, [row[:3] for row in rows])
+        rows, metrics = accept_rows(event.rows)
+        live.dropped += len(event.rows) - len(rows)
+        self._manifest.attempts.reported(live.key, live.attempt, rows)
         standing = live.standing
-        for step, _, _, metrics in rows:
-            standing.take(step, metrics)
+        standing.take_all([step for step, _, _ in rows], metrics)
         if standing.unsure is not None:
             standing.settle(self._manifest.attempts.series(live.key, standing.unsure))
         if len(standing.last) > MAX_METRICS:

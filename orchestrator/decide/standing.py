@@ -8,6 +8,7 @@ later ones over earlier ones. Of several equally good steps the first is the bes
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import lt
 from typing import Any
 
 from orchestrator.model.sweep import Objective
@@ -96,6 +97,28 @@ class Standing:
         """The metrics at the step of the objective."""
         at_best = self._objective is not None and self._objective.at == "best"
         return self.best if at_best and self.best is not None else self.last
+
+    def take_all(self, steps: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
+        """As `take` for each row. Where steps grow and all rows have the same metrics, only two of them matter."""
+        count, names = len(rows), rows[-1].keys() if rows else None
+        ordered = (
+            bool(rows) and steps[0] > self._newest and all(map(lt, steps, steps[1:])) and self.last is self._values
+        )
+        if count > 2 and ordered and all(row.keys() == names for row in rows):
+            matter = {self._best_of(rows), count - 1}
+        else:
+            matter = set(range(count))
+        for at in sorted(matter):
+            self.take(steps[at], rows[at])
+
+    def _best_of(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """The position of the best of these rows, which have the same metrics; any of them if none is."""
+        if self._objective is None or self._objective.metric not in rows[0]:
+            return 0
+        values = [number(row[self._objective.metric]) for row in rows]
+        finite = [value for value in values if value is not None]
+        best = max if self._objective.mode == "max" else min
+        return values.index(best(finite)) if finite else 0
 
     def take(self, step: int, row: Mapping[str, Any]) -> None:
         """Take in one more row."""

@@ -15,6 +15,10 @@ from orchestrator.model.sweep import Objective
 
 LOWEST = Objective("loss", "min", "best")
 VALUES = st.one_of(st.sampled_from(["NaN", "Infinity", "-Infinity"]), st.integers(-2, 2).map(float))
+GROWING = st.lists(  # as most trainers report
+    st.tuples(st.integers(1, 3), VALUES, VALUES), max_size=6
+).map(lambda found: [(sum(row[0] for row in found[: at + 1]), {"loss": found[at][1], "acc": found[at][2]})
+                     for at in range(len(found))])  # fmt: skip
 ROW = st.tuples(st.integers(0, 6), st.dictionaries(st.sampled_from(["loss", "acc", "time"]), VALUES, max_size=3))
 
 
@@ -49,15 +53,14 @@ def test_metrics_at_the_best_step(
     assert standing.shown == (standing.last if metrics is None else metrics)
 
 
-@given(st.lists(st.lists(ROW, max_size=5), max_size=5), st.sampled_from(["min", "max"]))
+@given(st.lists(st.lists(ROW, max_size=5) | GROWING, max_size=5), st.sampled_from(["min", "max"]))
 def test_rows_one_by_one_are_the_same_as_the_whole_series(
     batches: list[list[tuple[int, dict[str, Any]]]], mode: Any
 ) -> None:
     objective = Objective("loss", mode, "best")
     standing, seen = Standing(objective), []
     for batch in batches:
-        for step, row in batch:
-            standing.take(step, row)
+        standing.take_all([step for step, _ in batch], [row for _, row in batch])
         seen += batch
         if standing.unsure is not None:
             standing.settle([row for row in seen if row[0] <= standing.unsure])
