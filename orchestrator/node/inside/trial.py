@@ -174,8 +174,7 @@ def _train(prepared: PreparedTrial) -> None:
             prepared.writer.left(left)
             used_files.tell(prepared.writer)
             imports.name_live_modules(prepared.writer.notice)
-            folder = os.path.realpath(os.path.join(prepared.order.folder, "..", "..")) if prepared.order.folder else ""
-            used_files.name_live_code(prepared.writer.notice, folder)
+            used_files.name_live_code(prepared.writer.notice, prepared.order.folder)
 
 
 def _completed(result: Any, trainer: str) -> Any:

@@ -74,8 +74,11 @@ class UsedFiles:
             if self._writer is not None:
                 self._writer.used(name)
 
-    def live(self, sweep: str) -> list[str]:
+    def live(self, trial: str) -> list[str]:
         """The code that was read from the project itself; what trials write into the sweep's folder is none."""
+        if not self._live:
+            return []
+        sweep = os.path.realpath(os.path.join(trial, "..", "..")) if trial else ""
         no_project = tuple(folder.rstrip(os.sep) + os.sep for folder in (sweep, sys.prefix, PACKAGE) if folder)
         return sorted(
             path
@@ -131,9 +134,9 @@ def tell(writer: JournalWriter) -> None:
         _used.tell(writer)
 
 
-def name_live_code(notice: Callable[[str], None], sweep: str) -> None:
-    """At the end of a trial: say which code was read from the project itself. `sweep`: the sweep's folder."""
-    names = _used.live(sweep) if _used is not None else []
+def name_live_code(notice: Callable[[str], None], trial: str) -> None:
+    """At the end of a trial: say which code was read from the project itself. `trial`: its folder in the sweep's."""
+    names = _used.live(trial) if _used is not None else []
     if names:
         notice(
             f"read from the project itself, not from the sweep's copy of the code: {naming.some(names)}; an edit "
