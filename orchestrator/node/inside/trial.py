@@ -179,6 +179,8 @@ def _train(prepared: PreparedTrial) -> None:
 
 def _completed(result: Any, trainer: str) -> Any:
     """What a call of the trainer gave, or what comes of it if that is a coroutine."""
+    if type(result) in (dict, float, int):
+        return result  # the common cases, for which `inspect` need not be touched
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TrainerError("returned a generator, so nothing of it has run", where=trainer, fix=GENERATOR)
     if not inspect.isawaitable(result):

@@ -171,9 +171,12 @@ def _empty_trial(writer: JournalWriter) -> trial.PreparedTrial:
     run = Run(order, writer, paths)
     setup = seeding.Setup(order.seed, order.threads, order.deterministic)
     setup.configure()
-    return trial.PreparedTrial(
-        order, paths, writer, lambda cfg, run: cfg.a.b[1], (config.create(order.config), run), run, setup
-    )
+
+    def train(cfg: Any, run: Run) -> dict[str, float]:
+        run.report({"x": 0.5}, step=1)
+        return {"x": cfg.a.b[1]}
+
+    return trial.PreparedTrial(order, paths, writer, train, (config.create(order.config), run), run, setup)
 
 
 def _exempt_from_cleanup() -> None:
