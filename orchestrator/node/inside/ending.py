@@ -82,7 +82,7 @@ def finish_open_objects(code: int, notice: Callable[[str], None]) -> None:
 
     `notice` is told what could not be finished.
     """
-    unfinished = _unfinished()
+    unfinished = open_objects()
     if not unfinished:
         return
 
@@ -101,8 +101,8 @@ def finish_open_objects(code: int, notice: Callable[[str], None]) -> None:
         timer.cancel()
 
 
-def _unfinished() -> list[Any]:
-    """The objects that have something to do before they are destroyed."""
+def open_objects() -> list[Any]:
+    """The objects, made since `exempt_inherited_objects`, that have something to do before they are destroyed."""
     objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if kind in _TEXT or kind in _BINARY or _last_call(kind)}
     return [item for item in objects if type(item) in kinds] if kinds else []

@@ -82,14 +82,14 @@ def _reach_spawned(import_path: tuple[str, ...]) -> None:
 
 def look_at_modules() -> None:
     """Look where the modules are from that were imported since the last time; to look at others costs forks."""
-    if _copy is not None:
+    if _copy is not None and len(sys.modules) != _copy.looked_at:
         _copy.look_at_modules()
 
 
 def name_live_modules(notice: Callable[[str], None]) -> None:
     """Say which modules come neither from the copy nor from installed packages."""
     if _copy is not None:
-        _copy.look_at_modules()
+        look_at_modules()
         if _copy.live:
             names = sorted(_copy.live)
             place = _copy.live[names[0]]
@@ -112,7 +112,7 @@ class _Copy:
         roots = {live.rstrip(os.sep): os.path.join(tree, name) if name else tree for name, live in index.roots.items()}
         self.roots = dict(sorted(roots.items(), key=lambda pair: -len(pair[0])))  # an inner folder before its outer one
         self.live: dict[str, str] = {}  # module -> its file
-        self._looked_at = len(sys.modules)
+        self.looked_at = len(sys.modules)  # of them, in their order
         libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sys.prefix, sys.base_prefix)
         self._installed = tuple({os.path.realpath(each) + os.sep for each in (*libraries, PACKAGE)})
 
@@ -150,12 +150,12 @@ class _Copy:
         raise ImportError(f"{entry} has no copy", path=entry)
 
     def look_at_modules(self) -> None:
-        new = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - self._looked_at))
+        new = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - self.looked_at))
         for name in list(new):
             file = getattr(sys.modules.get(name), "__file__", None)
             if isinstance(file, str) and name != "__main__" and self._is_live(file):
                 self.live[name] = file
-        self._looked_at = len(sys.modules)
+        self.looked_at = len(sys.modules)
 
     def _is_live(self, file: str) -> bool:
         if "/site-packages/" in file or "/dist-packages/" in file or file.startswith(self._installed):

@@ -144,6 +144,8 @@ def prepare_for_forks() -> None:
     with contextlib.suppress(Exception):  # if a trial needs what fails here, it fails there and is reported
         _rehearse()
     _exempt_from_cleanup()
+    for _ in range(_REHEARSALS):
+        ending.open_objects()
     memory_pages.fill_heap_gaps()
     memory_pages.collapse_into_huge_pages()
 
@@ -235,7 +237,7 @@ def _needs_no_flush(handler: logging.Handler | None) -> bool:
     if handler is None:
         return True
     cls = type(handler)
-    return (
+    return cls.__module__ == "torch._logging._internal" or (  # it has a class of its own that flushes at each record
         cls.emit in (logging.StreamHandler.emit, logging.NullHandler.emit)
         and cls.flush in (logging.StreamHandler.flush, logging.Handler.flush)
         and cls.close is logging.Handler.close
