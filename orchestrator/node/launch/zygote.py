@@ -200,7 +200,7 @@ class _Zygote:
         self._watch()
 
     def _fork(self, order: Order, gpus: list[str], paths: TrialPaths, files: OrderFiles) -> int:
-        from orchestrator.node.inside import trial
+        from orchestrator.node.inside import stack, trial
 
         writer = JournalWriter(files.journal, path=f"/proc/{os.getpid()}/fd/{files.journal}")
         prepared = trial.prepare(order, gpus, paths, writer, self._error)
@@ -214,8 +214,13 @@ class _Zygote:
             processes.become_trial(parent)
             if self._inspection is not None:
                 self._inspection.enter_trial()
-            os.dup2(files.stack, self._stack, False)
-            for fd in (channel, files.order, files.stack, files.log):
+            unused = [channel, files.order, files.log]
+            try:
+                os.dup2(files.stack, self._stack, False)
+                unused.append(files.stack)
+            except OSError:  # the module allows fewer open files than this number
+                stack.install_handler(files.stack)
+            for fd in unused:
                 os.close(fd)
             code = trial.main(prepared, forked=True)
         except BaseException:  # an error of this package: `main` handles what the trainer raises

@@ -9,7 +9,7 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PAGE = 4096
-_HIGH = 500  # below the usual limit of 1,024 open files
+_HIGH = 200  # below most limits of open files
 
 
 def create(name: str) -> int:

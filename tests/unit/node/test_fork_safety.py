@@ -229,7 +229,7 @@ import gc, resource, signal
 os.umask(0o27)
 os.chdir("/")
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-resource.setrlimit(resource.RLIMIT_NOFILE, (333, 444))
+resource.setrlimit(resource.RLIMIT_NOFILE, (133, 444))
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 signal.signal(signal.SIGCHLD, print)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -262,7 +262,7 @@ def test_what_a_module_sets_stays_set(tmp_path: Path, pool: ZygotePool) -> None:
     assert [result.started.method for result in results] == ["fork", "fork", "spawn"]
     cpu, nice = {max(os.sched_getaffinity(0))}, os.nice(0) + 1
     assert results[0].log == (
-        f"[True, {gc.get_threshold()}] [{0o27}, '/', {cpu}, (333, 444)]\n"
+        f"[True, {gc.get_threshold()}] [{0o27}, '/', {cpu}, (133, 444)]\n"
         "True <built-in function print> {<Signals.SIGCHLD: 17>}\n"
         f"False 77 {nice}"
     )
