@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.folder.code_index import counts, index_of
 
+_WITH = "\0"  # no name has it in it
 _KEPT = 1000  # pairs of files, whose comparison is remembered
 
 
@@ -65,15 +66,29 @@ def digest(path: Path | str) -> str | None:
         return None
 
 
+def as_read(name: str, content: str) -> str:
+    """How an attempt says that it used a file which is not what the copy has.
+
+    `name`: that in the copy, or the path of a file of which there is no copy; `content`: the SHA-256 of what was read.
+    """
+    return f"{name}{_WITH}{content}"
+
+
 def changed(old: CodeFiles, new: CodeFiles, used: Collection[str] | None) -> list[str]:
-    """The files that differ and matter, sorted. `used`: those that an attempt used; None if that is not known."""
+    """The files that differ and matter, sorted.
+
+    `used`: names of those that an attempt used, or what `as_read` gives; None if that is not known.
+    """
     folders = [folder for folder in sorted({*old.live, *new.live}) if old.live.get(folder) != new.live.get(folder)]
     names = used if used is not None else filter(counts, {*old.digests, *new.digests})
-    return folders + sorted(name for name in names if _differs(name, old, new))
+    return folders + sorted({name.partition(_WITH)[0] for name in names if _differs(name, old, new)})
 
 
-def _differs(name: str, old: CodeFiles, new: CodeFiles) -> bool:
-    before, after = old.digests.get(name), new.digests.get(name)
+def _differs(used: str, old: CodeFiles, new: CodeFiles) -> bool:
+    name, _, content = used.partition(_WITH)
+    before, after = content or old.digests.get(name), new.digests.get(name)
+    if os.path.isabs(name):
+        after = digest(name) or before  # of a file that is not here, as on another machine, nothing is known
     if before == after:
         return False
     if before is None or after is None or not name.endswith(".py"):

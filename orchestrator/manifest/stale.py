@@ -14,6 +14,7 @@ from orchestrator.folder.code_changes import CodeFiles, changed, code_files
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db
 
+_USED, _READ = "used", "used-read"  # how these files begin; the second where the attempt read what is not in its copy
 _PLAN_CODE = """
     CREATE TEMP VIEW plan_code AS SELECT plan, code, json_extract(provenance, '$.tree') AS tree FROM plan
 """
@@ -22,12 +23,12 @@ _CODE_NOW = "CREATE TEMP VIEW code_now AS SELECT plan, code, tree FROM plan_code
 _CODE_TODAY = "CREATE TEMP VIEW code_now AS SELECT 0 AS plan, code_today() AS code, 'today' AS tree"
 # Whether every plan had the code that results are compared with.
 ONE_CODE = """
-    SELECT count(DISTINCT code || ' ' || coalesce(tree, '')) < 2
+    SELECT count(DISTINCT code || ' ' || coalesce(tree, '')) < 2 AND NOT other_code_read()
     FROM (SELECT code, tree FROM plan_code UNION ALL SELECT code, tree FROM code_now)
 """
 USED = "(SELECT json_extract(detail, '$.used') FROM change WHERE id = {0}.changed AND event = 'ended')"
 _CHANGED = f"""
-    CASE WHEN {{0}}.plan = (SELECT plan FROM code_now) THEN 0 ELSE code_changed(
+    CASE WHEN {{0}}.plan = (SELECT plan FROM code_now) AND NOT other_code_read() THEN 0 ELSE code_changed(
         {{0}}.code, (SELECT tree FROM plan_code WHERE plan = {{0}}.plan), {USED},
         (SELECT code FROM code_now), (SELECT tree FROM code_now)) END
 """
@@ -79,18 +80,23 @@ class Copies:
         return frozenset(found)
 
     def _changed(self, old_code: str, old: str | None, used: str | None, new_code: str, new: str | None) -> bool:
-        if old and old == new:
+        if old and old == new and not (used or "").startswith(_READ):
             return False
         before, after = self.files(old or ""), self.files(new or "")
         if before is None or after is None:
             return old_code != new_code
         return bool(changed(before, after, self.used(used)))
 
+    def other_code_read(self) -> bool:
+        """Whether an attempt read a file that is not what its copy of the code has."""
+        return any(self._folder.provenance.glob(f"{_READ}-*"))
+
 
 def install(connection: db.Connection, folder: SweepFolder) -> Copies:
     """Have the connection know `STALE`."""
     copies = Copies(folder)
     connection.create_function("code_changed", 5, lambda *facts: int(copies.changed(*facts)), deterministic=True)
+    connection.create_function("other_code_read", 0, copies.other_code_read, deterministic=True)
     connection.execute(_PLAN_CODE)
     connection.execute(_CODE_NOW)
     return copies
@@ -122,4 +128,5 @@ def keep_used(folder: SweepFolder, text: str) -> str:
     """Keep the names of files that an attempt used, as JSON text; returns the name of the file, "" for no text."""
     if not text:
         return ""
-    return keep_by_hash(folder.provenance, "used", text.encode(), ".json")
+    kind = _READ if "\\u0000" in text else _USED  # see `as_read`
+    return keep_by_hash(folder.provenance, kind, text.encode(), ".json")

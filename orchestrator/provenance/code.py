@@ -194,12 +194,15 @@ def source_hash(digests: Mapping[str, str], live: Mapping[str, str]) -> str:
 
 
 def difference(differing: Mapping[str, CodeFiles], today: CodeFiles) -> str:
-    """Changes in words: "train.py +12 −3, data.py +1 −1". `differing`: files, and the copies that they differ from."""
+    """Changes in words: "train.py +12 −3, data.py +1 −1". `differing`: files, and the copies that they differ from.
+
+    Without numbers are files that an attempt has read elsewhere, not in its copy: what it read is not kept.
+    """
     changes = []
     for name, old in differing.items():
         lines = list(difflib.unified_diff(*_texts(name, old, today), n=0))[2:]
         plus, minus = (sum(line.startswith(sign) for line in lines) for sign in "+-")
-        changes.append(f"{name} +{plus} −{minus}")
+        changes.append(f"{name} +{plus} −{minus}" if lines else name)
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
     return ", ".join(changes[:3]) + more
 
@@ -208,6 +211,8 @@ def code_diff(differing: Mapping[str, CodeFiles], today: CodeFiles) -> Iterator[
     """The same changes line by line, as `diff -u` shows them."""
     for name, old in differing.items():
         yield from difflib.unified_diff(*_texts(name, old, today), f"then/{name}", f"now/{name}", lineterm="")
+        if old.digests.get(name) == today.digests.get(name):
+            yield f"{name} has changed: trials read it where it is, and what they read is not kept"
 
 
 def _texts(name: str, old: CodeFiles, new: CodeFiles) -> tuple[list[str], list[str]]:

@@ -155,6 +155,7 @@ class _Copy:
             file = getattr(sys.modules.get(name), "__file__", None)
             if isinstance(file, str) and name != "__main__" and self._is_live(file):
                 self.live[name] = file
+                used_files.saw_module(file)
         self.looked_at = len(sys.modules)
 
     def _is_live(self, file: str) -> bool:

@@ -3,7 +3,8 @@
 An audit hook sees modules and scripts when their code is run, and what Python opens. It costs a fraction of a
 microsecond an event, and cannot be removed. A zygote collects names for all its trials; a trial, and what it forks,
 writes each further name into its journal. What cannot be seen into makes all of it unknown: other programs that may
-use files of the project. Files that a library opens in C++ are not seen.
+use files of the project. Files that a library opens in C++ are not seen. A file that is read where it is, and is not
+what the copy has, is noted with its hash.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class UsedFiles:
         places = [(os.path.realpath(tree), ""), (tree, ""), *((folder, folders[folder]) for folder in inner_first)]
         self._places = [(folder.rstrip(os.sep) + os.sep, name and f"{name}/") for folder, name in places]
         self._copies = tuple(folder for folder, _ in self._places[:2])
-        self._live: set[str] = set()  # code that was read from the project itself
+        self._live: set[str] = set()  # read from the project itself: code, and what is not as in the copy
+        self._looked_at: set[str] = set()  # what this process has read from the project itself
         self._starts = tuple(folder for folder, _ in self._places)
         self._known = index.files
         self._names: set[str] = set()
@@ -52,6 +54,7 @@ class UsedFiles:
     def enter_trial(self, writer: JournalWriter) -> None:
         """From now on this process is a trial: further names go into its journal."""
         self._writer = writer
+        self._looked_at.clear()  # they may have been edited since
 
     def tell(self, writer: JournalWriter) -> None:
         """At the end of a trial: write what was known before it began."""
@@ -62,20 +65,41 @@ class UsedFiles:
         if path in self._others:
             return
         name = self._name(path) or (self._name(os.path.realpath(path)) if linked else None)
-        if is_code(path) and not path.endswith(".pyc"):
-            whole = os.path.abspath(path)
-            if whole.startswith(self._starts) and not whole.startswith(self._copies):
+        whole = os.path.abspath(path)
+        if whole.startswith(self._starts) and not whole.startswith(self._copies):
+            if is_code(path) and not path.endswith(".pyc"):
                 self._live.add(whole)
-        if name is None:
-            if len(self._others) < _MANY:
-                self._others.add(path)
-        elif name not in self._names:
+            if name is not None and whole not in self._looked_at:
+                self._looked_at.add(whole)  # before it is opened here
+                if self._read(name, whole):
+                    self._live.add(whole)
+        elif name is not None:
+            self._note(name)
+        if name is None and len(self._others) < _MANY:
+            self._others.add(path)
+
+    def saw_module(self, path: str) -> None:
+        """A module was imported from where it is, of which the copy has nothing."""
+        if self._name(path) is None and self._name(os.path.realpath(path)) is None:
+            self._read(os.path.realpath(path), path)
+
+    def _read(self, name: str, path: str) -> bool:
+        """Note a file that was read where it is; returns whether the copy has other text. `name`: there, or `path`."""
+        from orchestrator.folder.code_changes import as_read, digest  # loads OpenSSL, which few trials need
+
+        content = digest(path)
+        other = content is not None and content != self._known.get(name)
+        self._note(as_read(name, content) if content is not None and other else name)
+        return other
+
+    def _note(self, name: str) -> None:
+        if name not in self._names:
             self._names.add(name)
             if self._writer is not None:
                 self._writer.used(name)
 
     def live(self, trial: str) -> list[str]:
-        """The code that was read from the project itself; what trials write into the sweep's folder is none."""
+        """What was read from the project itself and matters; what trials write into the sweep's folder does not."""
         if not self._live:
             return []
         sweep = os.path.realpath(os.path.join(trial, "..", "..")) if trial else ""
@@ -135,13 +159,18 @@ def tell(writer: JournalWriter) -> None:
 
 
 def name_live_code(notice: Callable[[str], None], trial: str) -> None:
-    """At the end of a trial: say which code was read from the project itself. `trial`: its folder in the sweep's."""
+    """At the end of a trial: say what was read from the project itself. `trial`: its folder in the sweep's."""
     names = _used.live(trial) if _used is not None else []
     if names:
         notice(
             f"read from the project itself, not from the sweep's copy of the code: {naming.some(names)}; an edit "
             "reaches trials that run now and later (a path that begins with Path(__file__).parent leads to the copy)"
         )
+
+
+def saw_module(path: str) -> None:
+    if _used is not None:
+        _used.saw_module(path)
 
 
 def cannot_know() -> None:

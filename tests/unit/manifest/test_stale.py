@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchestrator.model.events import Ended, Outcome, Restored
 from orchestrator.model.exact_json import dumps
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import State
-from orchestrator.provenance.code import keep_code
+from orchestrator.provenance.code import code_today, keep_code
 from tests.unit.manifests import NOW, SUCCESS, begin, plan, trial_id, trial_spec
 
 LOST = Outcome(State.LOST, "lost_worker", "gone", retry=True)
@@ -125,6 +126,41 @@ def test_a_text_that_was_opened_counts_and_a_file_that_is_gone(
     (project / "net.py").unlink()
     plan_code(manifest, project)
     assert is_stale(manifest, reader)
+
+
+def test_what_was_read_from_the_project_itself_counts_as_it_was_then(
+    manifest: Manifest, reader: Reader, project: Path
+) -> None:
+    """The file was edited after the sweep was planned, and the attempt has read the edit."""
+    plan_code(manifest, project)
+    attempt(manifest, used=("train.py", f"words.txt\0{hashlib.sha256(b'b').hexdigest()}"))
+    edit(project, {"net.py": "x = 1\n"})
+    plan_code(manifest, project)
+    assert reader.progress().stale == 1, "the text is as it was planned, not as it was read"
+    assert list(reader.stale_code(code_today(project, manifest.folder.path.parent))) == ["words.txt"]
+    edit(project, {"words.txt": "b"})
+    plan_code(manifest, project)
+    assert not is_stale(manifest, reader)
+
+
+def test_a_module_beside_the_project_counts_as_it_was_imported(
+    manifest: Manifest, reader: Reader, project: Path, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside.py"
+    beside.write_text("x = 1\n")
+    plan_code(manifest, project)
+    attempt(manifest, used=("train.py", f"{beside}\0{hashlib.sha256(beside.read_bytes()).hexdigest()}"))
+    edit(project, {"other.py": "x = 1\n"})
+    plan_code(manifest, project)
+    assert reader.progress().stale == 0
+    beside.write_text("x = 2\n")
+    edit(project, {"other.py": "x = 2\n"})
+    plan_code(manifest, project)
+    assert reader.progress().stale == 1
+    beside.unlink()
+    edit(project, {"other.py": "x = 3\n"})
+    plan_code(manifest, project)
+    assert not is_stale(manifest, reader), "as on another machine: nothing is known of it"
 
 
 EDIT = {"net.py": "def f(x):\n    return 2 * x\n"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +139,11 @@ def test_an_edit_never_reaches_a_trial(project: Path, pool: ZygotePool, start: s
 
 
 def test_modules_from_elsewhere_are_named(project: Path, pool: ZygotePool) -> None:
-    (notice,) = run(kept(project, "live:train"), pool).notices
+    result = run(kept(project, "live:train"), pool)
+    (notice,) = result.notices
     assert notice.startswith("imported from where they are, not from the sweep's copy of the code: above, unkept (")
+    for file in (project.parent / "above.py", project.parent / "elsewhere" / "unkept.py"):
+        assert f"{file}\0{hashlib.sha256(file.read_bytes()).hexdigest()}" in json.loads(result.ended.used)
 
 
 def test_a_module_that_is_not_in_the_copy_says_why(project: Path, pool: ZygotePool) -> None:

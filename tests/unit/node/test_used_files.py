@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,6 +55,8 @@ def train(cfg, run):
         exec(open("conf/a.py").read())
     elif cfg.what == "absolute":
         runpy.run_path(os.path.join(os.getcwd(), "conf", "a.py"))
+    elif cfg.what == "text":
+        open("words.txt").close()
     elif cfg.what == "own":
         (run.dir / "made.py").write_text("x = 1")
         runpy.run_path(str(run.dir / "made.py"))
@@ -132,3 +135,21 @@ def test_code_that_is_read_from_the_project_itself_is_named(
 @pytest.mark.parametrize("what", ["files", "own"])
 def test_code_of_the_copy_and_what_the_trial_writes_are_not_named(project: Path, pool: ZygotePool, what: str) -> None:
     assert attempt(project, pool, what).notices == []
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_text_of_the_project_that_is_not_as_in_the_copy_counts_as_it_was_read(
+    project: Path, pool: ZygotePool, start: str
+) -> None:
+    tree = keep_code(project, project.parent / "runs" / "s" / "code").path
+    wanted = order(project.parent, "train:train", {"what": "text"}, import_path=import_path(tree), cwd=str(project))
+    (project / "words.txt").write_text("new")
+    try:
+        result = run(replace(wanted, start=start), pool)  # type: ignore[arg-type]
+    finally:
+        (project / "words.txt").write_text("")
+    assert json.loads(result.ended.used) == sorted([*IMPORTED, f"words.txt\0{hashlib.sha256(b'new').hexdigest()}"])
+    (told,) = result.notices
+    assert told.startswith(
+        f"read from the project itself, not from the sweep's copy of the code: {project / 'words.txt'};"
+    )

@@ -318,6 +318,16 @@ def test_the_difference_counts_lines_for_each_file(plain: Path, store: Path) -> 
     )
 
 
+def test_what_was_read_elsewhere_and_is_not_kept_has_no_lines(plain: Path, store: Path) -> None:
+    kept, today = code_files(keep_code(plain, store).path), code_today(plain, store.parent.parent)
+    assert kept is not None
+    differing = {"train.py": kept, "/beside/lib.py": kept}
+    assert project_code.difference(differing, today) == "train.py, /beside/lib.py"
+    assert list(project_code.code_diff(differing, today)) == [
+        f"{name} has changed: trials read it where it is, and what they read is not kept" for name in differing
+    ]
+
+
 # ---------------------------------------------------------------- sent to a node
 
 
