@@ -26,6 +26,8 @@ from orchestrator.node.inside import used_files
 
 _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
+_ABOVE = 2  # folders above a copy that belong to its sweep
+
 _copy: _Copy | None = None
 
 
@@ -125,17 +127,31 @@ class _Copy:
         return None
 
     def of_entry(self, entry: str) -> str | None:
-        """The same for an entry of `sys.path`, which may be relative, or lead through links.
-
-        A trainer that names the folder above its own (`Path(__file__).parents[1]`) means the one above the project.
-        """
+        """The same for an entry of `sys.path`, which may be relative, or lead through links."""
         if entry == self.tree or entry.startswith(self.tree + os.sep):
             return None
         real = os.path.realpath(entry)
-        if real == os.path.dirname(os.path.realpath(self.tree)):
-            above = os.path.dirname(self.index.roots.get("", self.tree))
-            return self.of(above) or above
+        meant = self._counted_from_copy(real)
+        if meant is not None:
+            return self.of(meant) or meant
         return self.of(entry) or self.of(real)
+
+    def _counted_from_copy(self, real: str) -> str | None:
+        """What a trainer means that counts folders from its own file, as by `Path(__file__).parents[3] / "libs"`.
+
+        A folder so far above the copy stands for the one that is as far above the project.
+        """
+        project = self.index.roots.get("", self.tree)
+        above, meant = os.path.realpath(self.tree), project
+        for steps in itertools.count(1):
+            above, meant = os.path.dirname(above), os.path.dirname(meant)
+            if (project + "/").startswith(above.rstrip("/") + "/"):
+                break  # the project is in there too, so its own path leads to all that it can mean
+            if (real + "/").startswith(above + "/"):
+                place = meant + real[len(above) :]
+                in_sweep = real == above and steps <= _ABOVE  # nobody means the folders of the sweep
+                return place if in_sweep or (os.path.isdir(place) and not os.path.exists(real)) else None
+        return None
 
     def path_hook(self, entry: str) -> Any:
         """For `sys.path_hooks`: what finds modules in this folder."""

@@ -146,6 +146,30 @@ def test_modules_from_elsewhere_are_named(project: Path, pool: ZygotePool) -> No
         assert f"{file}\0{hashlib.sha256(file.read_bytes()).hexdigest()}" in json.loads(result.ended.used)
 
 
+IN_A_REPOSITORY = """
+import sys
+from pathlib import Path
+TOP = Path(__file__).resolve().parents[4]
+sys.path += [str(TOP / "libs" / "common"), str(TOP)]
+import common, top
+def train(cfg, run):
+    print(common.__file__, top.__file__)
+"""
+
+
+def test_folders_above_the_project_are_found_from_the_copy(project: Path, pool: ZygotePool) -> None:
+    """A trainer counts them from its own file, where a repository has several projects and libraries."""
+    repository = project.parent / "repository"
+    beside = [repository / "libs" / "common" / "common.py", repository / "top.py"]
+    trainer = repository / "apps" / "one" / "src" / "app" / "monorepo.py"
+    for path in (*beside, trainer):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(IN_A_REPOSITORY if path == trainer else "")
+    result = run(kept(trainer.parents[2], "app.monorepo:train"), pool)
+    assert result.log.split() == list(map(str, beside))
+    assert "common, top" in result.notices[0]
+
+
 def test_a_module_that_is_not_in_the_copy_says_why(project: Path, pool: ZygotePool) -> None:
     (project / "big.py").write_text("")
     (project / "outputs/data.txt").write_text("")
