@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from orchestrator import naming
 from orchestrator.cli.common import sweep_command
 from orchestrator.folder.code_changes import edited_since
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.model.rows import PlanRow
+from orchestrator.model.sweep import State
 
 
 def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
@@ -19,10 +22,16 @@ def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
     return f"{naming.some(names)} changed since the sweep was planned" if names else ""
 
 
-def todays(folder: SweepFolder, plan: PlanRow | None, which: str) -> str:
-    """The command that runs trials with today's code: those that `failed`, or are `stale`."""
-    rerun = ("--rerun", which)
+def todays(folder: SweepFolder, plan: PlanRow | None, trials: str) -> str:
+    """The command that runs trials with today's code: those that `failed`, or are `stale`, or `all`."""
+    rerun = ("--rerun", trials)
     return sweep_command(plan, folder, *rerun) if plan else " ".join(["orchestrate sweep FILE", *rerun])
+
+
+def which(states: Collection[State]) -> str:
+    """The choice of `sweep --rerun` that takes trials in these states again, once their code has changed."""
+    taken = {"stale": {State.SUCCEEDED}, "failed": {State.FAILED, State.LOST}}
+    return next((name for name, known in taken.items() if known.issuperset(states)), "all")
 
 
 def hint(folder: SweepFolder, plan: PlanRow | None, resubmit: str, what: str) -> list[str]:

@@ -68,8 +68,8 @@ def run(words: Sequence[str]) -> int:
         return 0
     _print_head(folder, files, trial, rerun)
     if news := run_again.edited(folder, current):
-        which = "stale" if trial.state is State.SUCCEEDED else "failed"
-        print(f"         with the code of the sweep; {news}: {run_again.todays(folder, current, which)} takes today's")
+        todays = run_again.todays(folder, current, run_again.which([trial.state]))
+        print(f"         with the code of the sweep; {news}: {todays} takes today's")
     _print_metrics(trial, objective, options.at)
     _print_config(trial)
     if plan is not None:

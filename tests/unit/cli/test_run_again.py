@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import run_again
+from orchestrator.cli import resubmit, run_again
 from orchestrator.manifest.stale import keep_used
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
@@ -62,6 +62,16 @@ def test_every_hint_that_would_run_other_code_says_so(orchestrate: Command, proj
     assert f"{news}: {todays} stale takes today's" in orchestrate("show", trial_id(1)).out
     lock = orchestrate("resubmit", "s", "--runs", "runs", "--set", "sweep.timeout=1h", "--lost")
     assert lock.out == "s: no trial to run again\n"
+
+
+def test_resubmit_names_the_choice_that_takes_these_trials(orchestrate: Command, project: Path) -> None:
+    (project / "train.py").write_text("def train(cfg):\n    return 2\n")
+    for trials, which in [([1], "stale"), ([2], "failed"), ([1, 2], "all")]:
+        words = [word for number in trials for word in ("--trial", trial_id(number))]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(resubmit, "holder_of", lambda folder: "a coordinator that does not answer")
+            patch.setattr(resubmit, "send_request", lambda folder, request: None)
+            assert f" --rerun {which} takes today's)" in orchestrate("resubmit", "s", *words).out
 
 
 def test_a_project_that_is_elsewhere_tells_nothing(project: Path, sweep: Manifest) -> None:
