@@ -36,6 +36,13 @@ _PUT = """
     INSERT INTO trial (plan, position, overrides, refs, resources, choices, trial_id, seed, config_id, config)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# The plan whose trials left with the plan before ?1, if that had the ?2 trials of plan ?1, and was written without --add.
+_TAKEN_OUT = """
+    SELECT max(t.plan) FROM trial t JOIN plan old USING (plan) JOIN plan before ON before.plan = ?1 - 1
+    WHERE before.total = ?2 AND NOT EXISTS (SELECT 1 FROM trial WHERE plan = before.plan)
+      AND NOT EXISTS (SELECT 1 FROM json_each(before.provenance, '$.options') WHERE value = '--add')
+      AND t.plan < before.plan AND json_extract(old.spec, '$.trainer') = json_extract(before.spec, '$.trainer')
+"""
 _LATEST = "attempt = (SELECT max(attempt) FROM trial_attempt a WHERE a.trial = attempt.trial)"
 _JUDGE = f"""
     UPDATE attempt SET (best_step, best) = (
@@ -81,8 +88,12 @@ class Plans:
         return _add_trials(self._db, plan, specs)
 
     def keep_last(self, plan: int, count: int) -> int:
-        """Move what is left of the plan before into this one, after its `count` trials; how many there were."""
-        found = self._db.execute("SELECT id FROM trial WHERE plan = ? ORDER BY position", (plan - 1,)).fetchall()
+        """Move what is left of the plan before into this one, after its `count` trials; how many there were.
+
+        If that one has the same trials, and was written without --add: what it had taken out.
+        """
+        last: int = self._db.execute(_TAKEN_OUT, (plan, count)).fetchone()[0] or plan - 1
+        found = self._db.execute("SELECT id FROM trial WHERE plan = ? ORDER BY position", (last,)).fetchall()
         moved = [(plan, position, row["id"]) for position, row in enumerate(found, count)]
         self._db.executemany("UPDATE trial SET plan = ?, position = ? WHERE id = ?", moved)
         return len(moved)

@@ -285,6 +285,25 @@ def test_the_trials_of_the_last_plan_can_stay(project: Path) -> None:
         assert sweep_command(found, session.folder).endswith(" --add"), "the command that goes on keeps them too"
 
 
+def test_the_same_command_with_add_brings_back_what_it_took_out(project: Path) -> None:
+    """As the note says, which comes when the plan is written."""
+
+    def planned(plan: Plan, add: bool) -> list[str]:
+        session = plan_sweep(project / "runs", plan, project, None, RunLimits(add=add), lambda: Machine(cpus=1))  # type: ignore[arg-type]
+        session.release()
+        with Reader(session.folder) as reader:
+            return [row.trial_id for row in reader.trials()]
+
+    first, other = [trial_id(number) for number in (0, 1)], [trial_id(number) for number in (2, 3)]
+    assert planned(Plan(count=2), add=False) == first
+    assert planned(Other(count=2), add=False) == other
+    assert planned(Other(count=2), add=False) == other
+    assert planned(Other(count=2), add=True) == [*other, *first]
+    assert planned(Other(count=2), add=False) == other
+    assert planned(Other(count=3), add=True) == [*other, trial_id(4)], "another plan keeps the last one's only"
+    assert planned(Other(count=3), add=True) == [*other, trial_id(4)], "as when the sweep goes on after a crash"
+
+
 def test_a_plan_of_another_trainer_hides_no_result_in_silence(project: Path) -> None:
     (project / "other.py").write_text("def train(cfg): pass\n")
     write(project).release()
