@@ -150,6 +150,8 @@ def sweep_command(plan: PlanRow, folder: SweepFolder, *options: str) -> str:
     if folder.name != plan.spec.name:  # it was renamed
         words.append(f"sweep.name={folder.name}")
     here, runs = plan.cwd or str(Path.cwd()), folder.path.parent
+    if Path(plan.file).exists() and not Path(here, plan.file).exists():
+        here = str(Path.cwd())  # the project was moved, or is on another machine
     if runs != Path(here, os.environ.get("ORCHESTRATE_RUNS") or "runs"):
         words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
     text = shlex.join([*words, *options])

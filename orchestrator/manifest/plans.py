@@ -36,7 +36,7 @@ _PUT = """
     INSERT INTO trial (plan, position, overrides, refs, resources, choices, trial_id, seed, config_id, config)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# The plan whose trials left with the plan before ?1, if that had the ?2 trials of plan ?1, and was written without --add.
+# The plan whose trials left with the one before ?1, if that had the ?2 trials of ?1, and was written without --add.
 _TAKEN_OUT = """
     SELECT max(t.plan) FROM trial t JOIN plan old USING (plan) JOIN plan before ON before.plan = ?1 - 1
     WHERE before.total = ?2 AND NOT EXISTS (SELECT 1 FROM trial WHERE plan = before.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_while_the_code_is_the_same_resubmit_is_the_way(orchestrate: Command, pr
 def test_every_hint_that_would_run_other_code_says_so(orchestrate: Command, project: Path, sweep: Manifest) -> None:
     (project / "train.py").write_text("def train(cfg):\n    return 2\n")
     news = "train.py changed since the sweep was planned"
-    todays = f"cd /work && orchestrate sweep conf/sweep.yaml x=1,2 --runs {sweep.folder.path.parent} --rerun"
+    todays = "orchestrate sweep conf/sweep.yaml x=1,2 --rerun"
     assert orchestrate("failures").lines[-2:] == [
         f"{news}: {todays} failed runs those with today's code",
         "orchestrate resubmit s --cause exception   runs those with the code of the sweep, as before",
@@ -72,6 +73,18 @@ def test_resubmit_names_the_choice_that_takes_these_trials(orchestrate: Command,
             patch.setattr(resubmit, "holder_of", lambda folder: "a coordinator that does not answer")
             patch.setattr(resubmit, "send_request", lambda folder, request: None)
             assert f" --rerun {which} takes today's)" in orchestrate("resubmit", "s", *words).out
+
+
+def test_a_command_leads_to_where_the_sweep_file_is(
+    project: Path, sweep: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project was moved, or the sweep copied to another machine: commands are typed where the project is now."""
+    current = sweep.plans.current()
+    assert current is not None
+    gone, here = replace(current, cwd="/no/such/folder"), replace(current, cwd=str(project))
+    assert run_again.todays(sweep.folder, gone, "failed").startswith("orchestrate sweep conf/sweep.yaml x=1,2 --rerun")
+    monkeypatch.chdir(tmp_path)
+    assert run_again.todays(sweep.folder, here, "failed").startswith(f"cd {project} && orchestrate sweep ")
 
 
 def test_a_project_that_is_elsewhere_tells_nothing(project: Path, sweep: Manifest) -> None:
