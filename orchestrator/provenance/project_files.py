@@ -210,7 +210,9 @@ class _Search:
         for entry in entries:
             name = f"{folder.name}/{entry.name}" if folder.name else entry.name
             with contextlib.suppress(OSError):  # it was removed in the meantime, or is a link that leads in a circle
-                if entry.is_dir():
+                if entry.name == ".git":
+                    self._never.append(name)  # of a submodule or a worktree it is a file that leads to the repository
+                elif entry.is_dir():
                     below += self._sub_folder(folder, entry, name)
                 elif entry.is_file():
                     self._sort(folder, entry, name, data, texts)
