@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator import naming
 from orchestrator.cli.common import Parser, positive, print_json
 from orchestrator.folder.code_changes import CodeFiles
+from orchestrator.folder.lock import holder_of
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.language import planning, trainer_source
 from orchestrator.language.plan_changes import SAMPLE, in_words
@@ -96,6 +97,7 @@ class _Known:
         self.today = code_today(Path.cwd(), folder.path.parent, plan.spec.code)
         self.differing: dict[str, CodeFiles] = {}  # files whose change has made results stale
         self._spec = plan.spec
+        self._live = holder_of(folder) is not None
         self._trials: dict[str, TrialStatus] = {}
         self._sample: list[TrialSpec] = []
         if folder.manifest.is_file():
@@ -111,7 +113,7 @@ class _Known:
     def describe(self, trial: TrialSpec) -> str:
         """How a trial of the new plan stands; each is asked for once."""
         known = self._trials.pop(trial.trial_id, None)
-        return "to run" if known is None else _describe(known, trial.seed)
+        return "to run" if known is None else _describe(known, trial.seed, self._live)
 
     def last(self) -> LastPlan:
         """The last plan, and what is left of it."""
@@ -120,9 +122,10 @@ class _Known:
         return LastPlan(self._spec, self._total, len(leaving), done, self._sample)
 
 
-def _describe(known: TrialStatus, seed: int) -> str:
+def _describe(known: TrialStatus, seed: int, live: bool) -> str:
+    """`live`: whether the sweep has a coordinator; what ran when it died runs again."""
     if known.state in (State.SUCCEEDED, State.STOPPED):
         return RESEEDED if known.seed != seed else STALE if known.stale else known.state.word
     if known.state in (State.FAILED, State.LOST):
         return known.state.word
-    return "running" if known.state.open else "to run"
+    return "running" if known.state.open and live else "to run"

@@ -14,6 +14,7 @@ from orchestrator.executors.local import LocalExecutor
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.language import planning
 from orchestrator.manifest.reader import Reader
+from tests.unit.manifests import opening
 
 FILES = {
     "train.py": "import net\n\ndef train(cfg):\n    return {'loss': net.f(cfg.x)}\n",
@@ -83,6 +84,22 @@ def test_a_plan_says_what_is_stale_and_why(project: Path, capsys: pytest.Capture
     assert "3 to run" in planned("x=3,4,5")
     assert "note: 2 trials of the last plan (2 done) are not in this one" in planned("x=3,4,5")
     assert "note: none of them is the same: x: 1, 2 → 3, 4, 5\n" in planned("x=3,4,5")
+
+
+def test_trials_whose_coordinator_died_are_to_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `status` says it."""
+    plan = planning.load(Path("conf/sweep.yaml"), ())
+    session = plan_sweep(project / "runs", plan, project, None, RunLimits(), lambda: LocalExecutor(cpus=2))
+    with session.manifest.transaction():
+        (first, _) = session.manifest.trials.due(1, -1, 10)
+        session.manifest.attempts.open(opening(first.key, 1))
+    try:
+        assert main(["plan", "conf/sweep.yaml"]) == 0
+        assert "  1 running, 1 to run\n" in capsys.readouterr().out
+    finally:
+        session.release()
+    assert main(["plan", "conf/sweep.yaml"]) == 0
+    assert "  2 to run\n" in capsys.readouterr().out
 
 
 def test_a_value_of_the_heads_environment_that_renames_every_trial_is_named(
