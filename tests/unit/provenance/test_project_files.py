@@ -84,9 +84,7 @@ def test_other_code_in_the_project_is_copied(
     found = project_files(repository)
     in_lib = [name for name in found.copied if name.startswith("lib/") and not name.endswith(".gitignore")]
     assert in_lib == ["lib/core.py", "lib/fresh.py", "lib/inner/deep.py", f"lib/settings.{settings}"]
-    assert [name for name in found.linked if name.startswith("lib/")] == ["lib/out.bin"], (
-        "the .git of a submodule neither"
-    )
+    assert [name for name in found.linked if name.startswith("lib/")] == ["lib/out.bin"], "nor the .git of a submodule"
     assert found.notes == []
 
 
