@@ -129,9 +129,10 @@ def _apply(tree: DictConfig, order: Order, paths: TrialPaths) -> None:
     """Write the files and change directory, as Hydra does before it calls a job."""
     folder = _select(tree, "hydra.output_subdir")
     if folder is not None and _has_hydra():
+        paths.make(paths.files)
         _write_files(tree, paths.files / folder)
     if hydra_values.changes_directory(order.hydra, _select(tree, "hydra.job.chdir")):
-        paths.files.mkdir(parents=True, exist_ok=True)
+        paths.make(paths.files)
         os.chdir(paths.files)
 
 

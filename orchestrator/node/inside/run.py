@@ -35,7 +35,7 @@ class Run:
     @property
     def dir(self) -> Path:
         """A folder for files of any kind; it is kept with the trial."""
-        self._paths.files.mkdir(parents=True, exist_ok=True)
+        self._paths.make(self._paths.files)
         return self._paths.files
 
     def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -102,6 +102,7 @@ class Run:
             raise ValueError(f"step={step!r} is not a whole number from 0 on")
         if isinstance(state, str) and os.path.exists(state):
             self._warn("save", f"run.save({state!r}) has saved this text; run.save(Path({state!r})) saves the folder")
+        self._paths.make(self._paths.checkpoints)
         path = checkpoint.save(self._paths.checkpoints, state, at, self.attempt)
         self._writer.saved(Checkpoint(at, f"{CHECKPOINTS}/{path.name}"))
         checkpoint.prune(self._paths.checkpoints, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ class TrialPaths:
     def checkpoints(self) -> Path:
         """Where `run.save` writes."""
         return self.root / CHECKPOINTS
+
+    def make(self, folder: Path) -> None:
+        """Make one of these folders; no sweep's folder is made where there was one, which may come back."""
+        if not folder.is_dir():
+            if self.shared and not self.root.parent.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "the sweep's folder was deleted or moved", self.folder)
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def sees(order: Order) -> bool:

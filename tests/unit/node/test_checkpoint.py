@@ -23,7 +23,10 @@ from hypothesis.extra import numpy as numpy_strategies
 from omegaconf import OmegaConf
 
 from orchestrator.node.inside import checkpoint
+from orchestrator.node.inside.run import Run
 from orchestrator.node.launch.zygote_pool import ZygotePool
+from orchestrator.node.shared.journal import JournalWriter
+from orchestrator.node.shared.trial_paths import TrialPaths
 from tests.unit.node.support import file_size_limit, order, run
 
 ROOT = Path(__file__).parents[3]
@@ -150,6 +153,7 @@ WITHOUT_TORCH = """
 import pickle, random, sys
 from pathlib import Path
 from orchestrator.node.inside import checkpoint
+from orchestrator.node.inside.run import Run
 state = {"a": [1, (2.5, b"x")], 3: {"s"}, "nan": float("inf"), "z": 1j, (1j, b""): 1 << 3000}
 path = checkpoint.save(Path(sys.argv[1]), state, 0, 1)
 drawn = random.random()
@@ -376,3 +380,18 @@ def test_no_state_is_deleted_early_after_the_clock_was_set_back(tmp_path: Path) 
     written = [checkpoint.save(tmp_path, {}, step, 1) for step in range(3, 7)]
     checkpoint.prune(tmp_path, written[-1])
     assert set(tmp_path.iterdir()) == {*ahead, *written}
+
+
+def test_no_folder_is_made_where_the_sweep_was(tmp_path: Path) -> None:
+    """The user has moved or deleted it: moving it back must find nothing in its place."""
+    paths = TrialPaths(str(tmp_path / "runs" / "s" / "trials" / "a"), shared=True)
+    journal = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    run_of_trial = Run(order(tmp_path, "train:train"), JournalWriter(journal), paths)
+    with pytest.raises(FileNotFoundError, match="the sweep's folder was deleted or moved"):
+        run_of_trial.save({"a": 1}, step=0)
+    with pytest.raises(FileNotFoundError, match="the sweep's folder was deleted or moved"):
+        assert run_of_trial.dir
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "s").mkdir(parents=True)
+    assert run_of_trial.dir.is_dir()
+    os.close(journal)
