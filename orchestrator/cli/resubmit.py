@@ -66,11 +66,9 @@ def run(words: Sequence[str]) -> int:
         return 0
     with Reader(folder) as reader:
         plan = reader.plan()
-        news = run_again.edited(folder, plan)
-        which = run_again.which([reader.trial(name).state for name in trials] if news else ())
-    if news:
-        todays = run_again.todays(folder, plan, which)
-        print(f"note: {news}; these trials run with the code of then ({todays} takes today's)")
+        notes = run_again.notes(folder, plan, [reader.trial(name).state for name in trials])
+    for note in notes:
+        print(f"note: {note}")
     if holder_of(folder) is not None:
         answer = send_request(folder, {"kind": "resubmit", "trials": trials, "set": settings})
         if answer is None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from orchestrator import naming
 from orchestrator.cli.common import sweep_command
@@ -32,6 +33,18 @@ def which(states: Collection[State]) -> str:
     """The choice of `sweep --rerun` that takes trials in these states again, once their code has changed."""
     taken = {"stale": {State.SUCCEEDED}, "failed": {State.FAILED, State.LOST}}
     return next((name for name, known in taken.items() if known.issuperset(states)), "all")
+
+
+def notes(folder: SweepFolder, plan: PlanRow | None, states: Collection[State]) -> list[str]:
+    """What to know before trials run with the code of the sweep: how it and their data differ from today's."""
+    told, command = [], todays(folder, plan, which(states))
+    if news := edited(folder, plan):
+        told.append(f"{news}; these trials run with the code of then ({command} takes today's)")
+    if plan is not None and not Path(plan.cwd).is_dir():
+        gone = f"the project is not in {plan.cwd} any more, so these trials find no data beside the code"
+        here = Path(plan.file).exists()
+        told.append(f"{gone} ({f'{command} takes it from here' if here else 'run the sweep where the project is'})")
+    return told
 
 
 def hint(folder: SweepFolder, plan: PlanRow | None, resubmit: str, what: str) -> list[str]:

@@ -75,6 +75,20 @@ def test_resubmit_names_the_choice_that_takes_these_trials(orchestrate: Command,
             assert f" --rerun {which} takes today's)" in orchestrate("resubmit", "s", *words).out
 
 
+def test_resubmit_says_that_the_project_is_gone(
+    orchestrate: Command, project: Path, sweep: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resubmit, "holder_of", lambda folder: "a coordinator that does not answer")
+    monkeypatch.setattr(resubmit, "send_request", lambda folder, request: None)
+    note = "note: the project is not in /no/such/folder any more, so these trials find no data beside the code"
+    assert note not in orchestrate("resubmit", "s").out
+    with sweep.transaction():
+        sweep._db.execute("UPDATE plan SET cwd = '/no/such/folder'")
+    assert (
+        f"{note} (orchestrate sweep conf/sweep.yaml x=1,2 --rerun failed takes it" in orchestrate("resubmit", "s").out
+    )
+
+
 def test_a_command_leads_to_where_the_sweep_file_is(
     project: Path, sweep: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
