@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from orchestrator import naming
 from orchestrator.cli.streams import for_programs
-from orchestrator.errors import AmbiguousError, NotFoundError, OrchestratorError
+from orchestrator.errors import AmbiguousError, ConfigError, NotFoundError, OrchestratorError
 from orchestrator.folder.paths import SweepFolder, all_sweeps, find_folder, runs_root
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.rows import PlanRow, TrialRow
@@ -121,6 +121,14 @@ def find_trial(runs: str | None, name: str) -> tuple[SweepFolder, TrialRow]:
         fix = f"name the sweep too: {found[0][0].argument}/{trial}"
         raise AmbiguousError(f"trials of several sweeps begin with {trial!r}: of {where}", where=str(root), fix=fix)
     return found[0]
+
+
+def sweep_of_trials(runs: str | None, names: Sequence[str], where: str, fix: str) -> SweepFolder:
+    """The sweep that has all these trials. Raises NotFoundError, AmbiguousError, ConfigError."""
+    found = {folder.path: folder for folder, _ in (find_trial(runs, name) for name in names)}
+    if len(found) > 1:
+        raise ConfigError(f"the trials are of {len(found)} sweeps", where=where, fix=fix)
+    return next(iter(found.values()))
 
 
 def _trial_of(folder: SweepFolder, trial: str, only: bool) -> tuple[SweepFolder, TrialRow] | None:

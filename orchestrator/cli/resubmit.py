@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator import naming
 from orchestrator.cli import run_again
-from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, find_trial, trial_in
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, sweep_of_trials, trial_in
 from orchestrator.cli.key_value import key_value
 from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
 from orchestrator.coordinator.opening import reopen
@@ -98,10 +98,7 @@ def find(options: argparse.Namespace) -> SweepFolder:
         options.sweep, options.trial = None, [options.sweep]
     if options.sweep or not options.trial:
         return find_sweep(options)
-    found = {folder.path: folder for folder, _ in (find_trial(options.runs, name) for name in options.trial)}
-    if len(found) > 1:
-        raise ConfigError(f"the trials are of {len(found)} sweeps", where="--trial", fix="resubmit them one by one")
-    return next(iter(found.values()))
+    return sweep_of_trials(options.runs, options.trial, "--trial", "resubmit them one by one")
 
 
 def _is_sweep(options: argparse.Namespace) -> bool:

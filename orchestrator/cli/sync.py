@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from orchestrator import naming
-from orchestrator.cli.common import Parser, find_sweep
+from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, sweep_of_trials, trial_in
 from orchestrator.errors import OrchestratorError
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.reader import Reader
@@ -29,11 +29,13 @@ def run(words: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="TRIAL",
-        help="send its whole series as a new run, and tag the old one superseded; repeatable; "
+        help=f"{TRIAL_HELP}: send its whole series as a new run, and tag the old one superseded; repeatable; "
         "`all`: every trial of which a tracker has dropped rows",
     )
     options = parser.read(words)
-    folder = find_sweep(options)
+    named = [name for name in options.force if name != ALL]
+    whole = options.sweep or not named
+    folder = find_sweep(options) if whole else sweep_of_trials(options.runs, named, "--force", "name them one by one")
     names = control.synced(folder)
     trials = _forced(folder, options.force)
     failed: list[OrchestratorError] = []
@@ -65,7 +67,7 @@ def dropped(folder: SweepFolder) -> Iterator[str]:
 def _forced(folder: SweepFolder, names: Sequence[str]) -> list[str]:
     """The trials that are named, by their whole ids. Raises NotFoundError."""
     with Reader(folder) as reader:
-        found = [reader.trial(name.rpartition("/")[2]).trial_id for name in names if name != ALL]
+        found = [trial_in(reader, name.rpartition("/")[2]).trial_id for name in names if name != ALL]
     if ALL in names:
         found += [trial for trials in control.late(folder).values() for trial in trials]
     return list(dict.fromkeys(found))

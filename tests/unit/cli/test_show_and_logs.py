@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from orchestrator.cli.sync import dropped
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Ended
+from orchestrator.tracking import control
 from orchestrator.tracking.ledger import Ledger
 from tests.unit import manifests
 from tests.unit.cli.support import Command
@@ -174,3 +178,15 @@ def test_hints_in_a_renamed_copy_name_the_copy(orchestrate: Command, sweep: Mani
         assert f"rerun  orchestrate resubmit {argument} --trial" in orchestrate("show", f"{place}/{trial_id(0)}").out
         assert f"orchestrate show {argument}/" in orchestrate("status", place).out
         assert orchestrate("status", place).lines[0].startswith(Path(place).name)
+
+
+def test_a_trial_is_sent_anew_by_any_of_its_names(
+    orchestrate: Command, another: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, Sequence[str]]] = []
+    monkeypatch.setattr(control, "synced", lambda folder: ["wandb"])
+    monkeypatch.setattr(control, "sync", lambda folder, name, say, force: sent.append((folder.name, force)) or 1)
+    for words in (["s", "--force", "best"], ["--force", "s/best"], ["--force", trial_id(1)[:8]]):
+        assert orchestrate("sync", *words).code == 0
+    assert sent == [("s", [trial_id(1)])] * 3
+    assert "the trials are of 2 sweeps" in orchestrate("sync", "--force", "s/best", "--force", trial_id(50)).err
