@@ -46,13 +46,13 @@ def _print_next(snap: Snapshot, session: Session, command: str, live: bool) -> N
     elif session.interrupted:
         print("interrupted: the same command goes on from here:")
         print(f"  {command}")
-    elif snap.exit_code:
+    else:
         again = f"orchestrate resubmit {snap.argument}"
-        for line in run_again.hint(session.folder, session.plan, again, "the failed ones"):
+        for line in run_again.hint(session.folder, session.plan, again, "the failed ones") if snap.exit_code else ():
             print(line)
-    elif waiting:  # after --limit
-        print(f"{waiting} still waiting; to run {'them' if waiting > 1 else 'it'}:")
-        print(f"  {command}")
+        if waiting:  # after --limit
+            print(f"{waiting} still waiting; to run {'them' if waiting > 1 else 'it'}:")
+            print(f"  {command}")
     if snap.finished and not session.interrupted:
         if snap.best is not None:
             print(f"orchestrate show {snap.argument}/best   shows the best one")

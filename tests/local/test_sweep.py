@@ -114,3 +114,9 @@ def test_the_end_says_how_long_it_took_where_everything_is_and_what_is_next(proj
     assert following.startswith("orchestrate sweep ")
     assert "--limit" not in following
     assert f"not running; the same sweep command continues it: {following}" in project.run("status")
+
+
+def test_what_still_waits_is_told_beside_what_has_failed(project: Project) -> None:
+    out = project.sweep("do=fail", "--limit", "2", code=1)
+    assert "orchestrate resubmit work   runs the failed ones again" in out
+    assert "2 still waiting; to run them:\n  orchestrate sweep " in out
