@@ -6,6 +6,8 @@ much as after it (`launch.warm` says why).
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _thread
 import inspect
 import os
 import signal
@@ -209,10 +211,29 @@ def _ignore(number: int, frame: object) -> None:
     """Not SIG_IGN, which programs that the trial starts would inherit."""
 
 
+_forking: set[int] = set()  # threads that have blocked SIGTERM, to fork
+
+
+def _hold_sigterm() -> None:
+    """Block SIGTERM until a new process can be ended by it: our handler would only exit from a fork handler there."""
+    if not _is_trial or _signal.getsignal(_signal.SIGTERM) not in (_on_sigterm, _ignore):
+        return
+    if _signal.SIGTERM not in _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,)):
+        _forking.add(_thread.get_ident())
+
+
 def _restore_sigterm() -> None:
     """Let SIGTERM end processes that the trainer forks, as it does by default."""
-    if _is_trial and signal.getsignal(signal.SIGTERM) in (_on_sigterm, _ignore):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _is_trial and _signal.getsignal(_signal.SIGTERM) in (_on_sigterm, _ignore):
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+    _release_sigterm()
 
 
-os.register_at_fork(after_in_child=_restore_sigterm)
+def _release_sigterm() -> None:
+    """After a fork, let a SIGTERM come that has been held."""
+    if _thread.get_ident() in _forking:
+        _forking.remove(_thread.get_ident())
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+
+
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_restore_sigterm)

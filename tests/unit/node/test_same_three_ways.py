@@ -20,7 +20,8 @@ from tests.unit.node.ways import WAYS, Seen, seen
 MODULES = {
     "ends": """
         import atexit, bz2, ctypes, csv, errno, gzip, io, logging, logging.handlers, lzma, multiprocessing, os
-        import pathlib, resource, shelve, sqlite3, subprocess, sys, tempfile, threading, time, wave, weakref, zipfile
+        import pathlib, resource, shelve, signal, sqlite3, subprocess, sys, tempfile, threading, time, wave
+        import weakref, zipfile
         from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
         from multiprocessing import shared_memory
 
@@ -203,6 +204,19 @@ MODULES = {
             pool = multiprocessing.get_context("fork").Pool(1)
             KEPT.append(pool)
             return sum(pool.map(abs, [-1, -2]))
+
+        def ends_its_children_at_once(cfg, run):
+            ended = 0
+            while ended < 300:
+                child = os.fork()
+                if not child:
+                    time.sleep(20)
+                    os._exit(0)
+                os.kill(child, signal.SIGTERM)
+                if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGTERM:
+                    break
+                ended += 1
+            return ended
     """,
     "handled": """
         import os, signal, sys
@@ -294,6 +308,7 @@ CASES = [
             "raises_in_a_thread",
             "exits_with_a_negative_code",
             "exits_hard",
+            "ends_its_children_at_once",
             "closes_descriptors",
         )
     ),
