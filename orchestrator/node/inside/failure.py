@@ -13,17 +13,18 @@ from orchestrator.text import message_of, shortened
 
 _OUR_PACKAGE = PACKAGE + os.sep
 _MAX_TRACEBACK = 20_000  # characters; the middle of a longer one is left out
+_MAX_FRAMES = 1_000  # of each exception, the last ones: as many as Python shows
 _MAX_PART = 4_000  # of a message or a line of source: a long one must not hide the frames around it
 
 
 def describe(error: BaseException, roots: Iterable[str]) -> Failure:
     """Type, message, the last frame below one of `roots`, and a traceback without internal frames."""
     try:
-        trace = traceback.TracebackException.from_exception(error, capture_locals=False)
+        trace = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES, capture_locals=False)
     except Exception as odd:  # its attributes raise, which are the user's code
         plain = RuntimeError(f"{type(error).__name__}; more of it cannot be shown: {type(odd).__name__} is raised then")
         trace = traceback.TracebackException.from_exception(plain.with_traceback(error.__traceback__))
-    _remove_internal_frames(trace, set())
+    _remove_internal_frames(trace)
     text = "".join(shortened(part, _MAX_PART) for part in trace.format())
     where = _user_frame(trace, error, tuple(roots))
     return Failure(_type_name(type(error)), _message(error), where, shortened(text, _MAX_TRACEBACK))
@@ -47,14 +48,14 @@ def is_internal(filename: str) -> bool:
     )
 
 
-def _remove_internal_frames(trace: traceback.TracebackException, seen: set[int]) -> None:
-    if id(trace) in seen:
-        return
-    seen.add(id(trace))
-    trace.stack[:] = [frame for frame in trace.stack if not is_internal(frame.filename)]
-    for other in (trace.__cause__, trace.__context__, *(getattr(trace, "exceptions", None) or ())):
-        if other is not None:
-            _remove_internal_frames(other, seen)
+def _remove_internal_frames(trace: traceback.TracebackException) -> None:
+    found, seen = [trace], {id(trace)}
+    for each in found:  # it grows while it is walked; not recursive: a chain may be longer than calls can be nested
+        each.stack[:] = [frame for frame in each.stack if not is_internal(frame.filename)]
+        for other in (each.__cause__, each.__context__, *(getattr(each, "exceptions", None) or ())):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                found.append(other)
 
 
 def _user_frame(trace: traceback.TracebackException, error: BaseException, roots: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bdb
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -223,6 +224,36 @@ def test_a_full_temporary_folder_loses_no_row(
     result = run(order(tmp_path, "reports"), zygote_pool)
     assert classify(result.ended).state is State.SUCCEEDED
     assert len(result.rows) == 8
+
+
+def test_a_chain_of_exceptions_longer_than_calls_can_be_nested_is_described() -> None:
+    error: BaseException = ValueError("the first")
+    for number in range(5_000):
+        last = ValueError(number)
+        last.__cause__, error = error, last
+    described = failure.describe(error, ())
+    assert described.message == "4999"
+    assert described.traceback.startswith("ValueError: the first")
+    assert described.traceback.endswith("ValueError: 4999\n")
+
+
+def test_of_a_very_deep_recursion_the_last_frames_are_described() -> None:
+    def recurse(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("deep")
+        recurse(depth - 1)
+
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(30_000)
+    try:
+        recurse(20_000)
+    except ValueError as error:
+        described = failure.describe(error, (HERE,))
+    finally:
+        sys.setrecursionlimit(before)
+    assert described.where.startswith("test_trial.py:")
+    assert 0 < int(re.findall(r"repeated (\d+) more times", described.traceback)[0]) < 1_000
+    assert described.traceback.endswith("ValueError: deep\n")
 
 
 def test_a_breakpoint_needs_a_terminal() -> None:
