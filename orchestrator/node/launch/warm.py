@@ -272,6 +272,8 @@ class _Locks(weakref.WeakSet[Any]):
 def _console(fd: int) -> io.TextIOWrapper:
     """A stream that passes on each line at once. Modules may keep a reference to it from their import on."""
     raw = io.FileIO(fd, "w", closefd=False)
+    if os.environ.get("PYTHONUNBUFFERED"):  # each text, then
+        return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 

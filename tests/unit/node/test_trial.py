@@ -71,6 +71,20 @@ def test_a_trials_environment(tmp_path: Path, zygote_pool: ZygotePool, monkeypat
     assert seen["seed"] == 7
 
 
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(("unbuffered", "log"), [("", "a line\n"), ("1", "a line\nwithout an end")])
+def test_output_is_passed_on_at_once_where_the_environment_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Literal["fork", "spawn"], unbuffered: str, log: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    text = "import os\ndef train(cfg):\n    print('a line')\n    print('without', end=' an end')\n    os._exit(1)\n"
+    (tmp_path / "prints.py").write_text(text)
+    wanted = order(tmp_path, "prints:train", import_path=(str(tmp_path),), cwd=str(tmp_path), start=start)
+    pool = ZygotePool()
+    assert run(wanted, pool).log == log
+    pool.close()
+
+
 def test_a_fork_and_a_fresh_interpreter_draw_the_same_numbers(tmp_path: Path, zygote_pool: ZygotePool) -> None:
     wanted = order(tmp_path, "facts")
     spawned = order(tmp_path, "facts", start="spawn")
