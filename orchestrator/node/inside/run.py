@@ -48,7 +48,7 @@ class Run:
             self._report(metrics, step)
         except Exception as error:  # a report must never end a training
             kind = type(error).__name__
-            self._drop(f"a {kind} was raised while it was read", f"{kind}: {message_of(error, 200)}")
+            self._drop(f"{kind} was raised while it was read", f"{kind}: {message_of(error, 200)}")
 
     def _report(self, metrics: Mapping[str, Any], step: int | None) -> None:
         at = _whole(self._step + 1 if step is None else step)
@@ -141,7 +141,10 @@ def _whole(step: Any) -> int | None:
     try:
         number = int(step) if isinstance(step, float) and step.is_integer() else operator.index(step)
     except TypeError:
-        return None
+        value = _number(step)  # of numpy or torch, perhaps
+        if type(value) is not float or not value.is_integer():
+            return None
+        number = int(value)
     return number if 0 <= number < 2**63 else None
 
 

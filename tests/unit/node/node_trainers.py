@@ -75,6 +75,8 @@ def reports(cfg, run):
     run.report(None)
     run.report({"huge": 10**400, "big": 2**70})
     run.report({"last": 1.0})
+    run.report({"step": 20.0}, step=np.float32(20))
+    run.report({"step": 21.0}, step=np.array([21.0]))
 
 
 def returns_number(cfg):
