@@ -37,9 +37,13 @@ class OpenFile(NamedTuple):
     flags: int
     position: int
 
+    def open(self) -> int:
+        """A new descriptor. `O_NOFOLLOW` was about the file's path, and would refuse the link that stands for it."""
+        return os.open(f"/proc/self/fd/{self.fds[0]}", self.flags & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+
     def reopen(self) -> None:
         """Replace it by the same file, opened by this process, at the same position."""
-        mine = os.open(f"/proc/self/fd/{self.fds[0]}", self.flags | os.O_CLOEXEC)
+        mine = self.open()
         os.lseek(mine, self.position, os.SEEK_SET)
         for fd in self.fds:
             os.dup2(mine, fd, os.get_inheritable(fd))
@@ -90,7 +94,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
 def _reason(fd: int) -> Reason | None:
     """Why forks must not share this descriptor, if they must not."""
     path, mode = os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_mode
-    if path in _HARMLESS or (path.startswith(_NVIDIA) and not path.startswith(CUDA)):
+    if path in _HARMLESS or _is_place(fd) or (path.startswith(_NVIDIA) and not path.startswith(CUDA)):
         return None
     if stat.S_ISSOCK(mode):
         return Reason("leaves a socket open", SOCKET)
@@ -106,7 +110,12 @@ def _reason(fd: int) -> Reason | None:
 
 def _is_readable_file(fd: int) -> bool:
     mode = os.fstat(fd).st_mode
-    return (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and not _writable(fd)
+    return (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and not _writable(fd) and not _is_place(fd)
+
+
+def _is_place(fd: int) -> bool:
+    """Whether it only names a file: nothing is read from it, and it has no position that forks could share."""
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH)
 
 
 def _writable(fd: int) -> bool:
@@ -137,7 +146,7 @@ def _unreadable(files: list[OpenFile]) -> Iterator[Reason]:
     """Files that cannot be opened again, such as one that this user must not read any more."""
     for file in files:
         try:
-            os.close(os.open(f"/proc/self/fd/{file.fds[0]}", file.flags | os.O_CLOEXEC))
+            os.close(file.open())
         except OSError as error:
             path = os.readlink(f"/proc/self/fd/{file.fds[0]}")
             yield Reason(f"leaves {path} open, which cannot be opened again ({error.strerror})", path)

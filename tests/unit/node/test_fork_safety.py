@@ -76,6 +76,7 @@ import library, logging, numpy, random, shutil, subprocess, tempfile, threading,
 from concurrent.futures import ThreadPoolExecutor
 library.later()
 DATA, FOLDER = open(__file__), os.open(HERE, os.O_RDONLY)
+PLACE, SAFE = os.open(HERE, os.O_PATH), os.open(__file__, os.O_RDONLY | os.O_NOFOLLOW)
 NULL, RANDOM = open(os.devnull, "w"), open("/dev/urandom", "rb")
 open(HERE + "/written", "w").write("once")
 with ThreadPoolExecutor(8) as threads:
@@ -199,13 +200,13 @@ with zipfile.ZipFile(HERE + "/data.zip", "w") as archive:
     archive.writestr("numbers", b"0123456789" * 10_000)
 DATA = open(HERE + "/data.bin", "rb")
 DATA.seek(20_000)
-RAW = os.open(HERE + "/data.bin", os.O_RDONLY)
+RAW, PLACE = os.open(HERE + "/data.bin", os.O_RDONLY | os.O_NOFOLLOW), os.open(HERE, os.O_PATH)
 SAME, ARCHIVE, GONE = os.dup(RAW), zipfile.ZipFile(HERE + "/data.zip"), open(HERE + "/gone")
 os.remove(HERE + "/gone")
 def train(cfg, run):
     raw, same = os.read(RAW, 3), os.read(SAME, 3)
     found = [DATA.read(3), DATA.tell(), raw, same, ARCHIVE.read("numbers")[-3:], GONE.read()]
-    print(found, os.get_inheritable(RAW), flush=True)
+    print(found, os.get_inheritable(RAW), os.stat("data.bin", dir_fd=PLACE).st_size, flush=True)
 """
 
 
@@ -220,7 +221,7 @@ def test_a_file_that_was_opened_to_be_read_is_each_trials_own(tmp_path: Path, po
     (tmp_path / "gone").write_text("still there")
     results = trials(tmp_path, READING, pool)
     assert [result.started.method for result in results] == ["fork", "fork"]
-    read = "[b'012', 20003, b'012', b'345', b'789', 'still there'] False\n"
+    read = "[b'012', 20003, b'012', b'345', b'789', 'still there'] False 100000\n"
     assert [result.log for result in results] == [read, read]
 
 
