@@ -162,12 +162,13 @@ class _Attempt:
         return Started(self.clock(), at.node, at.node_id, pid, at.gpus, at.gpu_uuids, order.threads, method)
 
     def _launch_fresh_process(self, why: str) -> None:
-        """The zygote cannot be forked."""
+        """The zygote cannot be forked. What its import has printed, that of the fresh process prints too."""
         module = self.order.trainer.module
         notice = f"{module} cannot be forked: {why}; its trials are started as fresh processes (slower)"
         self.events.add(Noticed(notice))
         self.selector.unregister(self.zygote.socket)
         self.zygote_pool.mark_unsafe(self.order, self.placement.gpus, why)
+        self.log.forget()
         self._launch()
 
     def _launch_unshared(self) -> bool:

@@ -22,14 +22,17 @@ class Output:
 
     def __init__(self, cap: int, now: Callable[[], float] = time.monotonic) -> None:
         self._half, self._now = cap // 2, now
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        self._begin()
+
+    def _begin(self) -> None:
         self._left = self._half  # bytes that are still passed on at once
         self._lines = VisibleLines()
         self._ready = bytearray()
         self._last: deque[bytes] = deque()
         self._last_size = self._dropped = 0  # bytes
-        self._glimpse_due = now() + _GLIMPSE
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
+        self._glimpse_due = self._now() + _GLIMPSE
 
     @property
     def write_fd(self) -> int:
@@ -49,6 +52,12 @@ class Output:
             return False
         self._keep(self._lines.add(data))
         return bool(data)
+
+    def forget(self) -> None:
+        """Drop what has been printed and not been taken: it will be printed again."""
+        while self.read():
+            pass
+        self._begin()
 
     def take(self) -> bytes:
         """The output since the last call, as far as it is passed on by now."""

@@ -271,6 +271,7 @@ MODULES = {
         import atexit, os, pathlib, shutil, tempfile
         FOLDER = pathlib.Path(tempfile.mkdtemp(dir=pathlib.Path(__file__).parent))
         atexit.register(shutil.rmtree, FOLDER)
+        print("imported")
 
         def train(cfg, run):
             (FOLDER / run.dir.parent.parent.parent.parent.name).write_text("mine")
