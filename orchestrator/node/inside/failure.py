@@ -71,6 +71,8 @@ def _user_frame(trace: traceback.TracebackException, error: BaseException, roots
 
 def name_below(filename: str, roots: tuple[str, ...]) -> str | None:
     """The file's path relative to the root that holds it; None outside of all roots and for installed libraries."""
+    if filename.startswith("<"):  # code that was made from a text, such as a dataclass's `__init__`
+        return None
     if f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}dist-packages{os.sep}" in filename:
         return None
     for root in roots:

@@ -272,6 +272,15 @@ def test_of_a_very_deep_recursion_the_last_frames_are_described() -> None:
     assert described.traceback.endswith("ValueError: deep\n")
 
 
+def test_code_made_from_a_text_is_no_file_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name, such as `<string>`, would be taken for that of a file in the working directory."""
+    monkeypatch.chdir(HERE)
+    for text in ("1 / 0", "a b"):
+        with pytest.raises((ZeroDivisionError, SyntaxError)) as raised:
+            exec(text)
+        assert failure.describe(raised.value, (HERE,)).where.startswith("test_trial.py:")
+
+
 def test_a_breakpoint_needs_a_terminal() -> None:
     described = failure.describe(bdb.BdbQuit(), ())
     assert "orchestrate try" in described.message
