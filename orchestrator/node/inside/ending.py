@@ -120,6 +120,8 @@ def _last_call(kind: type) -> Callable[[Any], Any] | None:
         if method is not None:
             if base is io.IOBase.__base__:  # its `__del__` closes the file, as the class says how
                 return None if kind.__module__ == "_io" else kind.close  # type: ignore[attr-defined]
+            if base.__module__ == "multiprocessing.connection":
+                return None  # it keeps nothing back, and a thread of a queue may close it at the same moment
             return method if isinstance(method, FunctionType) else None
     return None
 

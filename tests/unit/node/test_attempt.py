@@ -316,6 +316,16 @@ def test_a_process_that_goes_on_after_train_is_told_of_once(tmp_path: Path) -> N
     assert "60 s ago" in noticed.text
 
 
+def test_a_connection_that_another_thread_closes_is_not_called_unfinished(
+    tmp_path: Path, zygote_pool: ZygotePool
+) -> None:
+    """A queue's thread closes the pipe, and then forgets its number: here it is between the two."""
+    text = "import multiprocessing, os\nENDS = []\ndef train(cfg):\n    ENDS.extend(multiprocessing.Pipe())\n"
+    (tmp_path / "connects.py").write_text(text + "    os.close(ENDS[0].fileno())\n")
+    result = run(order(tmp_path, "connects:train", import_path=(str(tmp_path),)), zygote_pool)
+    assert (result.started.method, result.ended.exit_code, result.notices, result.log) == ("fork", 0, [], "")
+
+
 @pytest.mark.fault(
     "trial",
     "files left open that cannot be written",
