@@ -49,10 +49,15 @@ def _call_hook(error: BaseException, failure: Failure) -> None:
     try:
         sys.excepthook(type(error), error, trace)
     except BaseException as broken:  # SystemExit too, in case the trial is asked to end now: it is about to
-        own = broken.__traceback__ and broken.__traceback__.tb_next
         sys.stderr.write("Error in sys.excepthook:\n")
-        traceback.print_exception(type(broken), broken.with_traceback(own), own, chain=False)
+        _print(broken)
         sys.stderr.write("\nOriginal exception was:\n" + failure.traceback)
+
+
+def _print(error: BaseException) -> None:
+    """Print what a function of the user has raised, without the frame of ours that called it."""
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    traceback.print_exception(type(error), error.with_traceback(trace), trace, chain=False)
 
 
 def run_exit_handlers() -> None:
@@ -158,7 +163,8 @@ def _try(call: Callable[[Any], Any], item: Any) -> str:
         return f"the end of {name}, which the trainer left open, is missing: {error.strerror or error}"
     except BaseException as error:  # an interpreter goes on too, and tells of `__del__` only
         if getattr(call, "__name__", "") == "__del__":
-            sys.stderr.write(f"Exception ignored in: {call.__qualname__}\n{type(error).__name__}: {error}\n")
+            sys.stderr.write(f"Exception ignored in: {call!r}\n")
+            _print(error)
     return ""
 
 

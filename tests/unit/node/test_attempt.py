@@ -316,6 +316,20 @@ def test_a_process_that_goes_on_after_train_is_told_of_once(tmp_path: Path) -> N
     assert "60 s ago" in noticed.text
 
 
+def test_what_an_object_raises_at_the_end_is_told_with_its_line(tmp_path: Path, zygote_pool: ZygotePool) -> None:
+    text = "class Odd:\n    def __del__(self):\n        raise KeyError('odd')\nKEPT = []\n"
+    (tmp_path / "ends_oddly.py").write_text(text + "def train(cfg):\n    KEPT.append(Odd())\n")
+    result = run(order(tmp_path, "ends_oddly:train", import_path=(str(tmp_path),)), zygote_pool)
+    ignored, *trace = result.log.splitlines()
+    assert ignored.startswith("Exception ignored in: <function Odd.__del__")
+    assert trace == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/ends_oddly.py", line 3, in __del__',
+        "    raise KeyError('odd')",
+        "KeyError: 'odd'",
+    ]
+
+
 def test_a_connection_that_another_thread_closes_is_not_called_unfinished(
     tmp_path: Path, zygote_pool: ZygotePool
 ) -> None:
