@@ -16,10 +16,13 @@ from orchestrator.model.rows import PlanRow
 from orchestrator.model.sweep import State
 
 
-def edited(folder: SweepFolder, plan: PlanRow | None) -> str:
-    """The source files that were edited since, in words; "" if none was, or if the project is not here."""
+def edited(folder: SweepFolder, plan: PlanRow | None, used: Collection[str] | None = None) -> str:
+    """The source files that were edited since, in words; "" if none was, or if the project is not here.
+
+    `used`: the files that trials used which have succeeded; an edit of others makes none of them stale.
+    """
     tree = str(plan.provenance.get("tree") or "") if plan is not None else ""
-    names = edited_since(folder.code / tree) if tree else []
+    names = edited_since(folder.code / tree, used) if tree else []
     return f"{naming.some(names)} changed since the sweep was planned" if names else ""
 
 
@@ -35,10 +38,15 @@ def which(states: Collection[State]) -> str:
     return next((name for name, known in taken.items() if known.issuperset(states)), "all")
 
 
-def notes(folder: SweepFolder, plan: PlanRow | None, states: Collection[State]) -> list[str]:
-    """What to know before trials run with the code of the sweep: how it and their data differ from today's."""
+def notes(
+    folder: SweepFolder, plan: PlanRow | None, states: Collection[State], used: Collection[str] | None
+) -> list[str]:
+    """What to know before trials run with the code of the sweep: how it and their data differ from today's.
+
+    `used`: as for `edited`.
+    """
     told, command = [], todays(folder, plan, which(states))
-    if news := edited(folder, plan):
+    if news := edited(folder, plan, used):
         told.append(f"{news}; these trials run with the code of then ({command} takes today's)")
     if plan is not None and not Path(plan.cwd).is_dir():
         gone = f"the project is not in {plan.cwd} any more, so these trials find no data beside the code"

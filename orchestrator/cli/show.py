@@ -51,6 +51,7 @@ def run(words: Sequence[str]) -> int:
         plan = reader.plan_of(attempts[-1]) if attempts else current
         files = files_folder(folder, plan.spec.storage, plan.cwd, reader.uid) if plan else folder
         series = reader.series(trial.trial_id)
+        used = reader.used([trial.trial_id])
         notices = {row.attempt: reader.notices(trial.trial_id, row.attempt) for row in attempts}
     objective = current.spec.objective if current else None
     rerun = f"orchestrate resubmit {folder.argument} --trial {trial.trial_id}"
@@ -67,7 +68,7 @@ def run(words: Sequence[str]) -> int:
         )
         return 0
     _print_head(folder, files, trial, rerun)
-    if news := run_again.edited(folder, current):
+    if news := run_again.edited(folder, current, used):
         todays = run_again.todays(folder, current, run_again.which([trial.state]))
         print(f"         with the code of the sweep; {news}: {todays} takes today's")
     _print_metrics(trial, objective, options.at)

@@ -40,15 +40,19 @@ def code_files(tree: Path) -> CodeFiles | None:
     return CodeFiles(index.files, index.live, tree=str(tree)) if index is not None else None
 
 
-def edited_since(tree: Path) -> list[str]:
-    """The source files that were edited or removed since a copy of them was made, where the project is here."""
+def edited_since(tree: Path, used: Collection[str] | None = None) -> list[str]:
+    """The source files that were edited or removed since a copy of them was made, where the project is here.
+
+    `used`: only what matters of these, as for `changed`.
+    """
     index = index_of(tree)
     if index is None or not all(map(os.path.isdir, index.roots.values())):
         return []
-    places = {name: _place(name, index.roots) for name in index.files if counts(name)}
+    names = {name.partition(_WITH)[0] for name in used} if used is not None else filter(counts, index.files)
+    places = {name: _place(name, index.roots) for name in names if name in index.files}
     digests = {name: content for name, place in places.items() if (content := digest(place)) is not None}
     kept = {name: index.files[name] for name in places}
-    return changed(CodeFiles(kept, {}, tree=str(tree)), CodeFiles(digests, {}, places), None)
+    return changed(CodeFiles(kept, {}, tree=str(tree)), CodeFiles(digests, {}, places), used)
 
 
 def _place(name: str, roots: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from orchestrator.folder.code_changes import CodeFiles, changed
 from orchestrator.folder.paths import SweepFolder
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.query import ALL, Query, json_path
-from orchestrator.manifest.stale import ONE_CODE, STALE, STALE_CODE, compare_with_today, install, show_stale
+from orchestrator.manifest.stale import LAST_USED, ONE_CODE, STALE, STALE_CODE, compare_with_today, install, show_stale
 from orchestrator.model import exact_json
 from orchestrator.model.rows import AttemptRow, PlanRow, ReportRow, TrialRow
 from orchestrator.model.sweep import State, TrialSpec
@@ -130,6 +130,18 @@ class Reader:
         with self._errors():
             found = self._db.execute("SELECT trial_id, state, stale, seed, current FROM trials")
             return [TrialStatus(row[0], State(row[1]), bool(row[2]), row[3], bool(row[4])) for row in found]
+
+    def used(self, trial_ids: Iterable[str]) -> Collection[str] | None:
+        """The files that these trials used; None if one has not succeeded, or that is not known of one."""
+        found: set[str] = set()
+        with self._errors():
+            for trial_id in trial_ids:
+                row = self._db.execute(LAST_USED, (trial_id,)).fetchone()
+                names = self._copies.used(row[0]) if row else None
+                if names is None:
+                    return None
+                found.update(names)
+        return found
 
     def stale_code(self, today: CodeFiles) -> dict[str, CodeFiles]:
         """The files whose change has made results stale, each with the latest copy in which it differs from today."""

@@ -21,12 +21,16 @@ _PLAN_CODE = """
 # What results are compared with: the code of the latest plan, unless `compare_with_today` says otherwise.
 _CODE_NOW = "CREATE TEMP VIEW code_now AS SELECT plan, code, tree FROM plan_code ORDER BY plan DESC LIMIT 1"
 _CODE_TODAY = "CREATE TEMP VIEW code_now AS SELECT 0 AS plan, code_today() AS code, 'today' AS tree"
+USED = "(SELECT json_extract(detail, '$.used') FROM change WHERE id = {0}.changed AND event = 'ended')"
+LAST_USED = f"""
+    SELECT {USED.format("a")} FROM trial t JOIN trial_attempt a ON a.trial = t.id
+    WHERE t.trial_id = ? AND a.state = 'SUCCEEDED' ORDER BY a.attempt DESC LIMIT 1
+"""
 # Whether every plan had the code that results are compared with.
 ONE_CODE = """
     SELECT count(DISTINCT code || ' ' || coalesce(tree, '')) < 2 AND NOT other_code_read()
     FROM (SELECT code, tree FROM plan_code UNION ALL SELECT code, tree FROM code_now)
 """
-USED = "(SELECT json_extract(detail, '$.used') FROM change WHERE id = {0}.changed AND event = 'ended')"
 _CHANGED = f"""
     CASE WHEN {{0}}.plan = (SELECT plan FROM code_now) AND NOT other_code_read() THEN 0 ELSE code_changed(
         {{0}}.code, (SELECT tree FROM plan_code WHERE plan = {{0}}.plan), {USED},

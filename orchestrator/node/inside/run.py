@@ -17,6 +17,7 @@ from orchestrator.node.shared.trial_paths import CHECKPOINTS, TrialPaths
 from orchestrator.text import message_of
 
 _MAX_ROW = 2**16  # characters of one row as JSON
+_NO_MAPPING = "it was not a mapping of names to numbers"
 _TOO_LONG = f"a row has at most {_MAX_ROW} characters as JSON"
 _NO_STEP = "its step was not a whole number from 0 to 2^63 - 1"
 _MAX_WARNINGS = 20  # of one attempt, about values that cannot be reported
@@ -48,6 +49,8 @@ class Run:
             self._report(metrics, step)
         except Exception as error:  # a report must never end a training
             kind = type(error).__name__
+            if not hasattr(type(metrics), "items"):
+                return self._drop(_NO_MAPPING, f"{_show(metrics)} is not a mapping of names to numbers")
             self._drop(f"{kind} was raised while it was read", f"{kind}: {message_of(error, 200)}")
 
     def _report(self, metrics: Mapping[str, Any], step: int | None) -> None:

@@ -65,6 +65,14 @@ def test_every_hint_that_would_run_other_code_says_so(orchestrate: Command, proj
     assert lock.out == "s: no trial to run again\n"
 
 
+def test_an_edit_of_what_a_success_did_not_use_is_no_news(orchestrate: Command, project: Path) -> None:
+    """What has failed may be mended by any file."""
+    (project / "unused.py").write_text("x = 1\n")
+    assert "today" not in orchestrate("show", trial_id(1)).out
+    assert "unused.py changed since" in orchestrate("show", trial_id(2)).out
+    assert "unused.py changed since" in orchestrate("failures").out
+
+
 def test_resubmit_names_the_choice_that_takes_these_trials(orchestrate: Command, project: Path) -> None:
     (project / "train.py").write_text("def train(cfg):\n    return 2\n")
     for trials, which in [([1], "stale"), ([2], "failed"), ([1, 2], "all")]:
