@@ -116,7 +116,7 @@ def _causes(prefix: str, given: argparse.Namespace) -> list[str]:
 
 
 def _states(prefix: str, given: argparse.Namespace) -> list[str]:
-    return [state.value.lower() for state in State]
+    return list(dict.fromkeys(state.word for state in State))
 
 
 def _overrides(prefix: str, given: argparse.Namespace) -> Iterator[str]:

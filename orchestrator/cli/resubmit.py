@@ -123,7 +123,7 @@ def chosen(options: argparse.Namespace, folder: SweepFolder) -> list[str]:
         if options.trial:
             return [trial_in(reader, name.rpartition("/")[2]).trial_id for name in options.trial]
         states = {State.FAILED} if options.failed else {State.LOST} if options.lost else {State.FAILED, State.LOST}
-        rows = [row for state in sorted(states) for row in reader.trials(Query(state=state))]
+        rows = list(reader.trials(Query(states=sorted(states))))
     chosen = [row.trial_id for row in rows if options.cause in (None, row.cause, row.place)]
     if rows and not chosen:
         known = sorted({name for row in rows for name in (row.cause, row.place) if name})

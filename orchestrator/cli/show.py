@@ -84,7 +84,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _print_head(folder: SweepFolder, files: SweepFolder, trial: TrialRow, rerun: str) -> None:
-    print(f"trial {trial.trial_id} of {folder.name}: {trial.state}{' (stale)' if trial.stale else ''}")
+    print(f"trial {trial.trial_id} of {folder.name}: {trial.state.word}{' (stale)' if trial.stale else ''}")
     print(f"  {naming.label(trial.overrides)}")
     print(f"  folder {relative(folder.trial(trial.trial_id))}")
     if files != folder:
@@ -166,7 +166,7 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
 def _print_attempt(folder: SweepFolder, row: AttemptRow, notices: Iterable[str]) -> None:
     slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
     seconds = "" if row.seconds is None else f", {naming.duration(row.seconds)}"
-    print(f"\nattempt {row.attempt}: {row.state}{slot}{seconds}, {_when(row.started or row.created)}")
+    print(f"\nattempt {row.attempt}: {row.state.word}{slot}{seconds}, {_when(row.started or row.created)}")
     facts = [
         f"pid {row.pid}" if row.pid else "",
         row.method,

@@ -14,15 +14,15 @@ from orchestrator.cli import tables
 from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
 from orchestrator.cli.key_value import typed
 from orchestrator.cli.pager import in_pager, through_pager
-from orchestrator.errors import ConfigError, nearest
+from orchestrator.errors import ConfigError
 from orchestrator.manifest.query import Column, Query, Shown
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import dumps
 from orchestrator.model.rows import PlanRow
-from orchestrator.model.sweep import Objective, State
+from orchestrator.model.sweep import Objective
 from orchestrator.results import listing
 from orchestrator.results.best import ConfigRow, by_config, value_text
-from orchestrator.results.conditions import condition
+from orchestrator.results.conditions import condition, states
 from orchestrator.results.listing import Listing, Request
 from orchestrator.results.names import FIXED, Names
 
@@ -98,6 +98,9 @@ def run(words: Sequence[str]) -> int:
         tables.print_table(table.titles(), cells)
         if left:
             print(f"… and {left} more: --limit 0 shows all")
+        if table.left_out:
+            metrics = naming.count(table.left_out, "more metric")
+            print(f"… and {metrics}: --columns shows those that you name, --format csv all")
     return 0
 
 
@@ -110,7 +113,7 @@ def _request(options: argparse.Namespace, names: Names | None, objective: Object
     turned, ranked = (options.sort or "").startswith("-"), _by_objective(options.sort, objective)
     metric = None if ranked or names is None else _metric(options.sort.removeprefix("-"), names)
     query = Query(
-        state=_state(options.state),
+        states=states(options.state, "--state") if options.state else (),
         where=[condition(word, names, _typed) for word in options.where] if names else (),
         sort=metric,
         descending=turned,
@@ -205,16 +208,3 @@ def _guard_minus(words: Sequence[str]) -> list[str]:
         word = rest.pop(0)
         joined.append(f"--sort={rest.pop(0)}" if word == "--sort" and rest else word)
     return joined
-
-
-def _state(name: str | None) -> State | None:
-    if name is None:
-        return None
-    try:
-        return State(name.upper())
-    except ValueError:
-        known = [state.value.lower() for state in State]
-        near = nearest(name.lower(), known)
-        raise ConfigError(
-            f"no such state: {name}", where="--state", fix=f"did you mean {near}?" if near else ", ".join(known)
-        ) from None

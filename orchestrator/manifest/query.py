@@ -58,7 +58,7 @@ AS_THE_FILE_SAYS = Shown()
 class Query:
     """Trials of the current plan (or of all), filtered, sorted by a metric or by position."""
 
-    state: State | None = None
+    states: Sequence[State] = ()  # none: in any state
     where: Sequence[Condition] = ()
     sort: str | None = None  # a metric; trials without a finite value come last
     descending: bool = False
@@ -86,9 +86,9 @@ class Query:
 
     def _condition(self) -> tuple[str, list[Any]]:
         conditions, values = ["1" if self.everything else "current"], []
-        if self.state:
-            conditions.append("state = ?")
-            values.append(self.state.value)
+        if self.states:
+            conditions.append(f"state IN ({', '.join('?' * len(self.states))})")
+            values += [state.value for state in self.states]
         if self.ids is not None:
             conditions.append("trial_id IN (SELECT value FROM json_each(?))")
             values.append(exact_json.dumps(list(self.ids)))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, nearest
 from orchestrator.manifest.query import Column, Condition
+from orchestrator.model.sweep import State
 from orchestrator.results.names import Names
 
 OPTION = "--where"
+STATE = Column("fixed", "state")
 _WORD = re.compile(r"(.*?)\s*(!=|>=|<=|=|<|>)(.*)", re.DOTALL)
 
 
@@ -26,7 +28,8 @@ def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition
     key, operator, text = match[1].strip(), match[2], match[3].strip()
     column = names.find(key, OPTION)
     if operator in ("=", "!="):
-        return Condition(column, operator, [_cased(column, value) for value in _values(word, text, typed)])
+        values = _values(word, text, typed)
+        return Condition(column, operator, values) if column != STATE else _in_states(operator, values)
     (value, *more) = _values(word, text, typed)
     if more or isinstance(value, bool) or not isinstance(value, (int, float)):
         fix = f"for example {OPTION} '{key}{operator}0.01'"
@@ -34,9 +37,20 @@ def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition
     return Condition(column, operator, [value])
 
 
-def _cased(column: Column, value: Any) -> Any:
-    fixed_state = column == Column("fixed", "state")
-    return value.upper() if fixed_state and isinstance(value, str) else value
+def _in_states(operator: str, names: Sequence[Any]) -> Condition:
+    return Condition(STATE, operator, [state.value for name in names for state in states(str(name), OPTION)])
+
+
+def states(name: str, option: str) -> tuple[State, ...]:
+    """The states that a person means, by the constant or by the word that people are told. Raises ConfigError."""
+    found = [state for state in State if state.value == name.upper()]
+    found = found or [state for state in State if state.word == name.lower()]
+    if not found:
+        words = list(dict.fromkeys(state.word for state in State))
+        near = nearest(name, [*words, *(state.value.lower() for state in State)])
+        fix = f"did you mean {near}?" if near else ", ".join(words)
+        raise ConfigError(f"no such state: {name}", where=option, fix=fix)
+    return tuple(found)
 
 
 def _values(word: str, text: str, typed: Callable[[str], Any]) -> list[Any]:

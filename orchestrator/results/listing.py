@@ -16,7 +16,7 @@ from orchestrator.manifest.query import At, Column, Query
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import config, configs, dumps, many_metrics
 from orchestrator.model.rows import TrialRow
-from orchestrator.model.sweep import Objective
+from orchestrator.model.sweep import Objective, State
 from orchestrator.results.names import OBJECTIVE, Names
 
 Row = tuple[Any, ...]
@@ -95,8 +95,8 @@ def _rows(reader: Reader, request: Request, columns: str) -> list[Row]:
     query, objective = request.query, request.objective
     if not request.ranked or objective is None:
         return reader.candidates(query, columns)
-    all_of_plan = dataclasses.replace(query, state=None, where=(), limit=None, everything=False)
-    filtered = bool(query.state or query.where or query.everything)
+    all_of_plan = dataclasses.replace(query, states=(), where=(), limit=None, everything=False)
+    filtered = bool(query.states or query.where or query.everything)
     limit = query.limit
     unlimited = dataclasses.replace(query, limit=None)
     if limit is None and not filtered:
@@ -155,6 +155,7 @@ class Listing:
         self.names = names or Names(
             chain.from_iterable(self._overrides), chain.from_iterable(self._metrics), request.objective, request.at
         )
+        self.left_out = 0  # metrics
         self.columns = list(columns) or self._default_columns(request, everything)
 
     def __len__(self) -> int:
@@ -209,6 +210,8 @@ class Listing:
             return ["" if value is None else number(value) for value in values]
         if name == "trial_id":
             return values if exact else [value[:_SHORT_ID] for value in values]
+        if name == "state" and not exact:
+            return [State(value).word for value in values]
         if name == "seconds":
             return ["" if value is None else f"{value:.3f}" for value in values]
         return _texts([MISSING if value is None else value for value in values], _exact if exact else naming.value)

@@ -23,9 +23,9 @@ from tests.unit.manifests import LOST, begin, plan, run, sweep_spec, trial_id, t
 def test_show_prints_config_attempts_and_metrics(orchestrate: Command) -> None:
     output = orchestrate("show", trial_id(1)[:6])
     assert output.code == 0
-    assert f"trial {trial_id(1)} of s: SUCCEEDED" in output.lines[0]
+    assert f"trial {trial_id(1)} of s: succeeded" in output.lines[0]
     assert "  optimizer:\n    lr: 0.001\n    betas: [0.9,0.99]\n" in output.out
-    assert "attempt 1: SUCCEEDED on node-a gpu 1, 9s" in output.out
+    assert "attempt 1: succeeded on node-a gpu 1, 9s" in output.out
     assert "pid 77, fork, 1 thread, GPU-b, code code-1" in output.out
     assert "orchestrate sweep" in output.out
     assert f"orchestrate resubmit s --trial {trial_id(1)}" in output.out
@@ -41,7 +41,7 @@ def test_a_duration_is_not_made_up_where_clocks_disagree(orchestrate: Command, s
     key = begin(sweep, 30)
     with sweep.transaction():
         sweep.attempts.close(key, 1, LOST, Ended(manifests.NOW - 60))
-    assert "attempt 1: LOST on node-a gpu 1, 20" in orchestrate("show", trial_id(30)).out
+    assert "attempt 1: lost on node-a gpu 1, 20" in orchestrate("show", trial_id(30)).out
     seconds = orchestrate("trials", "--columns", "trial_id,seconds", "--format", "csv").lines
     assert seconds == ["trial_id,seconds", f"{trial_id(30)},"]
 
@@ -137,8 +137,8 @@ def test_no_trial_is_best_or_last_before_one_has_run(orchestrate: Command, anoth
 def test_a_trial_is_found_with_or_without_the_name_of_its_sweep(orchestrate: Command, another: SweepFolder) -> None:
     assert orchestrate("show", f"s/{trial_id(0)}").code == 0
     assert orchestrate("show", f"runs/s/{trial_id(0)}").code == 0
-    assert orchestrate("show", trial_id(0)).lines[0].endswith("of s: SUCCEEDED")
-    assert orchestrate("show", trial_id(50)).lines[0].endswith("of another: PENDING")
+    assert orchestrate("show", trial_id(0)).lines[0].endswith("of s: succeeded")
+    assert orchestrate("show", trial_id(50)).lines[0].endswith("of another: waiting")
     assert orchestrate("show", f"another/{trial_id(0)}").code == 2
 
 
@@ -165,7 +165,7 @@ def test_a_trial_of_several_sweeps_is_asked_for_with_the_sweep(orchestrate: Comm
         output = orchestrate(command, trial_id(0))
         assert output.code == 2
         assert f"trials of several sweeps begin with {trial_id(0)!r}" in output.err
-    assert orchestrate("show", f"s/{trial_id(0)}").lines[0].endswith("of s: SUCCEEDED")
+    assert orchestrate("show", f"s/{trial_id(0)}").lines[0].endswith("of s: succeeded")
 
 
 def test_hints_in_a_renamed_copy_name_the_copy(orchestrate: Command, sweep: Manifest) -> None:

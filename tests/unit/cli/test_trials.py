@@ -19,7 +19,18 @@ from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome
 from orchestrator.model.sweep import Objective, State
 from tests.unit.cli.support import MULTILINE_FAILURE, Command, Output
-from tests.unit.manifests import begin, end, plan, report, run, sweep_spec, trial_id, trial_spec
+from tests.unit.manifests import (
+    begin,
+    end,
+    key_of,
+    opening,
+    plan,
+    report,
+    run,
+    sweep_spec,
+    trial_id,
+    trial_spec,
+)
 
 
 def column(output: Output, name: str) -> list[str]:
@@ -38,7 +49,7 @@ def test_trials_are_a_table_by_default(orchestrate: Command) -> None:
     assert titles.split() == expected
     assert len(rows) == 6
     assert rows[0].split()[-1] == "nan"
-    assert rows[1].split() == [trial_id(0)[:8], "SUCCEEDED", "lstm", "adam", "0.01", "0.75", "0.5"]
+    assert rows[1].split() == [trial_id(0)[:8], "succeeded", "lstm", "adam", "0.01", "0.75", "0.5"]
     assert rows[3].endswith("ValueError: bad")
     assert "two\\nlines" in rows[5]
 
@@ -55,6 +66,10 @@ def test_trials_are_a_table_by_default(orchestrate: Command) -> None:
         (["--all", "--limit", "7"], [1, 0, 3, 2, 4, 5, 9]),
         (["--state", "failed"], [2]),
         (["--state", "SUCCEEDED"], [1, 0]),
+        (["--state", "waiting"], [4]),
+        (["--state", "pending"], [4]),
+        (["--where", "state=Waiting,failed"], [2, 4]),
+        (["--where", "state!=waiting,failed"], [1, 0, 3, 5]),
         (["--where", "optimizer=adam"], [1, 0, 3]),
         (["--where", "optimizer=adam", "--where", "optimizer.lr=1e-2"], [0, 3]),
         (["--where", "lr=0.01,0.001"], [1, 0, 3]),
@@ -76,6 +91,42 @@ def test_options_select_and_sort_trials(orchestrate: Command, words: list[str], 
     assert output.code == 0
     assert column(output, "trial_id") == ids(numbers)
     assert [row["trial_id"] for row in orchestrate("trials", *words, "--json").json()] == ids(numbers)
+
+
+def test_people_read_one_word_for_a_state_and_programs_its_constant(orchestrate: Command, sweep: Manifest) -> None:
+    plan(sweep, [trial_spec(number) for number in range(90, 93)])
+    with sweep.transaction():
+        sweep.attempts.open(opening(key_of(sweep, 90)))
+    run(sweep, 91, Outcome(State.STOPPED))
+    words, constants = ["waiting", "stopped early", "waiting"], ["LAUNCHING", "STOPPED", "PENDING"]
+    assert orchestrate("trials", "--columns", "state").lines[1:] == words
+    assert column(orchestrate("trials", "--format", "csv"), "state") == constants
+    assert [row["state"] for row in orchestrate("trials", "--json").json()] == constants
+    for number, word in enumerate(words):
+        assert orchestrate("show", trial_id(90 + number)).lines[0].endswith(f": {word}")
+    assert "attempt 1: stopped early" in orchestrate("show", trial_id(91)).out
+    for option in (["--state", "waiting"], ["--where", "state=waiting"]):
+        assert column(orchestrate("trials", *option, "--format", "csv"), "trial_id") == ids([90, 92])
+    assert orchestrate("status").lines[0].endswith("2 waiting · 1 stopped early")
+
+
+def test_an_unknown_state_is_an_error_wherever_a_state_is_asked_for(orchestrate: Command) -> None:
+    for option, word in (("--state", "succeded"), ("--where", "state=failed,succeded")):
+        output = orchestrate("trials", option, word)
+        assert (output.code, output.err) == (
+            2, f"orchestrate: {option}: no such state: succeded\n  → did you mean succeeded?\n"
+        )  # fmt: skip
+    assert "waiting, running, succeeded" in orchestrate("trials", "--state", "7").err
+
+
+def test_a_table_says_that_there_are_more_metrics_than_it_shows(orchestrate: Command, sweep: Manifest) -> None:
+    plan(sweep, [trial_spec(95)], spec=sweep_spec(objective=Objective("m0", "max", "last")))
+    run(sweep, 95, **{f"m{number}": 0.5 for number in range(7)})
+    shown = orchestrate("trials").lines
+    assert shown[0].split()[3:] == ["m0", "(last)", "m1", "m2", "m3", "m4"]
+    assert shown[2:] == ["… and 2 more metrics: --columns shows those that you name, --format csv all"]
+    assert len(orchestrate("trials", "--columns", "trial,m1").lines) == 2
+    assert "more metric" not in orchestrate("trials", "--format", "csv").out
 
 
 def test_trials_as_json(orchestrate: Command) -> None:
@@ -134,7 +185,7 @@ def test_a_terminal_with_a_pager_gets_all_trials_through_it(orchestrate: Command
     shown = on_terminal(sweep, "trials", pager="sed s/^/paged/")
     assert len(shown) == 1 + SCREENFUL + 2
     assert all(line.startswith("paged") for line in shown)
-    assert on_terminal(sweep, "show", trial_id(100), pager="head -n 1") == [f"trial {trial_id(100)} of s: PENDING"]
+    assert on_terminal(sweep, "show", trial_id(100), pager="head -n 1") == [f"trial {trial_id(100)} of s: waiting"]
     assert on_terminal(sweep, "failures", pager="no-such-pager") == ["s: 0 of 52 trials failed"]
     assert orchestrate("trials").lines[0].startswith("trial"), "a pipe has no pager"
 

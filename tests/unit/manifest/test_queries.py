@@ -182,9 +182,9 @@ def test_sorting_puts_numbers_first(asked: Reader) -> None:
 
 
 def test_states_and_limits(asked: Reader) -> None:
-    assert [row.trial_id for row in asked.trials(Query(state=State.PENDING))] == [trial_id(3)]
-    assert len(list(asked.trials(Query(state=State.SUCCEEDED, limit=2)))) == 2
-    assert list(asked.trials(Query(state=State.FAILED))) == []
+    assert [row.trial_id for row in asked.trials(Query(states=[State.PENDING]))] == [trial_id(3)]
+    assert len(list(asked.trials(Query(states=[State.SUCCEEDED], limit=2)))) == 2
+    assert list(asked.trials(Query(states=[State.FAILED]))) == []
 
 
 def test_a_trial_by_the_first_digits_of_its_id(manifest: Manifest, reader: Reader) -> None:
