@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 
 
+_UNSET = re.compile(r"(?:.* raised while .*\")?Environment variable '(.+)' not found\"?")
+
+
 class MayNeedCode(ConfigError):
     """A config names something that is not known here, but that the user's code may register when it is imported."""
 
     certain = False  # whether nothing else can help
     resolver = ""  # the name of the resolver that is not known
+    variable = ""  # the name of the variable of the environment that is not set
 
 
 @contextmanager
@@ -43,6 +47,8 @@ def config_error(error: Exception, where: str) -> ConfigError:
     found = (MayNeedCode if kind else ConfigError)(_message(error), where=where or None, fix=_fix(error))
     if isinstance(found, MayNeedCode) and (resolver := re.search(r"Unsupported interpolation type (\S+)", str(kind))):
         found.certain, found.resolver = True, resolver[1]
+    if isinstance(found, MayNeedCode) and (unset := _UNSET.search(str(kind))):
+        found.variable = unset[1]
     return found
 
 
@@ -50,6 +56,8 @@ def _may_need_code(error: BaseException | None) -> BaseException | None:
     """The exception of Hydra or OmegaConf, among an exception's causes, that the user's code may mend."""
     while error is not None:
         if type(error).__name__ in ("UnsupportedInterpolationType", "MissingConfigException"):
+            return error
+        if _UNSET.search(str(error)):
             return error
         if str(error).lstrip().startswith(("Could not override", "In '")) and "Could not override" in str(error):
             return error
@@ -105,6 +113,7 @@ def _message(error: Exception) -> str:
     text = ""
     for each in _chain(error):
         text = f"{text}\n{each}" if isinstance(each, Exception) and str(each) not in text else text
+    text = _UNSET.sub(r"the environment variable '\1' is not set", text)
     if resolver := re.search(r"Unsupported interpolation type (\S+)", text):
         return f"the resolver {resolver.group(1)!r} is not known"
     if missing := re.search(r"(?:In '(.*)': )?Could not (?:find|load) '(.*)'", text):
@@ -165,6 +174,8 @@ def _fix(error: Exception) -> str | None:
         close = nearest(str(missing).rpartition("/")[2], options or ())
         guess = f"did you mean {close!r}? " if close else ""
         return f"{guess}options: {', '.join(options)}" if options else f"the file would be {missing}.yaml"
+    if unset := _UNSET.search(str(error)):
+        return f"set it in your shell, or give a default: ${{oc.env:{unset[1]},DEFAULT}}"
     if there := re.search(r"already at '.*'.*remove \+ prefix: '(.*?)'", str(error), re.DOTALL):
         return f"write {there.group(1)}, or ++{there.group(1)}"
     found = re.search(r"To append to your (?:config|default list) use (\S+)", str(error))

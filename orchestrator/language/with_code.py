@@ -1,6 +1,7 @@
-"""Composes in a process that has imported the trainer's module: for resolvers, `ConfigStore` schemas and search paths.
+"""Composes in a process that has imported the trainer's module: for resolvers, `ConfigStore` schemas, search paths and
+variables of the environment.
 
-The user's code registers those when it is imported. What only its functions register stays a reference.
+The user's code registers or sets those when it is imported. What only its functions register stays a reference.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from orchestrator.model import trainer
 from orchestrator.model.sweep import TrialSpec
 
 _REGISTERS = re.compile(r"register_new_resolver|register_resolver|ConfigStore|SearchPathPlugin|hydra_zen")
+_SETS = re.compile(r"environ\b|putenv|dotenv|rootutils|autoroot")  # variables of the environment
 _RESOLVERS = re.compile(r"register_(?:new_)?resolver")
 _SKIPPED = {"runs", "outputs", "multirun", "wandb", "node_modules", "site-packages", "__pycache__"}
 _MOST_FILES = 5_000  # of the project that are searched
@@ -38,7 +40,8 @@ _BATCH = 256  # trials that are sent at once
 
 def plan(request: Request, problem: MayNeedCode) -> SweepPlan:
     """The plan as it is composed in another process. Raises the problem itself where that cannot help."""
-    if not problem.certain and not any(_REGISTERS.search(text) for text in _sources(request.project)):
+    may_help = _SETS if problem.variable else _REGISTERS
+    if not problem.certain and not any(may_help.search(text) for text in _sources(request.project)):
         raise problem
     module = _module_of(request)
     if module is None:
@@ -70,7 +73,8 @@ class _Remote(SweepPlan):
         except EOFError:
             kind, content = "import", "the process ended"
         if kind == "import":
-            failed = f"and {self._module}, which may register it, cannot be imported: {content}"
+            does = "set" if self._problem.variable else "register"
+            failed = f"and {self._module}, which may {does} it, cannot be imported: {content}"
             raise ConfigError(f"{self._problem.what}; {failed}", where=self._problem.where, fix=self._problem.fix)
         if kind == "error":
             what, where, fix = content

@@ -130,6 +130,27 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
         planning.load(file, project=tmp_path).first_trial()
 
 
+def test_a_variable_of_the_environment_that_the_module_sets_is_known(tmp_path: Path) -> None:
+    body = "lr: 0\nroot: '${oc.env:ROOT_OF_APP}/data'\n" + SWEEP
+    file = write(tmp_path / "conf", {"sweep.yaml": body})
+    write(tmp_path, {"app.py": "import setup\n", "setup.py": "import os\nos.environ['ROOT_OF_APP'] = '/there'\n"})
+    plan = planning.load(file, project=tmp_path)
+    assert [t.config["root"] for t in plan.trials()] == ["/there/data", "/there/data"]
+    assert "app is imported to compose the configs: the environment variable 'ROOT_OF_APP' is not set; at key root" in (
+        plan.summary().warnings
+    )
+
+
+@pytest.mark.parametrize("helper", ["", "import os\nos.environ['ANOTHER'] = '1'\n"])
+def test_a_variable_of_the_environment_that_nobody_sets_is_told(helper: str, tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": "import helper\n", "helper.py": helper})
+    file = write(tmp_path / "conf", {"sweep.yaml": "lr: 0\nroot: '${oc.env:ROOT_OF_APP}/data'\n" + SWEEP})
+    with pytest.raises(ConfigError) as raised:
+        list(planning.load(file, project=tmp_path).trials())
+    assert raised.value.what == "the environment variable 'ROOT_OF_APP' is not set; at key root"
+    assert raised.value.fix == "set it in your shell, or give a default: ${oc.env:ROOT_OF_APP,DEFAULT}"
+
+
 def test_packages_of_the_project_are_found(tmp_path: Path) -> None:
     write(tmp_path, {"shared/__init__.py": "", "shared/conf/__init__.py": "", "shared/conf/opt/far.yaml": "lr: 7\n"})
     body = "hydra: {searchpath: ['pkg://shared.conf']}\nlr: 0\nsweep: {trainer: 'app:main', axes: {+opt: 'glob(f*)'}}\n"
