@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import naming
 from orchestrator.coordinator.loop import Transition
@@ -245,8 +245,8 @@ class PlainView:
         return f"{glyph} {trial}  {change.state.word}: {place}{change.message or 'as asked'}  {count}"
 
 
-def _plain(value: object) -> str:
-    return naming.metric(value) if isinstance(value, (int, float)) else str(value)
+def _plain(value: Any) -> str:
+    return naming.metric(float(value) if isinstance(value, str) else value)  # "NaN" is one in JSON
 
 
 def is_terminal() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -132,19 +132,21 @@ def _compared(found: str, kind: str, condition: Condition) -> tuple[str, list[An
     """A condition as SQL, and its values."""
     if condition.operator not in _OF_SEVERAL:
         return f"({kind} IN {_NUMBERS} AND {found} {condition.operator} ?)", [_bound(condition.values[0])]
-    parts = [_equal(found, kind, value) for value in condition.values]
+    text = exact_json.tagged if condition.column.kind == "metric" else exact_json.config_text
+    parts = [_equal(found, kind, value, text) for value in condition.values]
     any_of = " OR ".join(sql for sql, _ in parts)
     values = [value for _, values in parts for value in values]
     return f"NOT coalesce(({any_of}), 0)" if condition.operator == "!=" else f"({any_of})", values
 
 
-def _equal(found: str, kind: str, value: Any) -> tuple[str, list[Any]]:
+def _equal(found: str, kind: str, value: Any, text: Callable[[Any], str]) -> tuple[str, list[Any]]:
+    """`text`: how the column holds what JSON lacks."""
     if value is None:
         return f"{kind} = 'null'", []
     if isinstance(value, bool):
         return f"{kind} = '{'true' if value else 'false'}'", []
     if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value)):
-        return f"{found} = ?", [exact_json.config_text(value)]
+        return f"{found} = ?", [text(value)]
     if isinstance(value, str):  # a text that looks like a number may stand for one
         return f"({kind} NOT IN ('true', 'false') AND CAST({found} AS TEXT) = ?)", [value]
     same = f"({kind} IN {_NUMBERS} AND {found} = ?)"

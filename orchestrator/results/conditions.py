@@ -29,12 +29,22 @@ def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition
     column = names.find(key, OPTION)
     if operator in ("=", "!="):
         values = _values(word, text, typed)
+        if column.kind == "metric":
+            values = list(map(_number, values))
         return Condition(column, operator, values) if column != STATE else _in_states(operator, values)
     (value, *more) = _values(word, text, typed)
     if more or isinstance(value, bool) or not isinstance(value, (int, float)):
         fix = f"for example {OPTION} '{key}{operator}0.01'"
         raise ConfigError(f"{word!r}: {operator} needs one number", where=OPTION, fix=fix)
     return Condition(column, operator, [value])
+
+
+def _number(value: Any) -> Any:
+    """A metric is a number; one that is not finite may be written as a table or a file has it: nan, -inf, Infinity."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _in_states(operator: str, names: Sequence[Any]) -> Condition:

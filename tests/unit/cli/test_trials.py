@@ -302,6 +302,22 @@ def test_values_are_typed_as_in_the_sweep_file(orchestrate: Command, sweep: Mani
     assert found("s>=1e-3") == [3, 5]
 
 
+def test_a_metric_that_is_not_finite_is_found_as_a_table_and_a_file_write_it(
+    orchestrate: Command, sweep: Manifest
+) -> None:
+    plan(sweep, [trial_spec(75 + number) for number in range(4)])
+    for number, loss in enumerate(["NaN", "Infinity", "-Infinity", 1.5]):
+        run(sweep, 75 + number, acc=loss)
+
+    def found(condition: str) -> list[str]:
+        return column(orchestrate("trials", "--where", condition, "--format", "csv"), "acc")
+
+    assert found("acc=nan") == found("acc=.nan") == found("acc=NaN") == ["nan"]
+    assert found("acc=inf,-.inf") == found("acc=Infinity,-Infinity") == ["inf", "-inf"]
+    assert found("acc!=nan,1.5") == ["inf", "-inf"]
+    assert found("acc!=nan,one") == ["inf", "-inf", "1.5"]
+
+
 def test_the_option_of_a_group_is_shown_alike_under_every_plan(orchestrate: Command, sweep: Manifest) -> None:
     """A plan that does not vary the group keeps its choice too."""
     config = {"model": {"name": "mlp"}, "lr": 0.5}

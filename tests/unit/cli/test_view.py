@@ -129,6 +129,6 @@ def test_the_plain_view_prints_one_line_per_transition() -> None:
         f"⊘ {name}  cancelled: as asked",  # not counted as finished, because the same command runs it again
         f"✗ {name}  failed: train.py:8: KeyError: 'x'  [1/2]",
     ]
-    assert output[4].startswith(f"✓ {name}  loss NaN  ")
+    assert output[4].startswith(f"✓ {name}  loss nan  ")
     assert output[4].endswith("[2/2]")
     assert len(output) == 5
