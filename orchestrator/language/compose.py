@@ -199,7 +199,7 @@ class Composer:
     def is_group(self, path: str) -> bool:
         """Whether a config group of this path exists on the search path."""
         if path not in self._groups:
-            plain = bool(path) and all(part.strip(".") for part in path.split("/"))
+            plain = bool(path) and "\0" not in path and all(part.strip(".") for part in path.split("/"))
             self._groups[path] = plain and self._repository.group_exists(path)
         return self._groups[path]
 

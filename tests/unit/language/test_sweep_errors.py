@@ -160,6 +160,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         sweep("axes: {db: [engine/innodp]}"),
         ("axes.db", "no option 'engine/innodp'", "did you mean 'engine/innodb'", "mysql, engine/innodb"),
     ),
+    "a key that no file can have as its name": (sweep('axes: {"\\0": [1, 2]}'), ("sweep.axes", "no key '\\x00'")),
     "a group without options": (sweep("axes: {'+empty': [x, y]}"), ("axes.+empty", "empty/ has no .yaml file")),
     "a key with dots": (
         sweep("axes: {training.sub.lr: [1, 2]}", HEAD.replace("epochs: 3", "sub.lr: 3")),
