@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 
-
 _UNSET = re.compile(r"(?:.* raised while .*\")?Environment variable '(.+)' not found\"?")
 
 
@@ -138,6 +137,8 @@ def suggest_key(key: str, known: Sequence[str]) -> str | None:
     """A suggestion for a misspelt dotted key. If its parent exists, only keys of that parent are suggested."""
     if key in known:  # among dotted keys, but not in the config
         first, _, rest = key.partition(".")
+        if number := next((part for part in key.split(".") if part.isdigit()), None):
+            return f"the key {number} is a number in the file: quote it there"
         return f"the file has one key with dots in its name: write {first}: {{{rest}: …}} there"
     parent, _, last = key.rpartition(".")
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]

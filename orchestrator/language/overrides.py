@@ -64,6 +64,13 @@ def as_override(setting: Setting) -> Override:
     return Override(kind, group, ValueType.ELEMENT, value, at, line)
 
 
+def as_choice(parsed: Override) -> Override:
+    """The choice of an option. Hydra has no word for the option null but `~group`."""
+    if parsed.type is not OverrideType.CHANGE or parsed.value() is not None:
+        return parsed
+    return replace(parsed, type=OverrideType.DEL, value_type=None, input_line=f"~{parsed.get_key_element()}")
+
+
 def as_addition(parsed: Override) -> Override:
     """The override with `+`: it adds a missing key, or appends a group to the defaults list."""
     if parsed.is_delete():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,9 @@ def resolved(config: DictConfig, kept: Mapping[Path, str], where: str) -> dict[A
             name = error.what.split("'")[1]
             fix = suggest_key(name, list(dotted_keys(unresolved(config, where))))
             raise ConfigError(error.what, where=error.where, fix=fix) from error
+        if missing := re.search(r"Missing mandatory value: ([^\s;]+)", error.what):
+            what = f"it refers to {missing[1]!r}, which is mandatory (???) but has no value"
+            raise ConfigError(what, where=error.where, fix=_way_out(missing[1])) from error
         raise
     return tree
 
@@ -75,13 +79,17 @@ def _resolve(config: Any, path: Path, kept: Mapping[Path, str], where: str) -> A
             raise ConfigError(
                 f"{dotted(inner)!r} is mandatory (???) but has no value",
                 where=where,
-                fix=f"set {dotted(inner)}=…, or list it in sweep.allow_missing if the trainer fills it",
+                fix=_way_out(dotted(inner)),
             )
         interpolated = OmegaConf.is_interpolation(config, key)
         with as_config_error(f"{where}: {dotted(inner)}"):
             child = config[key]
         found[inner[-1]] = _resolve(child, inner, {} if interpolated else kept, where)
     return list(found.values()) if isinstance(config, ListConfig) else found
+
+
+def _way_out(key: str) -> str:
+    return f"set {key}=…, or list it in sweep.allow_missing if the trainer fills it"
 
 
 def _simple(value: Any, path: Path, where: str) -> Any:

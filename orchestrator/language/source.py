@@ -17,7 +17,7 @@ from orchestrator.language.axes import AxisReader, Replacement
 from orchestrator.language.compose import Composer, Composition, Parsed, package_of
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.hydra_values import Section, changes_directory, difference
-from orchestrator.language.overrides import as_addition, as_override
+from orchestrator.language.overrides import as_addition, as_choice, as_override
 from orchestrator.language.plain_data import unresolved
 from orchestrator.language.references import Rules, find_references
 from orchestrator.language.sweepfile import read
@@ -252,7 +252,7 @@ def _sort_overrides(composer: Composer) -> tuple[list[Parsed], list[Parsed], dic
             continue
         values = composer.swept(parsed, group)
         sigil = parsed.get_key_element()[: -len(name)]
-        replacing[name] = (parsed, Replacement(name, sigil, values.rows, values.swept))
+        replacing[name] = (as_choice(parsed) if group else parsed, Replacement(name, sigil, values.rows, values.swept))
     return section, fixed, replacing
 
 

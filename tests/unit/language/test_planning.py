@@ -437,6 +437,32 @@ def test_values_that_the_trainer_fills_in(allowed: str, tmp_path: Path) -> None:
     assert one.trial_id == trial_id("a:b", one.config)
 
 
+def test_a_reference_to_a_missing_value_names_it_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configs(tmp_path, "a: {first: '${obs.shape}x'}\nobs: {shape: '???'}\n", "axes: {}")
+    assert str(raised.value).endswith(
+        ": a.first: it refers to 'obs.shape', which is mandatory (???) but has no value\n"
+        "  → set obs.shape=…, or list it in sweep.allow_missing if the trainer fills it"
+    )
+
+
+def test_a_key_that_is_a_number_is_named_by_an_override_once_it_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no key 'by.2'[\s\S]*the key 2 is a number in the file: quote it there"):
+        configs(tmp_path, "by: {2: two}\n", "axes: {}", "by.2=zwei")
+    assert configs(tmp_path, "by: {'2': two}\n", "axes: {}", "by.2=zwei") == [{"by": {"2": "zwei"}}]
+
+
+def test_the_option_null_leaves_a_group_out_on_the_command_line_too(tmp_path: Path) -> None:
+    head = "defaults: [{opt: sgd}, {fold@other: '1'}, _self_]\n"
+    assert configs(tmp_path, head, "axes: {}", "opt=null") == [{"other": {"n": 1}}]
+    assert configs(tmp_path, head, "axes: {opt: [sgd, adam]}", "opt=null") == [{"other": {"n": 1}}]
+    assert configs(tmp_path, head, "axes: {}", "fold@other=null", "opt=adam") == [{"opt": {"lr": 0.2}}]
+    assert len(configs(tmp_path, head, "axes: {}", "opt=null,adam")) == 2
+    assert configs(tmp_path, head + "text: a\n", "axes: {}", "opt=null", "text=null") == [
+        {"text": None, "other": {"n": 1}}
+    ]
+
+
 def test_a_missing_value_names_the_way_out(tmp_path: Path) -> None:
     for body in ("axes: {}", "axes: {}, allow_missing: [obs.other]"):
         with pytest.raises(ConfigError, match=r"obs\.shape[\s\S]*sweep\.allow_missing"):
