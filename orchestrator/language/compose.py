@@ -22,6 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides, _create_defaults_list
 from hydra._internal.utils import create_config_search_path
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -36,7 +37,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.errors import ConfigError
 from orchestrator.language.config_errors import MayNeedCode, as_config_error, config_error, join_hints, suggest_key
-from orchestrator.language.config_files import CopyingRepository, Repository, copier
+from orchestrator.language.config_files import SECTIONS, CopyingRepository, Repository, copier
 from orchestrator.language.hydra_values import UNKNOWN, added
 from orchestrator.language.identity import canonical
 from orchestrator.language.overrides import BELOW_PLUGINS, as_override, is_of_plugin, of_hydra
@@ -283,16 +284,19 @@ class Composer:
         """
         layout = self._layout(overrides, partial, prepend=complete)
         with self._reading():
-            config = self._loader._compose_config_from_defaults_list(layout.defaults, self._copies)
+            defaults = [ResultDefault(config_path=SECTIONS), *layout.defaults]
+            config = self._loader._compose_config_from_defaults_list(defaults, self._copies)
             OmegaConf.set_struct(config, True)
             values = [o for o in layout.config_overrides if complete or not of_hydra(o)]
             values += [o for o in lenient if has_key(config, o.key_or_group)]
             for parsed in values:
                 self._apply(parsed, config)
             with open_dict(config):
-                hydra = config.pop("hydra", None)
+                hydra = config.pop("hydra") or None
                 if section is not None:
                     config["sweep"] = section
+                elif _is_empty(config._get_node("sweep")):
+                    config.pop("sweep")
         return Composition(config, dict(layout.overrides.known_choices), hydra)
 
     def hydra_section(self, overrides: Sequence[Override], composition: Composition, app: str) -> dict[str, Any]:
@@ -338,6 +342,10 @@ class Composer:
                     fix=join_hints(guess, f"to add it where it is missing, write ++{parsed.input_line.lstrip('+')}"),
                 )
             raise explained from error
+
+
+def _is_empty(node: Any) -> bool:
+    return isinstance(node, DictConfig) and not node and not node._is_interpolation()
 
 
 def _known(value: Any) -> Any:

@@ -19,6 +19,8 @@ from orchestrator.errors import ConfigError
 
 # Hydra's groups of plugins. None of them is used here, so it does not matter which are installed.
 PLUGINS = ("hydra/launcher", "hydra/sweeper", "hydra/hydra_logging", "hydra/job_logging")
+# A config that has these sections. Others are merged into it, so that no schema of the whole config refuses a section.
+SECTIONS = "orchestrate/sections"
 _MOST_NODES = 1_000_000  # of one file, with its aliases written out
 _ANCHOR, _ALIAS = re.compile(r"(?:^|[\s\[{,:-])&\S"), re.compile(r"(?:^|[\s\[{,:-])\*\S")
 
@@ -80,6 +82,9 @@ class CopyingRepository(CachingConfigRepository):  # type: ignore[misc]
         self._copies: dict[str, Callable[[], Any]] = {}
 
     def load_config(self, config_path: str) -> Any:
+        if config_path == SECTIONS:
+            sections: dict[str, Any] = {"hydra": {}, "sweep": {}}
+            return ConfigResult(SECTIONS, SECTIONS, OmegaConf.create(sections), {"package": None}, [], True)
         loaded = copy.copy(self.delegate.load_config(config_path))
         if loaded is not None:
             if config_path not in self._copies:

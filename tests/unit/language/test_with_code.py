@@ -82,6 +82,46 @@ def test_resolvers_and_schemas_of_the_users_code(late: bool, tmp_path: Path) -> 
     assert plan.summary().total == len(trials)
 
 
+ROOT = """
+import dataclasses, hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from typing import Any
+
+@dataclasses.dataclass
+class Root:
+    lr: float = 0.1
+    opt: Any = None
+    twice: float = "${times:${lr}}"
+
+ConfigStore.instance().store(name="root", node=Root)
+OmegaConf.register_new_resolver("times", lambda a: a * 2)
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg):
+    pass
+
+if __name__ == "__main__":
+    main()
+"""
+SECTION = "{trainer: 'app:main', axes: {lr: [1, 2], opt: [sgd]}}\n"
+
+
+@pytest.mark.parametrize("place", ["in the file", "chosen", "in the defaults"])
+def test_a_schema_of_the_whole_config_has_no_say_on_the_sections_sweep_and_hydra(place: str, tmp_path: Path) -> None:
+    defaults = "[root, _self_, {sweep: s}]" if place == "in the defaults" else "[root, _self_]"
+    text = f"defaults: {defaults}\nlr: 3\nhydra: {{job: {{name: mine}}}}\n"
+    text += f"sweep: {SECTION}" if place == "in the file" else ""
+    words = ["sweep=s"] if place == "chosen" else []
+    write(tmp_path, {"app.py": ROOT})
+    file = write(tmp_path / "conf", {"config.yaml": text, "sweep/s.yaml": SECTION})
+    plan = planning.load(file, [*words, "sweep.repeats=1"], project=tmp_path)
+    assert [t.config for t in plan.trials()] == [{"lr": lr, "opt": "sgd", "twice": 2 * lr} for lr in (1.0, 2.0)]
+    assert plan.spec.hydra["config"]["job"]["name"] == "mine"
+    with pytest.raises(ConfigError, match="'rate'"):
+        list(planning.load(file, [*words, "rate=3"], project=tmp_path).trials())
+
+
 def test_plan_and_hydra_agree(tmp_path: Path) -> None:
     import json
 
