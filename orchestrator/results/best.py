@@ -45,9 +45,8 @@ class Winner:
 
     def line(self, objective: Objective) -> str:
         """ "valid/acc 0.912 ± 0.004 (3 of 3)  6065abcd  lstm adam"."""
-        so_far = "  (provisional)" if self.config.provisional and self.config.of == 1 else ""
         label = naming.label(self.settings)
-        return f"{objective.metric} {value_text(self.config)}  {self.trial.trial_id[:_SHORT_ID]}  {label}{so_far}"
+        return f"{objective.metric} {value_text(self.config)}  {self.trial.trial_id[:_SHORT_ID]}  {label}"
 
     def single_line(self, objective: Objective) -> str | None:
         """The best single trial, if it is none of the winner's."""
@@ -59,9 +58,10 @@ class Winner:
 
 
 def value_text(config: Config) -> str:
-    """The mean of a config: "0.912 ± 0.004 (3 of 3)"; of a config that has one trial, its value."""
+    """The mean of a config: "0.912 ± 0.004 (3 of 3)"; of a config that has one trial, its value: "0.9 (failed)"."""
     if config.of == 1:
-        return naming.metric(config.mean)
+        mark = " (failed)" if config.failed else " (provisional)" if config.provisional else ""
+        return naming.metric(config.mean) + (mark if config.mean is not None else "")
     spread = "" if config.sd is None else f" ± {config.sd:.2g}"
     return f"{naming.metric(config.mean)}{spread} ({config.repeats})"
 

@@ -388,3 +388,11 @@ def test_configs_are_compared_by_their_means(orchestrate: Command, sweep: Manife
     lines = orchestrate("trials", "--by", "config", "--where", "lr>0").lines
     assert [line.split()[0] for line in lines] == ["lr", "1", "2"]
     assert lines[2].endswith(f"0.8 (1 of 2, 1 failed)  {trial_id(104)[:8]}")
+
+
+def test_a_config_of_one_trial_is_marked_where_its_value_does_not_count(orchestrate: Command, sweep: Manifest) -> None:
+    report(sweep, begin(sweep, 4), 1, 0, **{"valid/acc": 0.95})
+    lines = orchestrate("trials", "--by", "config").lines
+    for number, value in ((0, "0.75"), (2, "0.9 (failed)"), (4, "0.95 (provisional)")):
+        (line,) = [line for line in lines if line.endswith(trial_id(number)[:8])]
+        assert line.removesuffix(trial_id(number)[:8]).rstrip().endswith(f"  {value}")

@@ -67,6 +67,7 @@ def test_running_trials_are_told_apart_on_a_narrow_terminal(manifest: Manifest) 
     assert [line.split()[1:3] for line in narrow] == [["…", "lstm_…onnal"], ["…", "bi_ls…onnal"]]
     assert "valid/acc 0.25" in narrow[0]
     assert "train/loss" not in narrow[0]
+    assert "  best    valid/acc 0.25 (provisional)" in drawn(manifest, width=56), "a mark at the end would be cut"
     wide = [line for line in drawn(manifest, width=200).splitlines() if "gpu 1" in line]
     assert "fast_text_character lstm_bidirectionnal lr=0.1     valid/acc 0.25  train/loss 0.5  gpu 1" in wide[0]
     assert "node-a" not in drawn(manifest)
