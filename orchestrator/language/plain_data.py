@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf, StringNode
-from omegaconf.nodes import AnyNode
+from omegaconf.nodes import AnyNode, EnumNode, PathNode
 
 from orchestrator.errors import ConfigError
 from orchestrator.language.config_errors import as_config_error, suggest_key
@@ -86,6 +86,20 @@ def _resolve(config: Any, path: Path, kept: Mapping[Path, str], where: str) -> A
             child = config[key]
         found[inner[-1]] = _resolve(child, inner, {} if interpolated else kept, where)
     return list(found.values()) if isinstance(config, ListConfig) else found
+
+
+def given_as_text(config: DictConfig | ListConfig) -> list[str]:
+    """Values that a schema gives another type, which plain data lacks: each key with the name of that type."""
+    found = []
+    for key in () if config._is_none() or config._is_missing() or config._is_interpolation() else _items(config):
+        node = config._get_node(key)
+        if isinstance(node, (DictConfig, ListConfig)):
+            found += [f"{key}.{inner}" for inner in given_as_text(node)]
+        elif isinstance(node, EnumNode):
+            found.append(f"{key} ({node.enum_type.__name__})")
+        elif isinstance(node, PathNode):
+            found.append(f"{key} (Path)")
+    return found
 
 
 def _way_out(key: str) -> str:

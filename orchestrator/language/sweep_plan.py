@@ -17,7 +17,7 @@ from orchestrator.language.config_errors import MayNeedCode, suggest_key
 from orchestrator.language.hydra_facts import HydraFacts
 from orchestrator.language.hydra_values import Section
 from orchestrator.language.identity import IdSet
-from orchestrator.language.plain_data import with_values
+from orchestrator.language.plain_data import given_as_text, with_values
 from orchestrator.language.shown import known
 from orchestrator.language.source import Request, Source, open_source
 from orchestrator.language.trial_renderer import TrialRenderer
@@ -227,7 +227,10 @@ class SweepPlan:
     def _composition(self, groups: Assignment) -> Composition:
         cache_key = tuple((key.name, _hashable(value)) for key, value in groups)
         if cache_key not in self._compositions:
-            self._compositions[cache_key] = self._source.compose(groups)
+            self._compositions[cache_key] = composition = self._source.compose(groups)
+            if texts := given_as_text(composition.config):
+                note = f"the trainer gets as text, since a trial's config is plain data: {', '.join(texts)}"
+                self._source.composer.warnings[note] = None
             if len(self._compositions) > _MAX_COMPOSITIONS:
                 self._compositions.popitem(last=False)
         return self._compositions[cache_key]

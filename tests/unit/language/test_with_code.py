@@ -122,6 +122,28 @@ def test_a_schema_of_the_whole_config_has_no_say_on_the_sections_sweep_and_hydra
         list(planning.load(file, [*words, "rate=3"], project=tmp_path).trials())
 
 
+TYPED = """
+Act = enum.Enum("Act", "relu gelu")
+
+@dataclasses.dataclass
+class Root:
+    act: Act = Act.relu
+    acts: list[Act] = dataclasses.field(default_factory=list)
+    out: pathlib.Path = pathlib.Path("x")
+"""
+
+
+def test_values_that_are_text_in_a_trial_and_not_in_its_schema_are_told(tmp_path: Path) -> None:
+    app = ROOT.replace("import dataclasses", "import dataclasses, enum, pathlib")
+    write(tmp_path, {"app.py": app.replace("@dataclasses.dataclass\nclass Root:\n", TYPED)})
+    text = f"defaults: [root, _self_]\nacts: [gelu]\nsweep: {SECTION}"
+    plan = planning.load(write(tmp_path / "conf", {"config.yaml": text}), ["act=gelu,relu"], project=tmp_path)
+    first = plan.first_trial()
+    assert (first.config["act"], first.config["acts"], first.config["out"]) == ("gelu", ["gelu"], "x")
+    keys = [note.partition(": ")[2] for note in plan.summary().warnings if note.startswith("the trainer gets as text")]
+    assert keys == ["act (Act), acts.0 (Act), out (Path)"]
+
+
 def test_plan_and_hydra_agree(tmp_path: Path) -> None:
     import json
 
