@@ -28,7 +28,7 @@ from orchestrator.results.names import FIXED, Names
 
 SCREENFUL = 50
 EXAMPLES = (
-    "trials address-tagging --where optimizer=adam,sgd --where 'lr>0.01'",
+    "trials address-tagging --where optimizer=adam,SGD --where 'lr>=0.01'",
     "trials --by config",
     "trials --sort -valid/loss --columns trial_id,lr,valid/loss",
     "trials --state failed",
@@ -46,7 +46,7 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="CONDITION",
-        help="only these: optimizer=adam,sgd, 'lr>0.01', 'model!=gru' (quote < > !); names as shown, or dotted keys",
+        help="only these: optimizer=adam,SGD, 'lr>0.01', 'model!=gru' (quote < > !); names as shown, or dotted keys",
     )
     options.add_argument(
         "--sort", metavar="METRIC", help="the best first by `objective`, else growing; -METRIC turns it"

@@ -334,7 +334,8 @@ class Composer:
         except ConfigCompositionException as error:
             explained = config_error(error, f"override {parsed.input_line!r}")
             if not has_key(config, parsed.key_or_group):
-                known = [*dotted_keys(unresolved(config, str(self.file))), *self.groups()]
+                keys = dotted_keys(unresolved(config, str(self.file)))
+                known = [*(key for key in keys if key.partition(".")[0] != "sweep"), *self.groups()]
                 guess = suggest_key(parsed.key_or_group, known)
                 explained = MayNeedCode(
                     f"the config has no key {parsed.key_or_group!r}",

@@ -23,7 +23,7 @@ def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition
     """
     match = _WORD.fullmatch(word)
     if match is None or not match[1].strip():
-        fix = f"{OPTION} optimizer=adam,sgd, {OPTION} 'lr>0.01' or {OPTION} 'model!=gru'"
+        fix = f"{OPTION} optimizer=adam,SGD, {OPTION} 'lr>0.01' or {OPTION} 'model!=gru'"
         raise ConfigError(f"{word!r} is no condition", where=OPTION, fix=fix)
     key, operator, text = match[1].strip(), match[2], match[3].strip()
     column = names.find(key, OPTION)

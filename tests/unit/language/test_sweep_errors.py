@@ -218,6 +218,11 @@ OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def test_a_key_of_the_section_sweep_is_never_what_was_meant(tmp_path: Path) -> None:
+    text = "sweep:\n  axes: {optimizer: {SGD: {lr: [1, 2]}}}\n  trainer: a:b\n" + HEAD
+    assert "did you mean 'optimizer.lr'?" in message_for(tmp_path, text, "lr=0.5")
+
+
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
 )

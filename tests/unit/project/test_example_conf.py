@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from orchestrator.cli import trials
 from orchestrator.model.sweep import SweepSpec
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -60,6 +62,16 @@ def test_the_axes_name_existing_options_and_keys() -> None:
     for option, scoped in axes.optimizer.items():
         cfg = config("sweep", f"optimizer={option}").optimizer
         assert {key.strip() for keys in scoped for key in keys.split(",")} <= set(cfg)
+
+
+def test_commands_of_the_readme_and_the_help_name_options_and_keys_of_the_example() -> None:
+    text = (CONF.parent / "README.md").read_text(encoding="utf-8") + "\n".join(trials.EXAMPLES)
+    conditions = dict.fromkeys(re.findall(r"--where (\w+)=([\w,]+)", text))
+    assert conditions
+    for group, options in conditions:
+        assert set(options.split(",")) <= set(GROUPS[group]), f"{group}={options}"
+    for line in re.findall(r"orchestrate (?:try|plan|sweep) conf/sweep.yaml(( [\w.]+=[\w.,]+)+)", text):
+        assert config("sweep", *line[0].split())
 
 
 @pytest.mark.parametrize("name", ["sweep", "toy"])
