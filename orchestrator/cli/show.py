@@ -17,6 +17,7 @@ from orchestrator.cli.key_value import typed
 from orchestrator.cli.pager import through_pager
 from orchestrator.decide.early_abort import unreported
 from orchestrator.folder.code_index import index_of, left_out_in_words
+from orchestrator.folder.lock import holder_of
 from orchestrator.folder.paths import SweepFolder, files_folder
 from orchestrator.manifest.query import At
 from orchestrator.manifest.reader import Reader
@@ -45,6 +46,9 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     options = parser().read(words)
     folder, trial = find_trial(options.runs, options.trial)
+    live = holder_of(folder) is not None
+    if trial.state.open and not live:  # its coordinator died: it waits to run again
+        trial = dataclasses.replace(trial, state=State.PENDING)
     with Reader(folder) as reader:
         attempts = reader.attempts(trial.trial_id)
         current = reader.plan()
@@ -76,7 +80,7 @@ def run(words: Sequence[str]) -> int:
     if plan is not None:
         _print_provenance(folder, plan, trial)
     for row in attempts:
-        _print_attempt(folder, row, notices[row.attempt])
+        _print_attempt(folder, row, notices[row.attempt], live)
     _print_series(series)
     for note in _missing(folder, trial, objective):
         print(f"note: {note}")
@@ -163,10 +167,11 @@ def _print_provenance(folder: SweepFolder, plan: PlanRow, trial: TrialRow) -> No
             print(f"  live      {place} (too large to copy: trials import from it where it is)")
 
 
-def _print_attempt(folder: SweepFolder, row: AttemptRow, notices: Iterable[str]) -> None:
+def _print_attempt(folder: SweepFolder, row: AttemptRow, notices: Iterable[str], live: bool) -> None:
+    state = row.state.word if live or not row.state.open else "not ended, its coordinator died"
     slot = f" on {row.node}" + (f" gpu {','.join(row.gpus)}" if row.gpus else "") if row.node else ""
     seconds = "" if row.seconds is None else f", {naming.duration(row.seconds)}"
-    print(f"\nattempt {row.attempt}: {row.state.word}{slot}{seconds}, {_when(row.started or row.created)}")
+    print(f"\nattempt {row.attempt}: {state}{slot}{seconds}, {_when(row.started or row.created)}")
     facts = [
         f"pid {row.pid}" if row.pid else "",
         row.method,

@@ -15,6 +15,7 @@ from orchestrator.cli.common import Parser, find_sweep, gc_paused, positive
 from orchestrator.cli.key_value import typed
 from orchestrator.cli.pager import in_pager, through_pager
 from orchestrator.errors import ConfigError
+from orchestrator.folder.lock import holder_of
 from orchestrator.manifest.query import Column, Query, Shown
 from orchestrator.manifest.reader import Reader
 from orchestrator.model.exact_json import dumps
@@ -72,13 +73,15 @@ def parser() -> Parser:
 @gc_paused()
 def run(words: Sequence[str]) -> int:
     options = parser().read(_guard_minus(words))
-    with Reader(find_sweep(options)) as reader, reader.snapshot():
+    folder = find_sweep(options)
+    live = holder_of(folder) is not None
+    with Reader(folder) as reader, reader.snapshot():
         plan = reader.plan()
         objective = plan.spec.objective if plan else None
         names = None
         if options.where or options.columns or not _by_objective(options.sort, objective):
             names = Names.of(reader, objective, options.at, options.all)
-        request = _request(options, names, objective)
+        request = _request(options, names, objective, live)
         if options.by == "config" and plan is not None:
             return _print_configs(options, reader, plan, request)
         if options.format == "json":
@@ -109,7 +112,8 @@ def _by_objective(sort: str | None, objective: Objective | None) -> bool:
     return sort is None or (objective is not None and sort.removeprefix("-") in ("objective", objective.metric))
 
 
-def _request(options: argparse.Namespace, names: Names | None, objective: Objective | None) -> Request:
+def _request(options: argparse.Namespace, names: Names | None, objective: Objective | None, live: bool) -> Request:
+    shown = Shown.at(objective, options.at)
     turned, ranked = (options.sort or "").startswith("-"), _by_objective(options.sort, objective)
     metric = None if ranked or names is None else _metric(options.sort.removeprefix("-"), names)
     query = Query(
@@ -119,7 +123,7 @@ def _request(options: argparse.Namespace, names: Names | None, objective: Object
         descending=turned,
         limit=_limit(options),
         everything=options.all,
-        shown=Shown.at(objective, options.at),
+        shown=shown if live else shown.without_coordinator(),
     )
     at = options.at or (objective.at if objective else "last")
     return Request(query, objective, at, ranked=ranked, worst_first=turned)

@@ -34,10 +34,15 @@ class Condition(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """SQL for what is shown of a trial: its metrics, and its objective."""
+    """SQL for what is shown of a trial: its metrics, its objective, and its state."""
 
     metrics: str = "metrics"
     objective: str = "objective"
+    state: str = "state"
+
+    def without_coordinator(self) -> Shown:
+        """Where nobody runs the sweep: trials that the manifest has as running wait, since their coordinator died."""
+        return self._replace(state="CASE WHEN state IN ('LAUNCHING', 'RUNNING') THEN 'PENDING' ELSE state END")
 
     @classmethod
     def at(cls, objective: Objective | None, at: At | None) -> Shown:
@@ -82,12 +87,14 @@ class Query:
         """SQL for a column that is one of the view, or the objective."""
         if column.kind == "objective":
             return self.shown.objective
+        if column.name == "state":
+            return self.shown.state
         return _SECONDS if column.name == "seconds" else column.name
 
     def _condition(self) -> tuple[str, list[Any]]:
         conditions, values = ["1" if self.everything else "current"], []
         if self.states:
-            conditions.append(f"state IN ({', '.join('?' * len(self.states))})")
+            conditions.append(f"{self.shown.state} IN ({', '.join('?' * len(self.states))})")
             values += [state.value for state in self.states]
         if self.ids is not None:
             conditions.append("trial_id IN (SELECT value FROM json_each(?))")

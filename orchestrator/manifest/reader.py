@@ -108,7 +108,7 @@ class Reader:
 
     def candidates(self, query: Query = ALL, columns: str = "") -> list[tuple[Any, ...]]:
         """What `decide.ranking` takes of each trial: id, config id, state, objective; then these columns."""
-        asked = f"trial_id, config_id, state, {query.shown.objective} AS value"
+        asked = f"trial_id, config_id, {query.shown.state}, {query.shown.objective} AS value"
         return self.listed(", ".join(filter(None, [asked, columns])), query)
 
     def compare_with_today(self, today: CodeFiles, code: str) -> None:

@@ -18,7 +18,7 @@ from orchestrator.cli.trials import SCREENFUL
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome
 from orchestrator.model.sweep import Objective, State
-from tests.unit.cli.support import MULTILINE_FAILURE, Command, Output
+from tests.unit.cli.support import MULTILINE_FAILURE, Command, Output, held
 from tests.unit.manifests import (
     begin,
     end,
@@ -66,10 +66,10 @@ def test_trials_are_a_table_by_default(orchestrate: Command) -> None:
         (["--all", "--limit", "7"], [1, 0, 3, 2, 4, 5, 9]),
         (["--state", "failed"], [2]),
         (["--state", "SUCCEEDED"], [1, 0]),
-        (["--state", "waiting"], [4]),
-        (["--state", "pending"], [4]),
-        (["--where", "state=Waiting,failed"], [2, 4]),
-        (["--where", "state!=waiting,failed"], [1, 0, 3, 5]),
+        (["--state", "waiting"], [3, 4]),
+        (["--state", "pending"], [3, 4]),
+        (["--where", "state=Waiting,failed"], [3, 2, 4]),
+        (["--where", "state!=waiting,failed"], [1, 0, 5]),
         (["--where", "optimizer=adam"], [1, 0, 3]),
         (["--where", "optimizer=adam", "--where", "optimizer.lr=1e-2"], [0, 3]),
         (["--where", "lr=0.01,0.001"], [1, 0, 3]),
@@ -100,14 +100,38 @@ def test_people_read_one_word_for_a_state_and_programs_its_constant(orchestrate:
     run(sweep, 91, Outcome(State.STOPPED))
     words, constants = ["waiting", "stopped early", "waiting"], ["LAUNCHING", "STOPPED", "PENDING"]
     assert orchestrate("trials", "--columns", "state").lines[1:] == words
-    assert column(orchestrate("trials", "--format", "csv"), "state") == constants
-    assert [row["state"] for row in orchestrate("trials", "--json").json()] == constants
+    with held(sweep):
+        assert column(orchestrate("trials", "--format", "csv"), "state") == constants
+        assert [row["state"] for row in orchestrate("trials", "--json").json()] == constants
     for number, word in enumerate(words):
         assert orchestrate("show", trial_id(90 + number)).lines[0].endswith(f": {word}")
     assert "attempt 1: stopped early" in orchestrate("show", trial_id(91)).out
     for option in (["--state", "waiting"], ["--where", "state=waiting"]):
         assert column(orchestrate("trials", *option, "--format", "csv"), "trial_id") == ids([90, 92])
     assert orchestrate("status").lines[0].endswith("2 waiting · 1 stopped early")
+
+
+def test_a_trial_whose_coordinator_died_waits_as_status_says(orchestrate: Command, sweep: Manifest) -> None:
+    """The manifest has it as running until the sweep is run again."""
+
+    def states() -> list[str]:
+        found = [row["state"] for row in orchestrate("trials", "--json", "--where", "model=gru").json()]
+        assert found == column(orchestrate("trials", "--where", "model=gru", "--format", "csv"), "state")
+        (shown,) = orchestrate("show", trial_id(3), "--json").json()
+        return [*found, shown["state"]]
+
+    counts = orchestrate("status", "--json").json()[0]["counts"]
+    assert (counts["RUNNING"], counts["PENDING"]) == (0, 2)
+    assert states() == ["PENDING", "PENDING", "PENDING"]
+    assert column(orchestrate("trials", "--state", "waiting", "--format", "csv"), "trial_id") == ids([3, 4])
+    assert orchestrate("trials", "--where", "state=running").lines == ["no trial matches"]
+    lines = orchestrate("show", trial_id(3)).lines
+    assert lines[0].endswith(": waiting")
+    assert any(line.startswith("attempt 1: not ended, its coordinator died") for line in lines)
+    with held(sweep):
+        assert states() == ["RUNNING", "PENDING", "RUNNING"]
+        assert column(orchestrate("trials", "--state", "running", "--format", "csv"), "trial_id") == ids([3])
+        assert orchestrate("show", trial_id(3)).lines[0].endswith(": running")
 
 
 def test_an_unknown_state_is_an_error_wherever_a_state_is_asked_for(orchestrate: Command) -> None:
