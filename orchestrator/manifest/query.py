@@ -25,6 +25,9 @@ class Column(NamedTuple):
     name: str  # a column of the view `trials` or `seconds`; the dotted key of a setting; a metric
 
 
+TRIAL = Column("fixed", "trial_id")  # in a condition, the first digits of an id name a trial
+
+
 class Condition(NamedTuple):
     """A condition on a column: it has one of the values, has none of them (`!=`), or is above or below a number."""
 
@@ -140,7 +143,10 @@ def _compared(found: str, kind: str, condition: Condition) -> tuple[str, list[An
     if condition.operator not in _OF_SEVERAL:
         return f"({kind} IN {_NUMBERS} AND {found} {condition.operator} ?)", [_bound(condition.values[0])]
     text = exact_json.tagged if condition.column.kind == "metric" else exact_json.config_text
-    parts = [_equal(found, kind, value, text) for value in condition.values]
+    if condition.column == TRIAL:
+        parts = [(f"substr({found}, 1, length(?)) = ?", [first, first]) for first in condition.values]
+    else:
+        parts = [_equal(found, kind, value, text) for value in condition.values]
     any_of = " OR ".join(sql for sql, _ in parts)
     values = [value for _, values in parts for value in values]
     return f"NOT coalesce(({any_of}), 0)" if condition.operator == "!=" else f"({any_of})", values

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.errors import ConfigError, nearest
-from orchestrator.manifest.query import Column, Condition
+from orchestrator.manifest.query import TRIAL, Column, Condition
 from orchestrator.model.sweep import State
 from orchestrator.results.names import Names
 
@@ -27,6 +27,8 @@ def condition(word: str, names: Names, typed: Callable[[str], Any]) -> Condition
         raise ConfigError(f"{word!r} is no condition", where=OPTION, fix=fix)
     key, operator, text = match[1].strip(), match[2], match[3].strip()
     column = names.find(key, OPTION)
+    if column == TRIAL and operator in ("=", "!="):  # first digits, which YAML may read as a number
+        return Condition(column, operator, [part.strip() for part in text.split(",")])
     if operator in ("=", "!="):
         values = _values(word, text, typed)
         if column.kind == "metric":

@@ -11,6 +11,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -132,6 +133,17 @@ def test_a_trial_whose_coordinator_died_waits_as_status_says(orchestrate: Comman
         assert states() == ["RUNNING", "PENDING", "RUNNING"]
         assert column(orchestrate("trials", "--state", "running", "--format", "csv"), "trial_id") == ids([3])
         assert orchestrate("show", trial_id(3)).lines[0].endswith(": running")
+
+
+def test_a_trial_is_named_by_its_first_digits_in_a_condition_too(orchestrate: Command, sweep: Manifest) -> None:
+    odd = "12e456780000"  # YAML reads its first digits as a number
+    plan(sweep, [trial_spec(7), trial_spec(8), replace(trial_spec(9), trial_id=odd)])
+    short = trial_id(7)[:8]
+    assert column(orchestrate("trials", "--where", f"trial={short}", "--format", "csv"), "trial_id") == ids([7])
+    assert column(orchestrate("trials", "--where", "trial=12e4567", "--format", "csv"), "trial_id") == [odd]
+    found = orchestrate("trials", "--where", f"trial_id={trial_id(8)}, {short}", "--format", "csv")
+    assert column(found, "trial_id") == ids([7, 8])
+    assert column(orchestrate("trials", "--where", f"trial!={short},12e", "--format", "csv"), "trial_id") == ids([8])
 
 
 def test_an_unknown_state_is_an_error_wherever_a_state_is_asked_for(orchestrate: Command) -> None:
