@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from orchestrator.errors import ConfigError, OrchestratorError, nearest
 
+_TWICE = re.compile(r"Multiple values for (\S+?)\. To override a value use 'override (.+?): (.+?)'")
 _UNSET = re.compile(r"(?:.* raised while .*\")?Environment variable '(.+)' not found\"?")
 
 
@@ -118,6 +119,8 @@ def _message(error: Exception) -> str:
     if missing := re.search(r"(?:In '(.*)': )?Could not (?:find|load) '(.*)'", text):
         by = f" (asked for by {missing.group(1)!r} or an override)" if missing.group(1) else ""
         return f"there is no config {missing.group(2)!r}{by}"
+    if twice := _TWICE.search(text):
+        return f"{twice[1]!r} has an option already"
     if there := re.search(r"An item is already at '(.*)'", text):
         return f"the config has {there.group(1)!r} already"
     skipped = ("object_type=", "reference_type=", "See https", "Config search path", "Search path", "provider=")
@@ -175,6 +178,8 @@ def _fix(error: Exception) -> str | None:
         close = nearest(str(missing).rpartition("/")[2], options or ())
         guess = f"did you mean {close!r}? " if close else ""
         return f"{guess}options: {', '.join(options)}" if options else f"the file would be {missing}.yaml"
+    if twice := _TWICE.search(str(error)):
+        return f"write {twice[2]}={twice[3]}; in a defaults list, override {twice[2]}: {twice[3]}"
     if unset := _UNSET.search(str(error)):
         return f"set it in your shell, or give a default: ${{oc.env:{unset[1]},DEFAULT}}"
     if there := re.search(r"already at '.*'.*remove \+ prefix: '(.*?)'", str(error), re.DOTALL):

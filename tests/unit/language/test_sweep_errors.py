@@ -212,6 +212,7 @@ OVERRIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no value": (("seed",), ("'seed'", "it has no `=`", "KEY=VALUE")),
     "an unknown function": (("seed=between(1,2)",), ("Unknown function 'between'", "range,")),
     "added twice": (("+seed=1",), ("the config has 'seed' already", "write seed=1, or ++seed=1")),
+    "a group that has an option": (("+model=gru",), ("'model' has an option already", "write model=gru")),
     "an option that is not there": (("+db=x",), ("no config 'db/x'",)),
     "unknown sweep option": (("sweep=nope",), ("sweep",)),
     "deleted": (("~nope",), ("nope",)),
