@@ -69,14 +69,27 @@ class Source:
 
     def _axes(self) -> tuple[Any, str]:
         """The axes and where they are written: in `sweep`, or else where a Hydra application has them."""
-        sweeper = self.base.section("sweeper.params")
-        params = {str(key): value for key, value in sweeper.items()} if isinstance(sweeper, dict) else {}
+        params = self._params()
         if params and self.spec.axes:
             unused = f"hydra.sweeper.params is not used, since there is sweep.axes: {', '.join(params)}"
             self.composer.warnings[unused] = None
         if self.spec.axes or not params:
             return self.spec.axes, "sweep.axes"
         return {key: [value] if isinstance(value, list) else value for key, value in params.items()}, PARAMS
+
+    def _params(self) -> dict[str, Any]:
+        """`hydra.sweeper.params`, with the overrides of the command line."""
+        sweeper = self.base.section("sweeper.params")
+        params = {str(key): value for key, value in sweeper.items()} if isinstance(sweeper, dict) else {}
+        for parsed in self.composer.fixed:
+            section, _, key = parsed.key_or_group.partition(f"{PARAMS}.")
+            if key and not section:
+                params.pop(key, None)
+            if key and not section and not parsed.is_delete():
+                params[key] = parsed.value()
+            elif parsed.key_or_group == PARAMS and isinstance(parsed.value(), dict):
+                params.update(parsed.value())
+        return params
 
     def uses_hydra(self) -> bool:
         """Whether trials are told what Hydra would tell them: its values, its `HydraConfig`, its files."""

@@ -162,6 +162,20 @@ def test_the_params_of_hydras_sweeper_are_the_axes_where_the_sweep_has_none(tmp_
     assert [t.overrides["lr"] for t in narrowed.trials()] == [5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["hydra.sweeper.params.lr=7"], [("mysql", 7), ("sqlite", 7)]),
+        (["hydra.sweeper.params.lr='7,8'", "hydra.sweeper.params.db=mysql"], [("mysql", 7), ("mysql", 8)]),
+        (["~hydra.sweeper.params.lr"], [("mysql", 0), ("sqlite", 0)]),
+        (["hydra.sweeper.params={lr: 9}"], [("mysql", 9), ("sqlite", 9)]),
+    ],
+)
+def test_the_command_line_overrides_the_params(words: list[str], values: list[tuple[str, int]], tmp_path: Path) -> None:
+    trials = load(tmp_path, "1.3", {"sweep.yaml": BARE + PARAMS}, *words).trials()
+    assert [(t.choices["db"], t.config["lr"]) for t in trials] == values
+
+
 def test_params_beside_axes_are_named_as_unused(tmp_path: Path) -> None:
     plan = load(tmp_path, "1.3", {"sweep.yaml": CONF["sweep.yaml"] + PARAMS})
     assert len(list(plan.trials())) == 4
