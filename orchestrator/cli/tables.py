@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.cli.streams import for_programs
 
+_LEAST = 16  # characters of a last column that is cut
+
 
 def print_json(lines: Iterable[str]) -> None:
     """One object a line."""
@@ -21,6 +23,21 @@ def print_csv(names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
     writer.writerows(zip(*columns, strict=True))
+
+
+def fitting(titles: Sequence[str], columns: Sequence[Sequence[str]], optional: Sequence[int]) -> list[int]:
+    """The columns to print, by position: on a narrow terminal without the last of those that are optional.
+
+    A last column that is not optional is cut in a table, so little of it has to fit.
+    """
+    widths = [max(map(len, [title, *column])) for title, column in zip(titles, columns, strict=True)]
+    if len(titles) - 1 not in optional:
+        widths[-1] = min(widths[-1], _LEAST)
+    kept, room = list(range(len(titles))), shutil.get_terminal_size().columns
+    for position in reversed(optional if sys.stdout.isatty() else ()):
+        if sum(widths[each] for each in kept) + 2 * (len(kept) - 1) > room:
+            kept.remove(position)
+    return kept
 
 
 def print_table(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> None:

@@ -98,13 +98,20 @@ def run(words: Sequence[str]) -> int:
     elif not len(table):
         print("no trial matches")
     else:
-        tables.print_table(table.titles(), cells)
-        if left:
-            print(f"… and {left} more: --limit 0 shows all")
-        if table.left_out:
-            metrics = naming.count(table.left_out, "more metric")
-            print(f"… and {metrics}: --columns shows those that you name, --format csv all")
+        _print_table(table, cells, left)
     return 0
+
+
+def _print_table(table: Listing, cells: Sequence[Sequence[str]], left: int) -> None:
+    """`left`: trials that are not shown."""
+    titles = table.titles()
+    kept = tables.fitting(titles, cells, table.optional)
+    tables.print_table([titles[each] for each in kept], [cells[each] for each in kept])
+    if left:
+        print(f"… and {left} more: --limit 0 shows all")
+    if left_out := table.left_out + len(titles) - len(kept):
+        metrics = naming.count(left_out, "more metric")
+        print(f"… and {metrics}: --columns shows those that you name, --format csv all")
 
 
 def _by_objective(sort: str | None, objective: Objective | None) -> bool:

@@ -157,6 +157,8 @@ class Listing:
         )
         self.left_out = 0  # metrics
         self.columns = list(columns) or self._default_columns(request, everything)
+        metrics = [position for position, column in enumerate(self.columns) if column.kind == "metric"]
+        self.optional = [] if columns else metrics  # positions of columns that nobody has named
 
     def __len__(self) -> int:
         return len(self._overrides)

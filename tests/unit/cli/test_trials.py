@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator import naming
 from orchestrator.cli.trials import SCREENFUL
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.events import Outcome
@@ -189,9 +190,9 @@ def test_show_and_trials_give_the_same_json(orchestrate: Command, sweep: Manifes
         }  # fmt: skip
 
 
-def on_terminal(sweep: Manifest, *words: str, pager: str = "cat") -> list[str]:
-    """The lines that a command prints on a real terminal, 500 columns wide."""
-    environment = {**os.environ, "COLUMNS": "500", "PAGER": pager, "TERM": "xterm"}
+def on_terminal(sweep: Manifest, *words: str, pager: str = "cat", width: int = 500) -> list[str]:
+    """The lines that a command prints on a real terminal."""
+    environment = {**os.environ, "COLUMNS": str(width), "PAGER": pager, "TERM": "xterm"}
     reading_end, terminal = pty.openpty()
     command = [sys.executable, "-m", "orchestrator.cli", *words, "--runs", str(sweep.folder.path.parent)]
     with subprocess.Popen(command, stdout=terminal, env=environment) as process:
@@ -214,6 +215,20 @@ def test_a_terminal_shows_the_first_trials_and_a_pipe_gets_all(orchestrate: Comm
     assert len(on_terminal(sweep, "trials", "--limit", "0")) == 1 + SCREENFUL + 2
     assert len(on_terminal(sweep, "trials", "--limit", "3")) == 1 + 3
     assert len(on_terminal(sweep, "trials", "--json")) == SCREENFUL + 2
+
+
+@pytest.mark.parametrize(("width", "metrics"), [(100, 4), (80, 3), (58, 2), (57, 1), (40, 0)])
+def test_a_narrow_terminal_gets_as_many_metrics_as_fit(
+    orchestrate: Command, sweep: Manifest, width: int, metrics: int
+) -> None:
+    plan(sweep, [trial_spec(96)], spec=sweep_spec(objective=Objective("m0", "max", "last")))
+    run(sweep, 96, m0=0.5, **{f"a/metric/{number}": 0.5 for number in range(5)})
+    shown = on_terminal(sweep, "trials", width=width)
+    assert shown[0].count("a/metric/") == metrics
+    assert shown[2].startswith(f"… and {naming.count(5 - metrics, 'more metric')}: ")
+    assert max(map(len, shown[:2])) <= width
+    chosen = on_terminal(sweep, "trials", "--columns", "trial,a/metric/1,a/metric/2,a/metric/3", width=20)
+    assert chosen[0].split() == ["trial", "a/metric/1", "a/metric/2", "a/metric/3"]
 
 
 def test_a_terminal_with_a_pager_gets_all_trials_through_it(orchestrate: Command, sweep: Manifest) -> None:
