@@ -61,20 +61,6 @@ def sweep(project: Path, *overrides: str) -> list[str]:
         session.release()
 
 
-def test_a_trial_whose_coordinator_died_is_to_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = planning.load(Path("conf/sweep.yaml"))
-    session = plan_sweep(project / "runs", plan, project, None, RunLimits(), lambda: LocalExecutor(cpus=2))
-    due = session.manifest.trials.due_one(plan.first_trial().trial_id)
-    assert due is not None
-    with session.manifest.transaction():
-        session.manifest.attempts.open(opening(due.key))
-    assert main(["plan", "conf/sweep.yaml"]) == 0
-    assert "  1 running, 1 to run\n" in capsys.readouterr().out
-    session.release()
-    assert main(["plan", "conf/sweep.yaml"]) == 0
-    assert "  2 to run\n" in capsys.readouterr().out
-
-
 def test_a_plan_says_what_is_stale_and_why(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def planned(*words: str) -> str:
         assert main(["plan", "conf/sweep.yaml", *words]) == 0
