@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"orchestrate: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
+            if words[0] in GO_ON:
+                print("orchestrate: interrupted", file=sys.stderr)
             return INTERRUPTED
         except streams.ClosedError:
             return 0

@@ -20,6 +20,7 @@ from orchestrator.coordinator.gpu_wait import await_gpus
 from orchestrator.coordinator.loop import Coordinator, Transition
 from orchestrator.coordinator.opening import plan_sweep
 from orchestrator.coordinator.session import RunLimits, Session, drive, start_tracking
+from orchestrator.executors import interrupts
 from orchestrator.executors.gpus import Claim, claim
 from orchestrator.folder.paths import SweepFolder, runs_root
 from orchestrator.interpreter import command
@@ -106,12 +107,18 @@ def claimed(address: str | None) -> Claim:
 
 def start_executor(address: str | None, gpus: Claim) -> Executor:
     """Ray, embedded or joined; says which GPUs it leaves alone. `address` is what `environment.prepare` gave."""
-    from orchestrator.executors.ray.executor import RayExecutor
-
+    executor: Executor | None = None
     if view.is_terminal():
         print("starting Ray …", end="\r", flush=True)
     try:
-        executor = RayExecutor(address, gpus)
+        with interrupts.held("interrupted: ends as soon as Ray has started (Ctrl-C again: at once)"):
+            from orchestrator.executors.ray.executor import RayExecutor
+
+            executor = RayExecutor(address, gpus)
+    except KeyboardInterrupt:
+        if executor is not None:
+            executor.close()
+        raise
     finally:
         if view.is_terminal():
             print(" " * 14, end="\r", flush=True)
