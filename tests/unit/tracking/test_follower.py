@@ -144,6 +144,12 @@ def test_a_full_backlog_is_no_reason_to_look_again_at_once(tmp_path: Path) -> No
     assert _drive(sweep, board, seconds=60.0).sent == 2100
 
 
+@pytest.mark.fault(
+    "wandb",
+    "an attempt goes on from a checkpoint while its run is being opened",
+    "a tracker in memory, which answers after the attempt has ended",
+    "each step arrives once, with the numbers of the attempt that went on",
+)
 def test_an_attempt_that_goes_on_while_its_run_is_opened_loses_no_step(tmp_path: Path) -> None:
     """What it restored and what it then reported become known together, after the tracker has looked at attempts."""
     written = Sweep(tmp_path, {"jsonl": "x"}, trials=1)
