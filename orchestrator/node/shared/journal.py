@@ -125,24 +125,25 @@ class JournalWriter:
         if self._incomplete:
             data = f"{_INCOMPLETE}\n".encode() + data
         try:
-            written = self._write(data)
+            written = os.write(self._fd, data)
         except OSError as error:
-            self._lose(str(error.strerror))
-            return
+            try:
+                written = self._write_again(data, error)
+            except OSError as last:
+                self._lose(str(last.strerror))
+                return
         if written == len(data):
             self._incomplete, self._told = False, unwritten
         else:
             self._incomplete = True
             self._lose(os.strerror(errno.ENOSPC))
 
-    def _write(self, data: bytes) -> int:
-        try:
-            return os.write(self._fd, data)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            self._fd = _open(self._path, self._identity)  # the trainer has closed it, as `os.closerange` does
-            return os.write(self._fd, data)
+    def _write_again(self, data: bytes, error: OSError) -> int:
+        """Where the trainer has closed the descriptor, as `os.closerange` does."""
+        if error.errno != errno.EBADF:
+            raise error
+        self._fd = _open(self._path, self._identity)
+        return os.write(self._fd, data)
 
     def _lose(self, reason: str) -> None:
         self._unwritten += 1
