@@ -16,6 +16,7 @@ from orchestrator.model.events import Ended, Event, Filed, Logged, Noticed, Repo
 from orchestrator.model.order import Checkpoint
 from orchestrator.model.sweep import Objective, Resources, TrialSpec
 
+_AT_ONCE = 256  # rows; more would not stay in a processor's cache
 MAX_METRICS = 10_000  # of one attempt, whose last values are kept
 
 
@@ -90,11 +91,13 @@ class Recording:
     def _reported(self, live: Live, event: Reported) -> None:
         if live.offered and not live.restored and not live.anew:
             self._start_anew(live, event.rows[0][1])
-        rows, metrics = accept_rows(event.rows)
-        live.dropped += len(event.rows) - len(rows)
-        self._manifest.attempts.reported(live.key, live.attempt, rows)
         standing = live.standing
-        standing.take_all([step for step, _, _ in rows], metrics)
+        for first in range(0, len(event.rows), _AT_ONCE):
+            told = event.rows[first : first + _AT_ONCE]
+            rows, metrics = accept_rows(told)
+            live.dropped += len(told) - len(rows)
+            self._manifest.attempts.reported(live.key, live.attempt, rows)
+            standing.take_all([step for step, _, _ in rows], metrics)
         if standing.unsure is not None:
             standing.settle(self._manifest.attempts.series(live.key, standing.unsure))
         if len(standing.last) > MAX_METRICS:
