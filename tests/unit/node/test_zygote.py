@@ -99,7 +99,11 @@ def test_an_announced_end_leaves_a_trial_its_grace(tmp_path: Path, zygote_pool: 
 def test_a_killed_zygote_is_a_lost_worker(tmp_path: Path) -> None:
     (tmp_path / "kills.py").write_text(
         "import os, signal, time\n"
-        "def train(cfg, run):\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)\n"
+        "def train(cfg, run):\n"
+        "    while open(f'/proc/{os.getppid()}/stat').read().rpartition(') ')[2][0] != 'S':\n"
+        "        pass  # until it has told of this process, and waits\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(600)\n"
     )
     zygote_pool = ZygotePool()
     result = run(order(tmp_path, "kills:train", import_path=(str(tmp_path),)), zygote_pool)
