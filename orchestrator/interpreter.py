@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from orchestrator.files import PACKAGE
 
@@ -14,6 +15,12 @@ sys.path.append(sys.argv.pop(1))
 from {module} import {function}
 sys.exit({function}())
 """
+
+
+def import_folders(project: Path) -> tuple[Path, ...]:
+    """The folders that trials import the modules of a project from, or of a copy of it."""
+    source = project / "src"
+    return (project, source) if source.is_dir() else (project,)
 
 
 def command(module: str, function: str, *arguments: object) -> list[str]:

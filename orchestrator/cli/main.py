@@ -49,7 +49,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake of the user gives one message and exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with streams.opened(lasting=bool(words) and words[0] in GO_ON):
+    goes_on = bool(words) and words[0] in GO_ON
+    with streams.opened(lasting=goes_on):
         try:
             code = _run(words)
             sys.stdout.flush()  # here, so that a closed pipe is handled below
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"orchestrate: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            if words[0] in GO_ON:
+            if goes_on:
                 print("orchestrate: interrupted", file=sys.stderr)
             return INTERRUPTED
         except streams.ClosedError:

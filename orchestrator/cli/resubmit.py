@@ -66,7 +66,8 @@ def run(words: Sequence[str]) -> int:
         return 0
     with Reader(folder) as reader:
         plan = reader.plan()
-        notes = run_again.notes(folder, plan, [reader.trial(name).state for name in trials], reader.used(trials))
+        found = reader.listed("state", Query(ids=trials, everything=True))
+        notes = run_again.notes(folder, plan, {State(state) for (state,) in found}, reader.used(trials))
     for note in notes:
         print(f"note: {note}")
     if holder_of(folder) is not None:

@@ -54,14 +54,13 @@ def config_error(error: Exception, where: str) -> ConfigError:
 
 def _may_need_code(error: BaseException | None) -> BaseException | None:
     """The exception of Hydra or OmegaConf, among an exception's causes, that the user's code may mend."""
-    while error is not None:
-        if type(error).__name__ in ("UnsupportedInterpolationType", "MissingConfigException"):
-            return error
-        if _UNSET.search(str(error)):
-            return error
-        if str(error).lstrip().startswith(("Could not override", "In '")) and "Could not override" in str(error):
-            return error
-        error = error.__cause__ or error.__context__
+    for each in _origins(error):
+        if type(each).__name__ in ("UnsupportedInterpolationType", "MissingConfigException"):
+            return each
+        if _UNSET.search(str(each)):
+            return each
+        if str(each).lstrip().startswith(("Could not override", "In '")) and "Could not override" in str(each):
+            return each
     return None
 
 
@@ -104,6 +103,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that led to it, also where it does not name them as its cause."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _message(error: Exception) -> str:
@@ -159,11 +165,10 @@ def join_hints(*parts: str | None) -> str:
 
 def _fields(error: BaseException | None) -> list[str]:
     """The fields of the structured config that an error is about."""
-    while error is not None:
-        kind = getattr(error, "object_type", None)
+    for each in _origins(error):
+        kind = getattr(each, "object_type", None)
         if dataclasses.is_dataclass(kind):
             return [field.name for field in dataclasses.fields(kind)]
-        error = error.__cause__ or error.__context__
     return []
 
 

@@ -10,9 +10,11 @@ import ast
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from orchestrator.errors import TrainerError, nearest
+from orchestrator.interpreter import import_folders
 from orchestrator.model.trainer import CALLED, GENERATOR, Function
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -36,17 +38,23 @@ class Module:
         """The package that its relative imports start from."""
         return self.name if self.file.name == "__init__.py" else self.name.rpartition(".")[0]
 
+    @cached_property
+    def hydra_names(self) -> set[str]:
+        """The names under which it imports Hydra."""
+        imports = [node for node in ast.walk(self.tree) if isinstance(node, ast.Import)]
+        return {each.asname or "hydra" for node in imports for each in node.names if each.name == "hydra"}
 
-def folders(project: Path) -> tuple[Path, ...]:
-    """The folders that trials import the project's modules from."""
-    source = project / "src"
-    return (project, source) if source.is_dir() else (project,)
+    @cached_property
+    def main_names(self) -> set[str]:
+        """The names under which it imports `hydra.main`."""
+        imports = [node for node in ast.walk(self.tree) if isinstance(node, ast.ImportFrom) and node.module == "hydra"]
+        return {each.asname or each.name for node in imports for each in node.names if each.name == "main"}
 
 
 def find_module(name: str, project: Path) -> Module | None:
     """A module of the project; None if the project has no such file. Raises TrainerError if it cannot be parsed."""
     parts = name.split(".")
-    for folder in folders(project):
+    for folder in import_folders(project):
         place = folder.joinpath(*parts)
         for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
             if file.is_file():
@@ -86,9 +94,9 @@ def app_of(trainer: Function, project: Path) -> App:
     except TrainerError:
         return App()
     modules = [module] if home is module else [module, home]
-    own = [d for d in getattr(definition, "decorator_list", ()) if _is_hydra_main(d, home.tree)]
+    own = [d for d in getattr(definition, "decorator_list", ()) if _is_hydra_main(d, home)]
     calls = [(call, home) for call in own]
-    calls = calls or [(call, each) for each in modules for call in _hydra_main_calls(each.tree)]
+    calls = calls or [(call, each) for each in modules for call in _hydra_main_calls(each)]
     versions = {_version_of(call, each.tree) for call, each in calls}
     uses = any(_imports_hydra(each.tree) for each in modules)
     return App(versions.pop() if len(versions) == 1 else None, uses, bool(calls))
@@ -124,29 +132,19 @@ def _imports_hydra(tree: ast.Module) -> bool:
     )
 
 
-def _hydra_main_calls(tree: ast.Module) -> Iterator[ast.expr]:
+def _hydra_main_calls(module: Module) -> Iterator[ast.expr]:
     """Every `hydra.main(...)`, as a decorator or called."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _is_hydra_main(node, tree):
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and _is_hydra_main(node, module):
             yield node
 
 
-def _is_hydra_main(node: ast.expr, tree: ast.Module) -> bool:
+def _is_hydra_main(node: ast.expr, module: Module) -> bool:
     function = node.func if isinstance(node, ast.Call) else node
     if isinstance(function, ast.Attribute):
-        return function.attr == "main" and isinstance(function.value, ast.Name) and function.value.id in _aliases(tree)
-    return isinstance(function, ast.Name) and function.id in _aliases(tree, "main")
-
-
-def _aliases(tree: ast.Module, name: str = "") -> set[str]:
-    """The names under which the module imports Hydra, or a name from it."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import) and not name:
-            found |= {alias.asname or "hydra" for alias in node.names if alias.name == "hydra"}
-        elif isinstance(node, ast.ImportFrom) and node.module == "hydra" and name:
-            found |= {alias.asname or alias.name for alias in node.names if alias.name == name}
-    return found
+        known = isinstance(function.value, ast.Name) and function.value.id in module.hydra_names
+        return function.attr == "main" and known
+    return isinstance(function, ast.Name) and function.id in module.main_names
 
 
 def _version_of(node: ast.expr, tree: ast.Module) -> str | None:
@@ -185,7 +183,7 @@ def check(trainer: Function, project: Path) -> None:
     home, definition = _definition(module, trainer.name, project)
     if definition is not None:
         if isinstance(definition, _FUNCTIONS):
-            plain = all(_is_hydra_main(each, home.tree) for each in definition.decorator_list)
+            plain = all(_is_hydra_main(each, home) for each in definition.decorator_list)
             what, fix = _signature_problem(definition) if plain else ("", "")
             if what:
                 raise TrainerError(what, where=str(trainer), fix=fix)
@@ -205,14 +203,14 @@ def check(trainer: Function, project: Path) -> None:
 def _check_installed(trainer: Function, project: Path) -> None:
     """Raise TrainerError if the module is neither in the project nor, as far as one can see, installed."""
     first, _, rest = trainer.module.partition(".")
-    own = [folder / first for folder in folders(project) if (folder / first).is_dir()]
+    own = [folder / first for folder in import_folders(project) if (folder / first).is_dir()]
     if not own:
         if _is_installed(first):
             return
         missing, file = first, f"{first}.py"
     else:
         parts = trainer.module.split(".")
-        parents = [folder.joinpath(*parts[:-1]) for folder in folders(project)]
+        parents = [folder.joinpath(*parts[:-1]) for folder in import_folders(project)]
         if any(parent.is_dir() and any(parent.glob(f"{parts[-1]}*")) for parent in parents) or any(
             "__path__" in init.read_text(errors="replace") for place in own for init in place.rglob("__init__.py")
         ):
@@ -233,7 +231,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _nearest_module(name: str, project: Path) -> str | None:
-    return nearest(name, [file.stem for folder in folders(project) for file in folder.glob("*.py")])
+    return nearest(name, [file.stem for folder in import_folders(project) for file in folder.glob("*.py")])
 
 
 def _signature_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, str]:

@@ -22,11 +22,10 @@ from typing import Any
 import yaml
 
 from orchestrator.errors import ConfigError, OrchestratorError
-from orchestrator.interpreter import command
+from orchestrator.interpreter import command, import_folders
 from orchestrator.language.config_errors import MayNeedCode
 from orchestrator.language.source import Request
 from orchestrator.language.sweep_plan import PlanSummary, SweepPlan, read
-from orchestrator.language.trainer_source import folders
 from orchestrator.model import trainer
 from orchestrator.model.sweep import TrialSpec
 
@@ -186,7 +185,7 @@ def main() -> int:
 
 
 def _import(module: str, project: Path) -> None:
-    sys.path[:0] = map(str, folders(project))
+    sys.path[:0] = map(str, import_folders(project))
     sys.argv = [module]
     here = os.getcwd()
     importlib.import_module(module)

@@ -12,6 +12,7 @@ from pathlib import Path
 from orchestrator.errors import ConfigError, ManifestError
 from orchestrator.folder.code_changes import CodeFiles, digest
 from orchestrator.folder.code_index import LIBRARIES, Index, counts, index_of, is_code, left_out_in_words, write_index
+from orchestrator.interpreter import import_folders
 from orchestrator.model.sweep import CodeRules
 from orchestrator.provenance import code_copy, libraries
 from orchestrator.provenance.code_copy import ChangedMeanwhile, content_hash
@@ -73,8 +74,7 @@ class _Gathered:
 
 def import_path(tree: Path) -> tuple[str, ...]:
     """The folders that a trial puts first on sys.path."""
-    source = tree / "src"
-    return (str(tree), str(source)) if source.is_dir() else (str(tree),)
+    return tuple(map(str, import_folders(tree)))
 
 
 def keep_code(project: Path, store: Path, rules: CodeRules = USUAL, limits: Limits = LIMITS) -> Code:

@@ -219,9 +219,11 @@ class Follower:
 
     def _finish(self, job: Job) -> None:
         self._catch_up(job)
-        if job.stage == "open" and job.goal.over:  # not if another attempt has begun meanwhile
+        if job.stage == "open" and not job.goal.over:  # another attempt has begun meanwhile
+            return
+        if job.stage == "open":
             self._log(job, job.steps.flush())
-        if job.stage == "open" and job.goal.over:
+        if job.stage == "open":
             job.stage, job.closing = "finishing", job.goal.version
             code, tags = job.goal.exit_code, _tags(job.goal)
             job.finishing = self._finishers.submit(self._tracker.finish, job.run_id, code, tags)

@@ -64,8 +64,8 @@ class UsedFiles:
         """A file was used. `linked`: its path may lead through links."""
         if path in self._others:
             return
-        name = self._name(path) or (self._name(os.path.realpath(path)) if linked else None)
         whole = os.path.abspath(path)
+        name = self._name(whole) or (self._name(os.path.realpath(path)) if linked else None)
         if whole.startswith(self._starts) and not whole.startswith(self._copies):
             if is_code(path) and not path.endswith(".pyc"):
                 self._live.add(whole)
@@ -80,7 +80,7 @@ class UsedFiles:
 
     def saw_module(self, path: str) -> None:
         """A module was imported from where it is, of which the copy has nothing."""
-        if self._name(path) is None and self._name(os.path.realpath(path)) is None:
+        if self._name(os.path.abspath(path)) is None and self._name(os.path.realpath(path)) is None:
             self._read(os.path.realpath(path), path)
 
     def _read(self, name: str, path: str) -> bool:
@@ -119,12 +119,11 @@ class UsedFiles:
 
     def started(self, words: Iterable[str]) -> None:
         """Another program was started, with this command line."""
-        if any("python" in os.path.basename(word) or self._name(word) is not None for word in words):
+        if any("python" in os.path.basename(word) or self._name(os.path.abspath(word)) is not None for word in words):
             self.cannot_know()
 
     def _name(self, path: str) -> str | None:
-        """The name in the copy; None if it is no file of the code."""
-        path = os.path.abspath(path)
+        """The name in the copy of the file at an absolute path; None if it is no file of the code."""
         if path.startswith(self._starts):
             for folder, below in self._places:
                 if path.startswith(folder):

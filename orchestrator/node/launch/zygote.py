@@ -81,9 +81,8 @@ class _Zygote:
     def __init__(self, channel: socket.socket, spawn: bool) -> None:
         self._channel, self._spawn = channel, spawn
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._stack = memory_file.move_up(
-            os.dup(self._null)
-        )  # where a trial writes its stacks: it puts a file of its own there
+        # Where a trial writes its stacks: it puts a file of its own there.
+        self._stack = memory_file.move_up(os.dup(self._null))
         self._error: BaseException | None = None
         self._inspection: Inspection | None = None
         self._importer = 0  # the process that has imported: this one, or the one that it is a copy of
