@@ -1,4 +1,7 @@
-"""How we start a Python process of our own, such that no module of the user's project takes the place of another."""
+"""How we start a Python process of our own, such that no module of the user's project takes the place of another.
+
+Also where trials find the modules of the project.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from orchestrator import naming
 from orchestrator.cli import run_again
 from orchestrator.cli.common import TRIAL_HELP, Parser, find_sweep, sweep_of_trials, trial_in
 from orchestrator.cli.key_value import key_value
-from orchestrator.cli.sweep import add_run_options, claimed, conduct, headline, run_options, start_executor
+from orchestrator.cli.sweep import add_run_options, conduct, executor_at, headline, run_options
 from orchestrator.coordinator.opening import reopen
 from orchestrator.coordinator.session import RunLimits, hold
 from orchestrator.errors import ConfigError, NotFoundError, OrchestratorError
@@ -81,9 +80,7 @@ def run(words: Sequence[str]) -> int:
     address = environment.prepare(options.address)
     session = hold(folder)
     try:
-        gpus = claimed(address)
-        here = None if address else gpus
-        starts = functools.partial(start_executor, address, gpus)
+        starts, here = executor_at(address)
         count = reopen(session, trials, settings, starts, here, wait=not options.no_wait)
         print(f"{naming.count(count, 'trial')} again. {headline(folder)}", flush=True)
         return conduct(session, RunLimits(options.max_concurrent, None), run_options(options))

@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator import naming
@@ -85,9 +85,7 @@ def run(words: Sequence[str]) -> int:
     plan = planning.load(options.file, options.overrides, options.config_dir)
     root = runs_root(options.runs)
     limits = RunLimits(options.max_concurrent, options.limit, not options.no_wait, options.add)
-    gpus = claimed(address)
-    starts = functools.partial(start_executor, address, gpus)
-    here = None if address else gpus
+    starts, here = executor_at(address)
     session = plan_sweep(root, plan, Path.cwd(), options.rerun, limits, starts, here)
     try:
         for warning in (*plan.summary().warnings, *session.notes):
@@ -100,9 +98,13 @@ def run(words: Sequence[str]) -> int:
         session.release()
 
 
-def claimed(address: str | None) -> Claim:
-    """The GPUs of this machine; none where a cluster is joined."""
-    return Claim() if address else claim()
+def executor_at(address: str | None) -> tuple[Callable[[], Executor], Claim | None]:
+    """What starts the executor, and its GPUs on this machine; None where a cluster is joined.
+
+    `address` is what `environment.prepare` gave.
+    """
+    gpus = Claim() if address else claim()
+    return functools.partial(start_executor, address, gpus), None if address else gpus
 
 
 def start_executor(address: str | None, gpus: Claim) -> Executor:

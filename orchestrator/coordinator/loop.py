@@ -32,6 +32,7 @@ from orchestrator.model.events import Batch, Ended, Event, Outcome, Reported, Re
 from orchestrator.model.order import Checkpoint, Order
 from orchestrator.model.rows import Due, PlanRow
 from orchestrator.model.sweep import Resources, State, TrialSpec
+from orchestrator.node.shared.zygote_spec import shell_variables
 from orchestrator.ports import Clock, Executor, TrialSource
 
 POLL = 0.1  # seconds one tick waits for events at most
@@ -65,11 +66,9 @@ class Coordinator:
         import_path: Sequence[str],
         *,
         max_concurrent: int | None = None,
-        env: Mapping[str, str] = MappingProxyType({}),
         now: Clock = time.time,
     ) -> None:
-        """`env`: variables that trials get; nothing writes their values down."""
-        self._env = tuple(env.items())
+        self._env = shell_variables(plan.spec.env)
         self._manifest, self._executor, self._source, self._plan = manifest, executor, source, plan
         self._import_path, self._max, self._now = tuple(import_path), max_concurrent, now
         self.live: dict[tuple[str, int], Live] = {}

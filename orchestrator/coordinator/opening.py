@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import naming
 from orchestrator.coordinator import resubmission
-from orchestrator.coordinator.session import Launch, RunLimits, Session, hold, variables
+from orchestrator.coordinator.session import Launch, RunLimits, Session, hold
 from orchestrator.coordinator.trainer_check import TrainerCheck
 from orchestrator.decide import slots
 from orchestrator.errors import ConfigError, ManifestError, ResourceError
@@ -25,7 +26,7 @@ from orchestrator.language.planning import SweepPlan
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model import trainer
 from orchestrator.model.sweep import SweepSpec
-from orchestrator.node.shared.zygote_spec import ZygoteSpec
+from orchestrator.node.shared.zygote_spec import ZygoteSpec, shell_variables
 from orchestrator.ports import Executor
 from orchestrator.provenance.code import Code, check_copy, import_path, keep_code, link_data
 from orchestrator.provenance.copy_watch import CopyWatch
@@ -46,11 +47,44 @@ def plan_sweep(
     `here`: the GPUs of the executor's workers, if it starts them on this machine, with this process's environment; they
     are released if there is nothing to run.
     """
-    made_root, made_folder = not root.exists(), not (root / plan.spec.name).exists()
-    folder = create_folder(root, plan.spec.name)
+    with _held(root, plan.spec.name) as session:
+        manifest, (code, facts) = session.manifest, _checked(session, plan, project, limits, here)
+        with manifest.transaction():
+            manifest.attempts.recover(session.now())
+            before = manifest.plans.current()
+            if limits.add and before is not None and before.spec.trainer != plan.spec.trainer:
+                raise _other_trainer(before.spec, plan.spec)
+            number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
+            total = manifest.plans.add_trials(number, plan.trials())
+            if limits.add:
+                total += manifest.plans.keep_last(number, total)
+            session.notes += _of_last_plan(manifest, number, plan)
+            summary = plan.summary()
+            manifest.plans.finish(number, total, summary.excluded, summary.duplicates)
+            manifest.plans.judge(plan.spec.objective)
+            manifest.trials.resume_cancelled(number)
+            if rerun:
+                manifest.trials.rerun(number, rerun)
+            session.notes += _of_results(manifest.trials.reseeded(number))
+            sizes = manifest.trials.waiting_resources(number, limits.trials)
+            if sizes:
+                _prepare(session, Launch(start_executor, sizes, here), limits.wait)
+            elif here is not None:
+                here.release()
+            assert session.check is not None
+            session.check.result()
+        session.plan = manifest.plans.current()
+    return session
+
+
+@contextmanager
+def _held(root: Path, name: str) -> Iterator[Session]:
+    """Hold a sweep, and release it if the block raises; what was not there before is deleted then."""
+    made_root, made_folder = not root.exists(), not (root / name).exists()
+    folder = create_folder(root, name)
     session = hold(folder)
     try:
-        write_plan(session, plan, project, rerun, limits, start_executor, here)
+        yield session
     except BaseException:
         try:
             if session.check is not None:
@@ -62,23 +96,12 @@ def plan_sweep(
         finally:
             session.release()
         raise
-    return session
 
 
-def write_plan(
-    session: Session,
-    plan: SweepPlan,
-    project: Path,
-    rerun: str | None,
-    limits: RunLimits,
-    start_executor: Callable[[], Executor],
-    here: Claim | None = None,
-) -> None:
-    """Record the plan if all of it is right: configs, resources, trainer. Otherwise nothing is recorded.
-
-    Fills session.plan, and session.launch where a trial waits.
-    """
-    manifest = session.manifest
+def _checked(
+    session: Session, plan: SweepPlan, project: Path, limits: RunLimits, here: Claim | None
+) -> tuple[Code, dict[str, Any]]:
+    """Keep the code, and begin to check that the trainer can be imported; returns the code and what is kept of it."""
     code = keep_code(project, session.folder.code, plan.spec.code)
     session.watch = CopyWatch(code.path)
     _open_files(session, plan.spec, str(project))
@@ -96,30 +119,7 @@ def write_plan(
             f"sweep.env: not set in this shell, so trials have what their node has: {', '.join(missing)}"
         )
     session.notes += [*code.notes, *facts.get("problems", ())]
-    with manifest.transaction():
-        manifest.attempts.recover(session.now())
-        before = manifest.plans.current()
-        if limits.add and before is not None and before.spec.trainer != plan.spec.trainer:
-            raise _other_trainer(before.spec, plan.spec)
-        number = manifest.plans.begin(plan.spec, str(plan.file), plan.overrides, facts, code.code, str(project))
-        total = manifest.plans.add_trials(number, plan.trials())
-        if limits.add:
-            total += manifest.plans.keep_last(number, total)
-        session.notes += _of_last_plan(manifest, number, plan)
-        summary = plan.summary()
-        manifest.plans.finish(number, total, summary.excluded, summary.duplicates)
-        manifest.plans.judge(plan.spec.objective)
-        manifest.trials.resume_cancelled(number)
-        if rerun:
-            manifest.trials.rerun(number, rerun)
-        session.notes += _of_results(manifest.trials.reseeded(number))
-        sizes = manifest.trials.waiting_resources(number, limits.trials)
-        if sizes:
-            _prepare(session, Launch(start_executor, sizes, here), limits.wait)
-        elif here is not None:
-            here.release()
-        session.check.result()
-    session.plan = manifest.plans.current()
+    return code, facts
 
 
 def _prepare(session: Session, launch: Launch, wait: bool) -> None:
@@ -171,7 +171,7 @@ def _zygote_spec(spec: SweepSpec, code: Code, project: Path, gpus: Sequence[str]
     """What the zygotes of this sweep's trials have in common."""
     deterministic = spec.deterministic != "off"
     imports = import_path(code.path)
-    env = tuple(variables(spec).items())
+    env = shell_variables(spec.env)
     return ZygoteSpec(trainer.parse(spec.trainer), imports, str(project), len(gpus), spec.start, deterministic, env)
 
 

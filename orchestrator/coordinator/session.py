@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from orchestrator.folder.requests import discard_requests
 from orchestrator.manifest import db, migrate
 from orchestrator.manifest.writer import Manifest
 from orchestrator.model.rows import PlanRow
-from orchestrator.model.sweep import Resources, SweepSpec
+from orchestrator.model.sweep import Resources
 from orchestrator.ports import ENDING, Clock, Executor
 from orchestrator.provenance.code import import_path
 from orchestrator.provenance.copy_watch import CopyWatch
@@ -117,11 +116,6 @@ def hold(folder: SweepFolder, machine: Machine | None = None) -> Session:
         raise
 
 
-def variables(spec: SweepSpec) -> dict[str, str]:
-    """The variables of this process that trials get."""
-    return {name: os.environ[name] for name in spec.env if name in os.environ}
-
-
 def drive(
     session: Session,
     limits: RunLimits,
@@ -138,7 +132,6 @@ def drive(
         session.plan,
         code_path(session),
         max_concurrent=limits.max_concurrent,
-        env=variables(session.plan.spec),
         now=session.now,
     )
     watch = session.watch or CopyWatch(_tree(session))

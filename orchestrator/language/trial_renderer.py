@@ -243,14 +243,20 @@ class TrialRenderer:
         return TrialSpec(
             trial_id=trial_id,
             config=config,
-            overrides={name: assignment[i][1] for i, name in self.varying},
-            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
             config_id=self._text_unseeded.digest(encoded),
             references=self.references,
             resources=self._fixed_resources or self._resources_of(template.build(filled)),
-            choices=self.kept_choices,
-            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
+            **self._common(assignment, trial_id, seed),
         )
+
+    def _common(self, assignment: Assignment, trial_id: str, seed: Any) -> dict[str, Any]:
+        """What a trial has alike, however its config is rendered. `seed`: the value in its config."""
+        return {
+            "overrides": {name: assignment[i][1] for i, name in self.varying},
+            "seed": self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
+            "choices": self.kept_choices,
+            "hydra": self._hydra.of_trial(assignment) if self._hydra else {},
+        }
 
     def _compose_trial(self, assignment: Assignment, matched: set[int]) -> TrialSpec | None:
         rendered = self._render([assignment[i] for i in self.value_positions])
@@ -270,13 +276,10 @@ class TrialRenderer:
         return TrialSpec(
             trial_id=trial_id,
             config=config,
-            overrides={name: assignment[i][1] for i, name in self.varying},
-            seed=self._int_seed(seed) if seed is not None and seed is not _ABSENT else seed_from_id(trial_id),
             config_id=self._id(counted, key_matcher((*ignore, self.spec.seed), outside)),
             references=rendered.references.texts(),
             resources=held,
-            choices=self.kept_choices,
-            hydra=self._hydra.of_trial(assignment) if self._hydra else {},
+            **self._common(assignment, trial_id, seed),
         )
 
     def _sources(self, rendered: Rendered) -> dict[Path, str]:

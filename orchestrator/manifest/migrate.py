@@ -1,8 +1,8 @@
 """The schema of a manifest, and its versions.
 
 `schema/NNNN.sql` brings a manifest from the version before to version NNNN; `PRAGMA user_version` says which one a file
-has. `schema/read-NNNN.sql` and then `schema/read.sql` show a manifest of version NNNN to a reader of today: with views
-that live in the reader's own connection, so nothing is written.
+has. `schema/read-NNNN.sql`, then `schema/read.sql` and the newest view `trials`, show a manifest of version NNNN to a
+reader of today: with views that live in the reader's own connection, so nothing is written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def connect_reader(path: Path, *, immutable: bool = False) -> db.Connection:
             found = _checked_version(connection, path)
             if found < version():
                 functions.add(connection)
-                connection.executescript(_script(f"read-{found:04}.sql") + _script("read.sql"))
+                connection.executescript(_script(f"read-{found:04}.sql") + _script("read.sql") + _trials())
         return connection
     except BaseException:
         connection.close()
@@ -67,6 +67,15 @@ def settle(path: Path) -> None:
     if db.written_ahead(path):
         with db.errors(path):
             db.close_writer(connect_writer(path))
+
+
+def _trials() -> str:
+    """The view `trials` as the newest schema has it, for a reader's own connection."""
+    for number in range(version(), 0, -1):
+        _, found, select = _script(f"{number:04}.sql").partition("CREATE VIEW trials ")
+        if found:
+            return f"CREATE TEMP VIEW trials {select.partition(';')[0]};"
+    raise AssertionError("no schema has the view")
 
 
 def _script(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +27,11 @@ class ZygoteSpec:
     def of(cls, order: Order, gpus: Sequence[str]) -> ZygoteSpec:
         deterministic = order.deterministic != "off"
         return cls(order.trainer, order.import_path, order.cwd, len(gpus), order.start, deterministic, order.env)
+
+
+def shell_variables(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Those of these variables that this process has, with their values: trials get them; nothing writes them down."""
+    return tuple((name, os.environ[name]) for name in names if name in os.environ)
 
 
 def trial_environment(threads: int, gpus: Sequence[str] | None) -> dict[str, str]:

@@ -170,3 +170,11 @@ def test_what_is_certainly_wrong_is_refused_without_an_import(name: str, project
         trainer_source.check(trainer.parse(name), project)
     for word in REFUSED[name]:
         assert word in str(caught.value)
+
+
+def test_a_long_module_is_walked_once_for_the_names_of_hydra(tmp_path: Path) -> None:
+    """Not again for each call in it: that took minutes."""
+    calls = "\n".join(f"def f{number}(a):\n    print(len(a), max(a), min(a))" for number in range(2000))
+    run = "def train(cfg):\n    pass\nrun = main(version_base='1.2')(train)"
+    (tmp_path / "long.py").write_text(f"from hydra import main\n{calls}\n{run}\n")
+    assert trainer_source.app_of(trainer.parse("long:train"), tmp_path).version_base == "1.2"
